@@ -1,0 +1,74 @@
+"""From a text to its spans: the door of the cutters.
+
+Owns the choice of cutter for each kind of text, and the promises that hold for all of them: no span has more than
+`max_tokens` tokens; spans are in order and do not overlap; what lies outside of them is white space only; the same text,
+path and tokenizer give the same spans. It reads no files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+
+from swarm.corpus.code_cut import cut_code
+from swarm.corpus.markup_cut import cut_markup
+from swarm.corpus.media import Media
+from swarm.corpus.pieces import Piece
+from swarm.corpus.prose_cut import cut_prose
+from swarm.corpus.python_cut import cut_python
+from swarm.corpus.spans import Span, document_id, text_digest
+from swarm.corpus.splitting import Ruler
+from swarm.window.tokens import Tokenizer
+
+MAX_TOKENS = 320
+MERGE_TOKENS = 96
+
+
+def cut_text(
+    text: str,
+    path: str,
+    media: str,
+    tokenizer: Tokenizer,
+    *,
+    document: str | None = None,
+    max_tokens: int = MAX_TOKENS,
+    merge_tokens: int = MERGE_TOKENS,
+) -> Iterator[Span]:
+    """The spans of a text that is in memory, in order.
+
+    Args:
+        text: the decoded text; for HTML the text that `html_text` made of it.
+        path: how the document is called in breadcrumbs.
+        media: one of `Media`; anything else is cut as plain text.
+        document: the id that the spans name; by default the one of the text's own UTF-8 bytes.
+        max_tokens: the most tokens of a span, at least 32.
+        merge_tokens: small neighbours of one parent are joined while together they have no more tokens than this.
+
+    Raises:
+        CorpusError: `max_tokens` is too small to cut with.
+    """
+    ruler = Ruler(text, tokenizer, max_tokens)
+    if document is None:
+        digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+        document = document_id(path, digest)
+    for piece in _pieces(ruler, path, media, min(merge_tokens, max_tokens)):
+        yield span_of(piece, text, document)
+
+
+def span_of(piece: Piece, text: str, document: str, shift: int = 0) -> Span:
+    """A piece of `text` as a span, where `text` begins at character `shift` of the document."""
+    start, end = piece.passage.start, piece.passage.end
+    digest = text_digest(text[start:end])
+    return Span(document, start + shift, end + shift, piece.passage.tokens, piece.breadcrumb, digest)
+
+
+def _pieces(ruler: Ruler, path: str, media: str, merge_tokens: int) -> Iterator[Piece]:
+    match media:
+        case Media.PYTHON:
+            return cut_python(ruler, path, merge_tokens)
+        case Media.MARKDOWN | Media.HTML | Media.RST:
+            return cut_markup(ruler, path, merge_tokens, rst=media == Media.RST)
+        case Media.CODE:
+            return cut_code(ruler, path, merge_tokens)
+        case _:
+            return cut_prose(ruler, path)
