@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 
 from swarm.corpus import pieces
-from swarm.corpus.boundaries import line_starts, ranked
+from swarm.corpus.boundaries import ranked, split_lines
 from swarm.corpus.pieces import Piece
 from swarm.corpus.splitting import Boundaries, Ruler
 
@@ -23,8 +23,7 @@ _CLOSING = re.compile(r"[)\]}>;,]|end\b|else\b|#endif|#else")
 def cut_code(ruler: Ruler, path: str, merge_tokens: int) -> Iterator[Piece]:
     """The pieces of a source file, in order; a block that says its name has it in its breadcrumb."""
     text, root = ruler.text, pieces.root(path)
-    starts = line_starts(text)
-    lines = [text[start:end] for start, end in zip(starts, starts[1:], strict=False)]
+    starts, lines = split_lines(text)
     blocks = [0]
     for at in range(1, len(lines)):
         begins = lines[at].strip() and not lines[at][0].isspace() and not _CLOSING.match(lines[at])

@@ -1,20 +1,20 @@
 """From a text to its spans: the door of the cutters.
 
-Owns the choice of cutter for each kind of text, and the promises that hold for all of them: no span has more than
-`max_tokens` tokens; spans are in order and do not overlap; what lies outside of them is white space only; the same text,
-path and tokenizer give the same spans. It reads no files.
+Owns the choice of cutter for each kind of text, and the promises that hold for all of them: no span has more
+than `max_tokens` tokens; spans are in order and do not overlap; what lies outside of them is white space
+only; the same text, path and tokenizer give the same spans. It reads no files.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from swarm.corpus.code_cut import cut_code
 from swarm.corpus.markup_cut import cut_markup
 from swarm.corpus.media import Media
 from swarm.corpus.pieces import Piece
-from swarm.corpus.prose_cut import cut_prose
+from swarm.corpus.prose_cut import cut_prose, cut_prose_stream
 from swarm.corpus.python_cut import cut_python
 from swarm.corpus.spans import Span, document_id, text_digest
 from swarm.corpus.splitting import Ruler
@@ -42,7 +42,8 @@ def cut_text(
         media: one of `Media`; anything else is cut as plain text.
         document: the id that the spans name; by default the one of the text's own UTF-8 bytes.
         max_tokens: the most tokens of a span, at least 32.
-        merge_tokens: small neighbours of one parent are joined while together they have no more tokens than this.
+        merge_tokens: small neighbours of one parent are joined while together they have no more tokens than
+            this.
 
     Raises:
         CorpusError: `max_tokens` is too small to cut with.
@@ -52,10 +53,22 @@ def cut_text(
         digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
         document = document_id(path, digest)
     for piece in _pieces(ruler, path, media, min(merge_tokens, max_tokens)):
-        yield span_of(piece, text, document)
+        yield _span(piece, text, document)
 
 
-def span_of(piece: Piece, text: str, document: str, shift: int = 0) -> Span:
+def cut_stream(
+    texts: Iterable[str], path: str, tokenizer: Tokenizer, *, document: str, max_tokens: int = MAX_TOKENS
+) -> Iterator[tuple[Span, str]]:
+    """The spans, with their texts, of a plain text that comes in blocks; the same as `cut_text` finds in the
+    whole.
+
+    Holds one block and the longest passage in memory.
+    """
+    for piece, text, shift in cut_prose_stream(texts, path, tokenizer, max_tokens):
+        yield _span(piece, text, document, shift), text[piece.passage.start : piece.passage.end]
+
+
+def _span(piece: Piece, text: str, document: str, shift: int = 0) -> Span:
     """A piece of `text` as a span, where `text` begins at character `shift` of the document."""
     start, end = piece.passage.start, piece.passage.end
     digest = text_digest(text[start:end])

@@ -10,12 +10,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from swarm.corpus import pieces
-from swarm.corpus.boundaries import line_starts, of_prose
+from swarm.corpus.boundaries import of_prose, split_lines
 from swarm.corpus.pieces import Piece
 from swarm.corpus.splitting import Boundaries, Ruler
 
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
 _ATX = re.compile(r" {0,3}(#{1,6})(?:[ \t]+(.*?))??(?:[ \t]+#+)?[ \t]*$")
+_UNDERLINE = re.compile(r" {0,3}(=+|-{2,})$")
+_NO_TITLE = " \t>|-*+"
 _RULE = re.compile(r"([=\-~^\"'`*+#:.<>_!$%&(),/;?@\[\\\]{|}])\1*\s*$")
 
 
@@ -57,49 +59,46 @@ def _pieces(
 
 
 def _markdown_headings(text: str) -> Iterator[tuple[int, int, str]]:
-    """(offset, level, title) of each heading: `# Title`, or a line underlined with = or -."""
-    starts = line_starts(text)
-    fence, before, before_start = "", "", 0
-    for start, end in zip(starts, starts[1:], strict=False):
-        line = text[start:end].rstrip()
-        mark = _FENCE.match(line)
+    """(offset, level, title) of each heading: `# Title`, or a paragraph of one underlined line."""
+    starts, lines = split_lines(text)
+    fence = ""
+    fresh = True  # whether a paragraph could begin on this line
+    title_at = -1
+    for at, line in enumerate(map(str.rstrip, lines)):
+        mark, heading = _FENCE.match(line), _ATX.match(line)
         if fence:
             if mark and mark[1].startswith(fence) and not line.strip().strip(fence[0]):
-                fence = ""
+                fence, fresh = "", True
             continue
         if mark:
-            fence, before = mark[1], ""
-            continue
-        heading = _ATX.match(line)
-        if heading:
-            yield start, len(heading[1]), heading[2] or ""
-            before = ""
-        elif before and line and not line.lstrip(" ").strip(line.lstrip(" ")[0]) and line.lstrip(" ")[0] in "=-":
-            if len(line.strip()) >= 2:
-                yield before_start, 1 if "=" in line else 2, before
-            before = ""
+            fence, title_at = mark[1], -1
+        elif heading:
+            yield starts[at], len(heading[1]), heading[2] or ""
+            fresh, title_at = True, -1
+        elif title_at >= 0 and _UNDERLINE.match(line):
+            yield starts[title_at], 1 if "=" in line else 2, lines[title_at].strip()
+            fresh, title_at = True, -1
         else:
-            # Only a paragraph of one line can be underlined; list items, quotes and table rows cannot.
-            single = line.strip() if not before and line[:1] not in ("", " ", "\t", ">", "|", "-", "*", "+") else ""
-            before, before_start = single, start
-    return
+            title_at = at if fresh and line and line[0] not in _NO_TITLE else -1
+            fresh = not line
 
 
 def _rst_headings(text: str) -> Iterator[tuple[int, int, str]]:
-    """(offset, level, title): a line with an underline at least as long; levels in the order of their first use."""
-    starts = line_starts(text)
-    lines = [text[start:end].rstrip() for start, end in zip(starts, starts[1:], strict=False)]
+    """(offset, level, title): a line with an underline as long; levels in the order of their first use."""
+    starts, raw = split_lines(text)
+    lines = [line.rstrip() for line in raw]
     styles: list[str] = []
     at = 0
     while at + 1 < len(lines):
-        title, under = lines[at], lines[at + 1]
-        over = at > 0 and _is_rule(lines[at - 1]) and lines[at - 1] == under
-        plain = title and title[0] != " " and not _is_rule(title) and (over or at == 0 or not lines[at - 1])
-        if _is_rule(under) and len(under) >= len(title.strip()) and (plain or (over and title.strip())):
-            style = ("over" if over else "") + under[0]
+        title, under, before = lines[at], lines[at + 1], lines[at - 1] if at else ""
+        over = bool(before) and before == under
+        plain = title[:1].strip() and not before
+        fits = title.strip() and not _is_rule(title) and len(under) >= len(title.strip())
+        if fits and (plain or over) and _is_rule(under):
+            style = f"{under[0]}{over}"
             if style not in styles:
                 styles.append(style)
-            yield starts[at - 1 if over else at], styles.index(style) + 1, title.strip()
+            yield starts[at - over], styles.index(style) + 1, title.strip()
             at += 2
         else:
             at += 1

@@ -25,8 +25,9 @@ _ENDINGS = {
     Media.RST: "rst rest",
     Media.HTML: "html htm xhtml",
     Media.PYTHON: "py pyi pyw",
-    Media.CODE: "c h cc cpp cxx hh hpp hxx cs java kt kts scala groovy go rs swift m mm js mjs cjs jsx ts tsx vue php pl "
-    "pm rb lua r jl hs ml mli ex exs erl clj sql sh bash zsh ps1 proto thrift zig d dart nim sol css scss tf v sv vhd",
+    Media.CODE: "c h cc cpp cxx hh hpp hxx cs java kt kts scala groovy go rs swift m mm js mjs cjs jsx ts "
+    "tsx vue php pl pm rb lua r jl hs ml mli ex exs erl clj sql sh bash zsh ps1 proto thrift zig d dart nim "
+    "sol css scss tf v sv",
 }
 _BY_ENDING = {ending: media for media, endings in _ENDINGS.items() for ending in endings.split()}
 

@@ -45,10 +45,11 @@ def cut(ruler: Ruler, start: int, end: int, breadcrumb: str, boundaries: Boundar
 
 
 def merged(ruler: Ruler, pieces: Iterable[Piece], parent: str, limit: int) -> list[Piece]:
-    """The pieces of one parent, neighbours joined under the parent's breadcrumb while together they have `limit` tokens.
+    """The pieces of one parent, neighbours joined under the parent's breadcrumb while together they have
+    `limit` tokens.
 
-    A parent that comes out as a single open piece may go on to be merged with its own neighbours; the pieces of any
-    other are closed.
+    A parent that comes out as a single open piece may go on to be merged with its own neighbours; the pieces
+    of any other are closed.
     """
     result: list[Piece] = []
     for piece in pieces:

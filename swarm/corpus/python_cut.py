@@ -1,7 +1,8 @@
 """Cutting Python source at its functions and classes.
 
-Owns which lines belong together and what their breadcrumbs say. The outline comes from `python_outline`, sizes from
-`splitting`. Decorators and the comments above belong to a definition; a function is cut only if it is too long.
+Owns which lines belong together and what their breadcrumbs say. The outline comes from `python_outline`,
+sizes from `splitting`. Decorators and the comments above belong to a definition; a function is cut only if it
+is too long.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ class _Cut:
         return passage is not None and passage.tokens > self.merge_tokens
 
     def with_comments(self, code: int, inner: Definition) -> int:
-        """The first line that goes with a definition, not before `code`: comments and headers above it, if they fit."""
+        """The first line that goes with a definition: comments and headers above it if they fit."""
         starts, ruler = self.starts, self.ruler
         adjacent = inner.first
         while adjacent > code and ruler.text[starts[adjacent - 1] : starts[adjacent]].lstrip()[:1] == "#":

@@ -1,7 +1,7 @@
 """The outline of a Python file: its functions and classes, line by line.
 
-Owns the reading of Python source, by Python's own parser where that succeeds and by indentation where it does not. It
-knows nothing of tokens and cuts nothing.
+Owns the reading of Python source, by Python's own parser where that succeeds and by indentation where it does
+not. It knows nothing of tokens and cuts nothing.
 """
 
 from __future__ import annotations
@@ -9,22 +9,24 @@ from __future__ import annotations
 import ast
 import re
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
-from swarm.corpus.boundaries import line_starts
+from swarm.corpus.boundaries import split_lines
 
 Kind = Literal["module", "class", "function"]
+DEEPEST = 50
+"""Text that does not parse is not followed into more definitions inside each other than this."""
 Definitions = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
 @dataclass(slots=True)
 class Definition:
-    """A module, class or function; lines count from 0, `first` with its decorators, `after` behind its last line.
+    """A module, class or function; lines count from 0, `first` with its decorators, `after` behind its last
+    line.
 
-    `statements` are (first line, depth) of every statement in it that is not inside an inner definition; `leaves` are
-    the lines behind each of those that hold no other statement.
+    `statements` are (first line, depth) of every statement in it that is not inside an inner definition;
+    `leaves` are the lines behind each of those that hold no other statement.
     """
 
     kind: Kind
@@ -39,7 +41,7 @@ class Definition:
 
 def outline(text: str) -> Definition:
     """The module's definition, with all others inside."""
-    lines = [text[start:end] for start, end in _ranges(line_starts(text))]
+    _, lines = split_lines(text)
     tree = _parsed(text)
     module = Definition("module", "", -1, 0, len(lines))
     if tree is None:
@@ -48,10 +50,6 @@ def outline(text: str) -> Definition:
         _by_syntax(tree.body, module)
         _take_trailing_comments(lines, module)
     return module
-
-
-def _ranges(starts: list[int]) -> Iterator[tuple[int, int]]:
-    return zip(starts, starts[1:], strict=False)
 
 
 def _parsed(text: str) -> ast.Module | None:
@@ -64,7 +62,7 @@ def _parsed(text: str) -> ast.Module | None:
 
 
 def _by_syntax(body: list[ast.stmt], owner: Definition) -> None:
-    """Fills `owner` from its statements. Uses a stack of its own: chains of `elif` are deeper than Python's."""
+    """Fills `owner` from its statements. Uses its own stack: chains of `elif` are deeper than Python's."""
     waiting: list[tuple[ast.stmt, Definition, int]] = [(node, owner, 0) for node in reversed(body)]
     while waiting:
         node, owner, depth = waiting.pop()
@@ -115,7 +113,7 @@ _HEADER = re.compile(r"[ \t\f]*(?:(?P<function>async\s+def|def)|class)\s+(?P<nam
 
 
 def _by_indentation(lines: list[str], module: Definition) -> None:
-    """For text that does not parse: a definition goes on for as long as lines stand deeper than its header."""
+    """For text that does not parse: a definition goes on while lines stand deeper than its header."""
     open_definitions = [module]
     decorators: int | None = None
     for at, line in enumerate(lines):
@@ -123,11 +121,11 @@ def _by_indentation(lines: list[str], module: Definition) -> None:
         if not stripped or stripped.startswith("#"):
             continue
         indent = _indent(line)
-        while len(open_definitions) > 1 and indent <= open_definitions[-1].indent and stripped[0] not in ")]}":
+        while indent <= open_definitions[-1].indent and stripped[0] not in ")]}":
             open_definitions.pop()
         owner = open_definitions[-1]
         header = _HEADER.match(line)
-        if header:
+        if header and len(open_definitions) <= DEEPEST:
             kind: Kind = "function" if header["function"] else "class"
             first = at if decorators is None else decorators
             inner = Definition(kind, header["name"], indent, first, at + 1)

@@ -31,8 +31,8 @@ class Document:
 class Span:
     """A passage: characters `start` to `end` of a document's decoded text.
 
-    `tokens` is the count of exactly this text, `breadcrumb` says where it stands, `digest` is the blake2b-128 (hex) of
-    the text in UTF-8.
+    `tokens` is the count of exactly this text, `breadcrumb` says where it stands, `digest` is the blake2b-128
+    (hex) of the text in UTF-8.
     """
 
     document: str

@@ -1,9 +1,9 @@
 """Cutting a stretch of text into passages that fit a number of tokens.
 
-Owns the one place where sizes are decided: `Ruler` measures, `next_passage` takes the longest passage that fits and ends
-it at the best boundary. It knows nothing of files or of languages; those hand in the boundaries that they prefer.
-A passage depends only on the text from its start to `Ruler.reach` characters on, never on what came before; so a text
-that arrives in blocks is cut exactly as the whole text would be.
+Owns the one place where sizes are decided: `Ruler` measures, `next_passage` takes the longest passage that
+fits and ends it at the best boundary. It knows nothing of files or of languages; those hand in the boundaries
+that they prefer. A passage depends only on the text from its start to `Ruler.reach` characters on, never on
+what came before; so a text that arrives in blocks is cut exactly as the whole text would be.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ FIRST_GUESS = 6
 DEEPEST_INDENT = 128
 
 Boundaries = Callable[[int, int], Iterable[Sequence[int]]]
-"""(start, end) -> offsets in that range, ascending, one sequence for each kind of boundary, the best kind first."""
+"""(start, end) -> offsets in that range, ascending: a sequence for each kind of boundary, the best first."""
 
 _NOT_BLANK = re.compile(r"\S")
 
@@ -93,7 +93,7 @@ class Ruler:
 
 
 def next_passage(ruler: Ruler, start: int, end: int, boundaries: Boundaries) -> tuple[Passage | None, int]:
-    """The passage that begins at `start`, and where the next one begins. None: nothing but blanks up to there."""
+    """The passage that begins at `start`, and where the next one begins. None: only blanks up to there."""
     start = ruler.opening(start, end)
     if start >= end:
         return None, end
@@ -126,7 +126,7 @@ def passages(ruler: Ruler, start: int, end: int, boundaries: Boundaries) -> Iter
 
 
 def _look_ahead(ruler: Ruler, start: int, end: int) -> tuple[list[tuple[int, int]], int]:
-    """Token ranges, relative to `start`, of a stretch with more tokens than fit; and where that stretch ends."""
+    """Token ranges, relative to `start`, of a stretch with more tokens than fit; and where it ends."""
     size = ruler.limit * FIRST_GUESS
     while True:
         seen = min(end, start + size, start + ruler.reach)
@@ -137,7 +137,7 @@ def _look_ahead(ruler: Ruler, start: int, end: int) -> tuple[list[tuple[int, int
 
 
 def _best(start: int, stop: int, boundaries: Boundaries) -> int:
-    """The last boundary of the best kind that leaves the passage at least half full; `stop` itself if there is none."""
+    """The last boundary of the best kind that leaves the passage at least half full; else `stop` itself."""
     half = start + (stop - start) // 2
     for kind in boundaries(start, stop):
         index = bisect_right(kind, stop)

@@ -1,8 +1,8 @@
 """Counting and encoding text with a model's own tokenizer.
 
-Owns the `Tokenizer` interface and its two forms: exact (a `tokenizer.json`) and approximate (an endpoint whose tokenizer
-is not known). It does not decide what goes into a window. Text that comes from a corpus, a model or a person is encoded
-with `special=False` and can never become a control token, whatever it says.
+Owns the `Tokenizer` interface and its two forms: exact (a `tokenizer.json`) and approximate (an endpoint
+whose tokenizer is not known). It does not decide what goes into a window. Text that comes from a corpus, a
+model or a person is encoded with `special=False` and can never become a control token, whatever it says.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from swarm.errors import WindowError
 
 if TYPE_CHECKING:
-    from tokenizers import Encoding
-    from tokenizers import Tokenizer as Backend
+    from tokenizers import Encoding, Tokenizer as Backend
 
 REMEMBERED_COUNTS = 65_536
 
@@ -34,7 +34,7 @@ class Tokenizer(Protocol):
         """Whether counts are those of the model, or an estimate that tends to be too high."""
 
     def encode(self, text: str, special: bool = False) -> list[int]:
-        """Token ids of `text`. Only with `special=True` do strings such as `<|im_end|>` become control tokens."""
+        """Token ids of `text`. Only with `special=True` does `<|im_end|>` become a control token."""
 
     def count(self, text: str) -> int:
         """Number of tokens of `text`, encoded with `special=False`."""
@@ -74,7 +74,9 @@ class FileTokenizer:
             raw = file.read_bytes()
         except OSError as problem:
             raise WindowError(
-                f"cannot read the tokenizer: {problem.strerror}", str(file), "Give a tokenizer.json of the model."
+                f"cannot read the tokenizer: {problem.strerror}",
+                str(file),
+                "Give a tokenizer.json of the model.",
             ) from problem
         self.digest = hashlib.sha256(raw).hexdigest()
         with_controls = _controls_marked(raw, file)
@@ -113,15 +115,15 @@ class FileTokenizer:
         ]
 
     def _encoded(self, text: str) -> list[tuple[Encoding, int]]:
-        """Encodings of `text` in order, each with the offset its text begins at; none holds a control token."""
+        """Encodings of `text` in order, each with the offset it begins at; none holds a control token."""
         whole = self._plain.encode(_encodable(text), add_special_tokens=False)
         if self._controls.isdisjoint(whole.ids):
             return [(whole, 0)]
-        # A model whose plain vocabulary holds the control string: cut inside the string, so that it is not seen whole.
+        # The plain vocabulary holds the control string: cut inside it, so that it is not seen whole.
         cuts = [0, *(match.start() + 1 for match in self._control_strings.finditer(text)), len(text)]
         parts = [
             (self._plain.encode(_encodable(text[start:end]), add_special_tokens=False), start)
-            for start, end in zip(cuts, cuts[1:], strict=False)
+            for start, end in pairwise(cuts)
             if start < end
         ]
         if any(not self._controls.isdisjoint(part.ids) for part, _ in parts):
@@ -136,8 +138,8 @@ class FileTokenizer:
 class ApproximateTokenizer:
     """An estimate for endpoints whose tokenizer is not known: one token for every three UTF-8 bytes.
 
-    Rounded up for each word and for each run of white space longer than one blank, so that it tends to count too
-    many rather than too few. Its ids are those of no model and serve only to count.
+    Rounded up for each word and for each run of white space longer than one blank, so that it tends to count
+    too many rather than too few. Its ids are those of no model and serve only to count.
     """
 
     exact = False
@@ -186,8 +188,8 @@ def _encodable(text: str) -> str:
 def _controls_marked(raw: bytes, file: Path) -> str:
     """The tokenizer's JSON with every added token that has visible characters marked as a control token.
 
-    Some models ship strings such as `<tool_call>` as added but not special; text from a corpus must not become those
-    either.
+    Some models ship strings such as `<tool_call>` as added but not special; text from a corpus must not
+    become those either.
     """
     try:
         data = json.loads(raw)

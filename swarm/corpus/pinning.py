@@ -1,0 +1,96 @@
+"""The inputs of a job as they were when it began.
+
+Owns the choice of which sources make up the corpus, what is left out and why, and their order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from swarm.corpus.cutting import MAX_TOKENS, MERGE_TOKENS
+from swarm.corpus.media import Media
+from swarm.corpus.reading import WHOLE_BYTES, document_of, open_spans
+from swarm.corpus.sources import Skipped, Source, resolve
+from swarm.corpus.spans import Document, Span
+from swarm.errors import CorpusError
+from swarm.spec import InputSpec
+from swarm.window.tokens import Tokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class Pinned:
+    """A corpus: `sources` and `documents` belong together one by one and are in the order in which they are
+    read.
+
+    `skipped` is what inputs led to and is not read; `remarks` are sentences for people about what is read
+    differently than they may expect.
+    """
+
+    sources: tuple[Source, ...]
+    documents: tuple[Document, ...]
+    skipped: tuple[Skipped, ...]
+    remarks: tuple[str, ...]
+
+    def spans(
+        self, tokenizer: Tokenizer, max_tokens: int = MAX_TOKENS, merge_tokens: int = MERGE_TOKENS
+    ) -> Iterator[tuple[Span, str]]:
+        """All spans with their texts: documents in order, then by start.
+
+        Raises:
+            CorpusError: a source has changed or gone since it was pinned.
+        """
+        for source, document in zip(self.sources, self.documents, strict=True):
+            yield from open_spans(source, tokenizer, max_tokens, merge_tokens, document)
+
+
+def pin(inputs: Iterable[InputSpec], folder: Path | None = None) -> Pinned:
+    """Reads every input once and pins it by digest.
+
+    Raises:
+        CorpusError: an input that was named is missing, empty or not text; or a folder, glob or package holds
+            no text.
+    """
+    sources: list[Source] = []
+    documents: dict[str, Document] = {}
+    skipped: list[Skipped] = []
+    items = list(inputs)
+    for source in resolve(items, folder):
+        if isinstance(source, Skipped):
+            skipped.append(source)
+            continue
+        try:
+            document = document_of(source)
+        except CorpusError as problem:
+            if not source.found:
+                raise
+            skipped.append(Skipped(source.path, problem.message))
+            continue
+        if document.id in documents:
+            skipped.append(Skipped(source.path, "has the name and the content of another document"))
+            continue
+        sources.append(source)
+        documents[document.id] = document
+    if not documents:
+        names = ", ".join(item.source for item in items)
+        why = "; ".join(f"{one.path} {one.reason}" for one in skipped[:3])
+        raise CorpusError(
+            f"no text was found{f' ({why})' if why else ''}", names, "Name files that hold text."
+        )
+    return Pinned(
+        tuple(sources), tuple(documents.values()), tuple(skipped), tuple(_remarks(documents.values()))
+    )
+
+
+def _remarks(documents: Iterable[Document]) -> Iterator[str]:
+    paths: set[str] = set()
+    for document in documents:
+        if document.size > WHOLE_BYTES and document.media != Media.PLAIN:
+            yield (
+                f"{document.path} has {document.size / 2**20:.1f} MiB, more than {WHOLE_BYTES >> 20}, "
+                "and is cut as plain text"
+            )
+        if document.path in paths:
+            yield f"more than one document is called {document.path}; they differ in content"
+        paths.add(document.path)
