@@ -10,7 +10,6 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import platform
-import re
 import subprocess
 import sys
 import time
@@ -89,7 +88,7 @@ def pip_install(*arguments: str, expected: int = 0) -> None:
             # Said for each package that one of several configured indexes lacks.
             if not line.startswith("WARNING: Location"):
                 last.append(line.rstrip())
-            if re.match(r"Collecting|Requirement already", line):
+            if "(from -r " in line:  # one line for each pin, however pip gets it
                 seen += 1
                 if expected and seen % (expected // 4) == 0:
                     say(f"    {seen} of {expected} found")
