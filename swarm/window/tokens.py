@@ -136,40 +136,40 @@ class FileTokenizer:
 
 
 class ApproximateTokenizer:
-    """An estimate for endpoints whose tokenizer is not known: one token for every three UTF-8 bytes.
+    """An estimate for endpoints whose tokenizer is not known: 3 letters, 1 digit or 2 other bytes a token.
 
-    Rounded up for each word and for each run of white space longer than one blank, so that it tends to count
-    too many rather than too few. Its ids are those of no model and serve only to count.
+    Rounded up for each run of a kind; runs of white space, but not single blanks, count like letters. For
+    English and for code this is 1.2 to 2.2 times what SmolLM2's tokenizer counts (Python's documentation and
+    asyncio), for scripts that this model hardly knows 0.7 to 1. The ids are those of no model.
     """
 
     exact = False
-    digest = hashlib.sha256(b"swarmloom approximate tokenizer 1: three bytes a token").hexdigest()
+    digest = hashlib.sha256(b"swarmloom approximate tokenizer 1").hexdigest()
 
     def encode(self, text: str, special: bool = False) -> list[int]:
         return [0] * self.count(text)
 
     def count(self, text: str) -> int:
-        if text.isascii():
-            return sum((len(piece) + 2) // 3 for piece in _PIECES.findall(text))
-        return sum((len(_bytes(piece)) + 2) // 3 for piece in _PIECES.findall(text))
+        return sum(-(-len(_bytes(piece)) // _bytes_per_token(piece)) for piece in _PIECES.findall(text))
 
     def offsets(self, text: str) -> list[tuple[int, int]]:
         ranges: list[tuple[int, int]] = []
         for match in _PIECES.finditer(text):
-            start, piece = match.start(), match.group()
-            if piece.isascii():
-                ranges.extend(
-                    (start + at, min(start + at + 3, match.end())) for at in range(0, len(piece), 3)
-                )
-                continue
-            owner = [start + index for index, char in enumerate(piece) for _ in _bytes(char)]
-            ranges.extend(
-                (owner[at], owner[min(at + 2, len(owner) - 1)] + 1) for at in range(0, len(owner), 3)
-            )
+            piece, width = match.group(), _bytes_per_token(match.group())
+            owner = [match.start() + index for index, char in enumerate(piece) for _ in _bytes(char)]
+            for at in range(0, len(owner), width):
+                ranges.append((owner[at], owner[min(at + width, len(owner)) - 1] + 1))
         return ranges
 
 
-_PIECES = re.compile(r"\S+|[^\S ]\s*| \s+")
+_PIECES = re.compile(r"[A-Za-z]+|[0-9]+|[^A-Za-z0-9\s]+|\s{2,}|[^\S ]| (?!\S)")
+
+
+def _bytes_per_token(piece: str) -> int:
+    first = piece[0]
+    if first.isspace() or (first.isascii() and first.isalpha()):
+        return 3
+    return 1 if "0" <= first <= "9" else 2
 
 
 def _bytes(text: str) -> bytes:

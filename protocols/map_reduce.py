@@ -1,0 +1,397 @@
+"""Typed map-reduce: readers write rows with quotes, a verifier judges them, code merges them exactly.
+
+Planner → a reader for each passage → a verifier for each row → reducer → writer. Readers abstain with `[]`; code checks
+every quote against the passage; what is merged, counted and grouped is computed, never generated. Only prose answers
+have a model for a reducer, in window-sized groups, as a tree. Everything after the readers is read from the blackboard.
+Follows the typed map-reduce of LLM×MapReduce (Zhou et al. 2024, arXiv 2410.09342), with code for the reduction.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import Field, ValidationError
+
+from swarm.errors import SpecError
+from swarm.events import BudgetReached, Event
+from swarm.protocol import (
+    Action,
+    AddRange,
+    AddTask,
+    CallModel,
+    Command,
+    Decision,
+    Done,
+    Failed,
+    Finish,
+    Judge,
+    Material,
+    NoteText,
+    Part,
+    Passage,
+    Post,
+    Said,
+    TaskBrief,
+    View,
+)
+from swarm.rows import (
+    EXCERPT_ASK,
+    claim_text,
+    columns_text,
+    excerpt,
+    find_quote,
+    grounded,
+    headlines,
+    merge_rows,
+    rows_schema,
+    stated,
+)
+from swarm.spec import Column, Frozen, JobSpec, explain
+
+TASKS = ("search", "classify", "aggregate", "summarise")
+MERGES = ("set", "count", "group", "top-k")
+PROSE = (Column(name="statement", description="what the passage says about the question, in one sentence", found_in="anywhere"),)
+
+
+class Options(Frozen):
+    """Settings of this protocol, under `protocol.options`."""
+
+    span_tokens: int = Field(default=320, ge=16, le=100_000)
+    """Tokens of one passage at most."""
+    verify: bool = True
+    """Whether a verifier judges each row; without it rows are marked unchecked."""
+    headlines: int = Field(default=6, ge=0, le=8)
+    """How many of the most frequent findings the writer puts into sentences; 0 for none."""
+    group: int = Field(default=12, ge=2)
+    """Statements that one model reducer merges at a time, for prose answers."""
+
+
+class Plan(Frozen):
+    """What the planner decided."""
+
+    task: str
+    merge: str
+
+
+class Row(Frozen):
+    """One row with its quote, or a statement of prose."""
+
+    values: dict[str, str]
+    quote: str
+
+
+class Rejected(Frozen):
+    """A row that code refused, and why."""
+
+    values: dict[str, str]
+    quote: str
+    reason: str
+
+
+class Finding(Frozen):
+    """A merged row, or a merged statement. `count` is how many rows it rests on."""
+
+    values: dict[str, str]
+    count: int
+
+
+class Sentence(Frozen):
+    """A sentence of the writer."""
+
+    text: str
+
+
+class MapReduce:
+    """The protocol for one job."""
+
+    name = "map_reduce"
+    roles = ("planner", "reader", "verifier", "reducer", "writer")
+    note_kinds = {
+        "plan": Plan, "row": Row, "rejected": Rejected, "finding": Finding, "headline": Finding, "statement": Row,
+        "sentence": Sentence,
+    }  # fmt: skip
+
+    def __init__(self, spec: JobSpec, options: Options) -> None:
+        self.spec, self.options = spec, options
+        self.span_tokens = options.span_tokens
+        self.columns = PROSE if spec.answer.statements else spec.answer.columns
+
+    # ---- on the JobMaster ----
+
+    def start(self, view: View) -> Decision:
+        if self.spec.answer.statements or self.spec.answer.merge != "auto":
+            return self._read(view, "set" if self.spec.answer.statements else self.spec.answer.merge)
+        return Decision({"phase": "plan"}, [AddTask("planner")])
+
+    def react(self, state: Mapping[str, Any], event: Event, view: View) -> Decision:
+        if isinstance(event.body, BudgetReached):
+            return self._reduce(state, view) if state.get("phase") in ("plan", "read") else Decision({}, [Finish()])
+        ended = view.ended
+        assert ended is not None, "react is called for the end of a task or of the budget"
+        match ended.role:
+            case "planner":
+                return self._read(view, ended.outcome if ended.outcome in MERGES else "set")
+            case "reader":
+                return self._after_reader(state, view)
+            case "verifier":
+                verdict = {"yes": "supported", "no": "unsupported"}.get(ended.outcome, "unchecked")
+                return self._onwards(state, view, [Judge(ended.reads[0], verdict, ended.id)])
+            case "reducer":
+                return self._after_reducer(state, view)
+            case _:
+                return Decision({"phase": "done"}, [Finish()])
+
+    def _read(self, view: View, merge: str) -> Decision:
+        return Decision({"phase": "read", "merge": merge}, [AddRange("reader", 0, view.spans)])
+
+    def _after_reader(self, state: Mapping[str, Any], view: View) -> Decision:
+        """Each row goes to a verifier at once, ahead of further reading, so that findings grow as the job runs."""
+        assert view.ended is not None
+        commands: list[Command] = []
+        for note in view.board.by_task(view.ended.id):
+            if note.kind != "row":
+                continue
+            if self.options.verify:
+                commands.append(AddTask("verifier", spans=(note.cites[0][0],), reads=(note.id,), priority=-1))
+            else:
+                commands.append(Judge(note.id, "unchecked", view.ended.id))
+        return self._onwards(state, view, commands)
+
+    def _onwards(self, state: Mapping[str, Any], view: View, commands: list[Command]) -> Decision:
+        """Starts the reduction once nothing is left to read or to judge."""
+        waiting = view.open.get("reader", 0) + view.open.get("verifier", 0)
+        if waiting or any(isinstance(command, AddTask) for command in commands):
+            return Decision({}, commands)
+        following = self._reduce(state, view)
+        return Decision(following.state, [*commands, *following.commands])
+
+    def _reduce(self, state: Mapping[str, Any], view: View) -> Decision:
+        verdict = "supported" if self.options.verify else "unchecked"
+        if not self.spec.answer.statements:
+            goal = f"merge:{state.get('merge', 'set')}"
+            return Decision({"phase": "reduce"}, [AddTask("reducer", goal=goal, query=("row", verdict, 0))])
+        return self._groups([note.id for note in view.board.notes("row", verdict)], level=1)
+
+    def _groups(self, ids: list[str], level: int) -> Decision:
+        """One model reducer for each group of statements; a single group is the last level."""
+        if not ids:
+            return Decision({"phase": "done"}, [Finish()])
+        size = self.options.group
+        groups = [tuple(ids[at : at + size]) for at in range(0, len(ids), size)]
+        goal = "final" if len(groups) == 1 else f"level:{level}"
+        state = {"phase": "reduce", "level": level, "left": len(groups), "merged": []}
+        return Decision(state, [AddTask("reducer", goal=goal, reads=group) for group in groups])
+
+    def _after_reducer(self, state: Mapping[str, Any], view: View) -> Decision:
+        assert view.ended is not None
+        if not self.spec.answer.statements:
+            if self.options.headlines and view.board.count("headline"):
+                query = ("headline", "", self.options.headlines)
+                return Decision({"phase": "write"}, [AddTask("writer", query=query)])
+            return Decision({"phase": "done"}, [Finish()])
+        if view.ended.goal == "final":
+            return Decision({"phase": "done"}, [Finish()])
+        # A group whose reducer failed goes up as it is: nothing that was verified is dropped on the way.
+        posted = [note.id for note in view.board.by_task(view.ended.id)] or list(view.ended.reads)
+        merged, left = [*state["merged"], *posted], state["left"] - 1
+        if left:
+            return Decision({"left": left, "merged": merged})
+        ordered = sorted(merged, key=lambda id: (view.board.note(id).cites[:1], id))
+        return self._groups(ordered, state["level"] + 1)
+
+    # ---- on a host ----
+
+    def turn(self, task: TaskBrief, material: Material, transcript: Sequence[Said]) -> Action:
+        said = transcript[-1] if transcript else None
+        match task.role:
+            case "planner":
+                return self._planned(said) if said else self._plan(material)
+            case "reader":
+                return self._rows(material.passages[0], said) if said else self._ask_reader(material.passages[0])
+            case "verifier":
+                return self._verdict(said) if said else self._ask_verifier(material)
+            case "reducer" if task.goal.startswith("merge:"):
+                return self._merge(task.goal.removeprefix("merge:"), material.notes)
+            case "reducer":
+                return self._merged(task, material.notes, said) if said else self._ask_reducer(material.notes)
+            case _:
+                return self._written(material.notes, said) if said else self._ask_writer(material.notes)
+
+    def _question(self) -> Part:
+        return Part("question", f"Question: {self.spec.question}\n")
+
+    def _plan(self, material: Material) -> Action:
+        facts = material.facts
+        paths = ", ".join(facts["paths"][:3])
+        inventory = f"Input: {facts['documents']} documents, {facts['spans']} passages, such as {paths}\n"
+        schema = {"type": "array", "prefixItems": [{"enum": list(TASKS)}, {"enum": list(MERGES)}], "items": False,
+                  "minItems": 2, "maxItems": 2}  # fmt: skip
+        parts = (self._question(), Part("schema", columns_text(self.columns)), Part("inventory", inventory, trust="corpus"))
+        return CallModel(parts, schema)
+
+    def _planned(self, said: Said) -> Action:
+        answer = _json(said.text)
+        if not (isinstance(answer, list) and len(answer) == 2 and answer[0] in TASKS and answer[1] in MERGES):
+            return Failed(f"is no plan: {said.text[:80]}")
+        return Done((Post("plan", {"task": answer[0], "merge": answer[1]}),), outcome=answer[1])
+
+    def _ask_reader(self, passage: Passage) -> Action:
+        parts = (
+            self._question(),
+            Part("schema", columns_text(self.columns)),
+            Part("breadcrumb", f"Passage: {passage.breadcrumb}\n", "corpus", f"s:{passage.number}", passage.train),
+            Part("span", passage.text, "corpus", f"s:{passage.number}", passage.train, passage.tokens),
+        )
+        return CallModel(parts, rows_schema(len(self.columns)))
+
+    def _rows(self, passage: Passage, said: Said) -> Action:
+        answer = _json(said.text) if said.finish == "stop" else _complete_rows(said.text)
+        if not isinstance(answer, list):
+            return Failed(f"is no list of rows: {said.text[:80]}")
+        notes: list[Post] = []
+        seen: set[tuple[str, ...]] = set()
+        places: set[int] = set()
+        for cells in answer:
+            if not isinstance(cells, list) or len(cells) != len(self.columns) + 1 or not all(isinstance(c, str) for c in cells):
+                return Failed(f"has a row that does not fit the columns: {json.dumps(cells)[:80]}")
+            if tuple(cells[:-1]) not in seen:
+                seen.add(tuple(cells[:-1]))
+                notes.append(self._row(passage, cells, places))
+        kept = sum(note.kind == "row" for note in notes)
+        return Done(tuple(notes), outcome="rows" if kept else "rejected" if notes else "none")
+
+    def _row(self, passage: Passage, cells: list[str], places: set[int]) -> Post:
+        """The note for one row: `row` where code finds nothing wrong, else `rejected` with the reason."""
+        *values, quote = cells
+        content = dict(zip((column.name for column in self.columns), values, strict=True))
+        at = find_quote(passage.text, quote, places)
+        reason = "the quote does not stand in the passage" if at is None else self._fault(passage, content, quote)
+        if reason or at is None:
+            whole = (passage.number, passage.start, passage.start + len(passage.text))
+            return Post("rejected", {"values": content, "quote": quote, "reason": reason}, cites=(whole,))
+        places.add(at[0])
+        cite = (passage.number, passage.start + at[0], passage.start + at[1])
+        return Post("row", {"values": content, "quote": passage.text[at[0] : at[1]]}, cites=(cite,))
+
+    def _fault(self, passage: Passage, content: Mapping[str, str], quote: str) -> str:
+        if self.spec.answer.quote_pattern and not re.search(self.spec.answer.quote_pattern, quote):
+            return f"the quote does not match {self.spec.answer.quote_pattern}"
+        for column in self.columns:
+            value = content[column.name]
+            if not value.strip():
+                return f"{column.name} is empty"
+            if column.pattern and not re.fullmatch(column.pattern, value):
+                return f"{column.name} {value!r} does not match {column.pattern}"
+            if not grounded(value, column.found_in, quote, passage):
+                return f"{column.name} {value!r} does not stand in the {column.found_in}"
+        return ""
+
+    def _ask_verifier(self, material: Material) -> Action:
+        note, passage = material.notes[0], material.passages[0]
+        _, start, end = note.cites[0]
+        around = excerpt(passage.text, start - passage.start, end - passage.start)
+        origin = f"s:{passage.number}"
+        parts = (
+            self._question(),
+            Part("claim", f"Claim: {claim_text(note.content['values'])}\n", "agent", note.id, passage.train),
+            Part("quote", f"Quote: {note.content['quote']}\n", "corpus", origin, passage.train),
+            Part("breadcrumb", f"Passage: {passage.breadcrumb}\n", "corpus", origin, passage.train),
+            Part("excerpt", f"{around}\n", "corpus", origin, passage.train),
+            Part("ask", EXCERPT_ASK),
+        )
+        return CallModel(parts, {"enum": ["yes", "no"]})
+
+    def _verdict(self, said: Said) -> Action:
+        answer = _json(said.text)
+        return Done(outcome=answer) if answer in ("yes", "no") else Failed(f"is neither yes nor no: {said.text[:80]}")
+
+    def _merge(self, merge: str, notes: Sequence[NoteText]) -> Action:
+        """Code, not a model: the same rows give the same findings in whatever order they were found."""
+        rows = [(note.id, dict(note.content["values"]), note.cites) for note in notes]
+        findings = merge_rows(rows, self.spec.answer, merge)
+        posts = [
+            Post("finding", {"values": found.values, "count": len(found.rows)}, cites=found.cites[:1],
+                 links=tuple(("derives-from", id) for id in found.rows), flags={"rank": rank})
+            for rank, found in enumerate(findings)
+        ]  # fmt: skip
+        for rank, head in enumerate(headlines(rows, self.spec.answer, self.options.headlines)):
+            posts.append(
+                Post("headline", {"values": head.values, "count": len(head.rows)}, flags={"rank": rank},
+                     links=tuple(("derives-from", id) for id in head.rows))
+            )  # fmt: skip
+        return Done(tuple(posts), outcome=merge)
+
+    def _ask_reducer(self, notes: Sequence[NoteText]) -> Action:
+        lines = "".join(f"[{n}] {note.content['values']['statement']}\n" for n, note in enumerate(notes, 1))
+        item = {"type": "array", "prefixItems": [{"type": "string"}, {"type": "array", "items": {"type": "integer"}}],
+                "items": False, "minItems": 2, "maxItems": 2}  # fmt: skip
+        parts = (self._question(), Part("statements", f"Statements:\n{lines}", "agent", ",".join(n.id for n in notes)))
+        return CallModel(parts, {"type": "array", "items": item, "maxItems": len(notes)})
+
+    def _merged(self, task: TaskBrief, notes: Sequence[NoteText], said: Said) -> Action:
+        answer = _json(said.text)
+        posts: list[Post] = []
+        for pair in answer if isinstance(answer, list) else ():
+            if not (isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], str) and isinstance(pair[1], list)):
+                return Failed(f"is no list of [sentence, numbers]: {said.text[:80]}")
+            numbers = [n for n in pair[1] if isinstance(n, int) and 1 <= n <= len(notes)]
+            if not numbers or not pair[0].strip():
+                continue
+            used = [notes[n - 1] for n in dict.fromkeys(numbers)]
+            cites = tuple(sorted({cite for note in used for cite in note.cites}))
+            final = task.goal == "final"
+            content: dict[str, Any] = {"values": {"statement": pair[0].strip()}}
+            content |= {"count": len(used)} if final else {"quote": ""}
+            posts.append(Post("finding" if final else "statement", content, cites=cites,
+                              links=tuple(("derives-from", note.id) for note in used)))  # fmt: skip
+        return Done(tuple(posts), "merged") if posts else Failed("keeps no statement with a number of its source")
+
+    def _ask_writer(self, notes: Sequence[NoteText]) -> Action:
+        lines = "".join(f"[{n}] {claim_text(note.content['values'])}\n" for n, note in enumerate(notes, 1))
+        item = {"type": "array", "prefixItems": [{"type": "string"}, {"type": "integer"}], "items": False,
+                "minItems": 2, "maxItems": 2}  # fmt: skip
+        parts = (self._question(), Part("findings", f"Findings:\n{lines}", "agent", ",".join(n.id for n in notes)))
+        return CallModel(parts, {"type": "array", "items": item, "maxItems": len(notes)})
+
+    def _written(self, notes: Sequence[NoteText], said: Said) -> Action:
+        """Sentences that code can vouch for: every value of the finding stands in it, and no value of any other."""
+        answer = _json(said.text)
+        if not isinstance(answer, list):
+            return Failed(f"is no list of [sentence, number]: {said.text[:80]}")
+        posts = []
+        for pair in answer:
+            text, number = pair if isinstance(pair, list) and len(pair) == 2 else ("", 0)
+            if isinstance(text, str) and isinstance(number, int) and 1 <= number <= len(notes):
+                note = notes[number - 1]
+                status = "" if stated(text, note.content["values"], self.spec.question) else "rejected"
+                posts.append(Post("sentence", {"text": text.strip()}, status, links=(("states", note.id),)))
+        return Done(tuple(posts), "written" if any(not post.status for post in posts) else "none")
+
+
+def create(spec: JobSpec) -> MapReduce:
+    """Builds the protocol for a job.
+
+    Raises:
+        SpecError: an option is unknown or wrong.
+    """
+    try:
+        options = Options.model_validate(spec.protocol.options)
+    except ValidationError as error:
+        raise SpecError(*explain(error, Options, "protocol.options")) from None
+    return MapReduce(spec, options)
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None
+
+
+def _complete_rows(text: str) -> Any:
+    """The rows of an output that was cut off in the middle of one."""
+    end = text.rfind("]")
+    return _json(text[: end + 1] + "]") if end > 0 else None

@@ -1,0 +1,87 @@
+"""Roles: Markdown files with YAML front matter that say who an agent is.
+
+Owns reading and checking them. What an agent does in a turn is its protocol's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import Field, ValidationError
+
+from swarm.errors import SpecError
+from swarm.shipped import shipped
+from swarm.spec import Frozen, explain
+
+
+class Role(Frozen):
+    """One role. The prompt is the file's text below the front matter."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_-]*$")
+    about: str = Field(min_length=1)
+    """What the role is for, in one line, for people."""
+    prompt: str = ""
+    window: int = Field(default=2048, ge=64)
+    """Tokens of the role's window, prompt and output; the model's window bounds it."""
+    max_tokens: int = Field(default=256, ge=1)
+    """Tokens of one output."""
+    temperature: float = Field(default=0.0, ge=0, le=2)
+    reads: tuple[str, ...] = ()
+    """Note kinds the role is given."""
+    writes: tuple[str, ...] = ()
+    """Note kinds the role may post."""
+    weights: str = ""
+    """Weights channel; empty means the base model. `none` means the role never calls a model."""
+    attempts: int = Field(default=3, ge=1)
+    """How often a task of this role is tried before it is given up and reported."""
+    turns: int = Field(default=1, ge=1)
+    """Model calls that one task may take."""
+    reserve: bool = False
+    """Whether the role may spend the budget's reserve, because the report needs it."""
+
+
+def parse_role(text: str, where: str) -> Role:
+    """Reads a role file's text.
+
+    Raises:
+        SpecError: there is no front matter, or a field in it is unknown or wrong.
+    """
+    head, mark, prompt = text.removeprefix("---\n").partition("\n---\n")
+    if not text.startswith("---\n") or not mark:
+        raise SpecError("has no YAML front matter", where, "begin the file with a line of `---`, the settings, and `---`")
+    try:
+        data: Any = yaml.safe_load(head)
+    except yaml.YAMLError as error:
+        raise SpecError(f"has front matter that is not YAML: {str(error).splitlines()[0]}", where, "mend that line") from None
+    if not isinstance(data, dict):
+        raise SpecError("has front matter that holds no settings", where, "write `name:` and `about:` at least")
+    try:
+        return Role.model_validate({**data, "prompt": prompt.strip()})
+    except ValidationError as error:
+        raise SpecError(*explain(error, Role, where)) from None
+
+
+def find_role(name: str, files: Mapping[str, str]) -> tuple[Role, str]:
+    """The role of that name and its file's text: from the job's own files, `./roles`, or the shipped ones.
+
+    Raises:
+        SpecError: there is none of that name, or its file is wrong.
+    """
+    places = [Path(files[name])] if name in files else [Path("roles") / f"{name}.md", shipped("roles") / f"{name}.md"]
+    path = next((place for place in places if place.is_file()), None)
+    if path is None:
+        known = ", ".join(sorted(p.stem for p in shipped("roles").glob("*.md")))
+        place = f" in {files[name]}" if name in files else ""
+        raise SpecError(f"there is no role {name!r}{place}", f"roles.{name}", f"shipped roles: {known}")
+    text = path.read_text(encoding="utf-8")
+    role = parse_role(text, str(path))
+    if role.name != name:
+        raise SpecError(f"calls itself {role.name!r} and stands for {name!r}", str(path), "make the two names the same")
+    return role, text
+
+
+def shipped_roles() -> list[Role]:
+    return [parse_role(path.read_text(encoding="utf-8"), str(path)) for path in sorted(shipped("roles").glob("*.md"))]

@@ -1,0 +1,5 @@
+"""The blackboard graph."""
+
+from swarm.board.graph import Board
+
+__all__ = ["Board"]

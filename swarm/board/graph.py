@@ -1,0 +1,140 @@
+"""The blackboard: a graph of notes, their links and the spans they cite, as a projection of the log.
+
+Owns the graph and its queries. It holds ids, kinds, links and small flags, never text, and it changes only by applying
+events. Span nodes are named `s:NUMBER`; every other node is a note.
+"""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import networkx as nx
+
+from swarm.errors import ProtocolError
+from swarm.events import NoteJudged, NotePosted
+from swarm.protocol import NoteView
+
+Position = tuple[int, int, str]
+"""(first cited span, first character, note id): the order of every query, so that completion order never shows."""
+
+
+class Board:
+    """Notes and links of one job. `graph` is a networkx MultiDiGraph; an edge's key is its kind, spans included."""
+
+    def __init__(self) -> None:
+        self.graph: nx.MultiDiGraph[str] = nx.MultiDiGraph()
+        self._order: dict[str, list[Position]] = defaultdict(list)
+        self._tasks: dict[str, list[str]] = defaultdict(list)
+        self._counts: Counter[tuple[str, str, str]] = Counter()
+
+    def __len__(self) -> int:
+        return sum(self._counts.values())
+
+    # ---- folding ----
+
+    def post(self, event: NotePosted, seq: int) -> None:
+        """Adds a note and its edges.
+
+        Raises:
+            ProtocolError: the note exists, or it links to a note that does not.
+        """
+        if event.note in self.graph:
+            raise ProtocolError(f"posted note {event.note} twice", event.kind)
+        for kind, other in event.links:
+            if other not in self.graph:
+                raise ProtocolError(f"note {event.note} {kind} {other}, which is not on the board", event.kind)
+        view = NoteView(
+            event.note, event.kind, event.task, event.status, "", event.body, seq, event.cites, event.links, event.flags
+        )
+        self.graph.add_node(event.note, note=view)
+        for span, start, end in event.cites:
+            self.graph.add_edge(event.note, f"s:{span}", key=f"cites:{start}:{end}")
+        for kind, other in event.links:
+            self.graph.add_edge(event.note, other, key=kind)
+        insort(self._order[event.kind], _position(view))
+        self._tasks[event.task].append(event.note)
+        self._counts[event.kind, "", event.status] += 1
+
+    def judge(self, event: NoteJudged) -> None:
+        """Puts a verdict on a note; a later verdict replaces an earlier one."""
+        view = self.note(event.note)
+        self._counts[view.kind, view.verdict, view.status] -= 1
+        self._counts[view.kind, event.verdict, view.status] += 1
+        self.graph.nodes[event.note]["note"] = replace(view, verdict=event.verdict)
+
+    # ---- queries ----
+
+    def note(self, id: str) -> NoteView:
+        try:
+            view: NoteView = self.graph.nodes[id]["note"]
+        except KeyError:
+            raise ProtocolError(f"there is no note {id} on the board", "note", "ids are shown by `swarm export`") from None
+        return view
+
+    def notes(self, kind: str, verdict: str | None = None, status: str | None = None) -> Iterator[NoteView]:
+        """Notes of a kind in the order of the text they cite."""
+        for _, _, id in self._order.get(kind, ()):
+            view: NoteView = self.graph.nodes[id]["note"]
+            if (verdict is None or view.verdict == verdict) and (status is None or view.status == status):
+                yield view
+
+    def by_task(self, task: str) -> list[NoteView]:
+        return [self.note(id) for id in self._tasks.get(task, ())]
+
+    def count(self, kind: str, verdict: str | None = None, status: str | None = None) -> int:
+        return sum(
+            number
+            for (k, v, s), number in self._counts.items()
+            if k == kind and (verdict is None or v == verdict) and (status is None or s == status)
+        )
+
+    def kinds(self) -> dict[str, int]:
+        """How many notes of each kind there are."""
+        out: Counter[str] = Counter()
+        for (kind, _, _), number in self._counts.items():
+            out[kind] += number
+        return {kind: number for kind, number in sorted(out.items()) if number}
+
+    def citing(self, span: int) -> list[NoteView]:
+        """Notes that cite a span."""
+        node = f"s:{span}"
+        return [self.note(id) for id in sorted(set(self.graph.predecessors(node)))] if node in self.graph else []
+
+    def provenance(self, id: str) -> list[NoteView]:
+        """The note and every note that it rests on, down to those that cite spans, each once, nearest first."""
+        seen, queue, out = {id}, [id], []
+        while queue:
+            view = self.note(queue.pop(0))
+            out.append(view)
+            for _, other in view.links:
+                if other not in seen:
+                    seen.add(other)
+                    queue.append(other)
+        return out
+
+    def spans(self, id: str) -> list[tuple[int, int, int]]:
+        """All (span, start, end) that a note rests on, itself or through others, in order of the text."""
+        return sorted({cite for view in self.provenance(id) for cite in view.cites})
+
+    def export(self) -> dict[str, Any]:
+        """The graph as plain data: notes with their fields, links as [from, kind, to], cites as [from, span, start, end]."""
+        views = [data["note"] for _, data in self.graph.nodes(data=True) if "note" in data]
+        return {
+            "notes": [
+                {"id": v.id, "kind": v.kind, "task": v.task, "status": v.status, "verdict": v.verdict, "body": v.body,
+                 "flags": dict(v.flags)}
+                for v in views
+            ],
+            "links": [[v.id, kind, other] for v in views for kind, other in v.links],
+            "cites": [[v.id, *cite] for v in views for cite in v.cites],
+        }
+
+
+def _position(view: NoteView) -> Position:
+    if view.cites:
+        return (view.cites[0][0], view.cites[0][1], view.id)
+    return (1 << 60, view.seq, view.id)

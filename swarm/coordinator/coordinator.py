@@ -1,0 +1,311 @@
+"""The coordinator: turns what happened into what happens next, for one job.
+
+Owns leases with fencing tokens, retries, budgets, admission and the calling of the protocol. It is pure: each method
+takes the time and what came in, and returns events that are already folded into the state; making them durable, and
+handing out the grants only afterwards, is the shell's part. Every lease ends exactly once: finished, failed, or ended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from types import MappingProxyType
+
+from swarm import events as ev
+from swarm.agents.roles import Role
+from swarm.coordinator import budget
+from swarm.coordinator.state import MODEL_FAULTS, JobState, Phase, RangeRow, TaskRow, range_task
+from swarm.errors import ProtocolError
+from swarm.events import Body, Event, identity
+from swarm.protocol import AddRange, AddTask, Command, Decision, Finish, Judge, SwarmProtocol, TaskView, View
+from swarm.spec import JobSpec
+
+LEASE_SECONDS = 120.0
+"""How long a silent host keeps its leases."""
+FAULTS_BEFORE_PAUSE = 24
+"""Model faults in a row, without one answer, after which the job pauses instead of giving up task after task."""
+NOTE_TOKENS = 96
+"""What a note in a working set is reckoned at when a task's cost is reserved."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """A lease, as a host gets it. `said` are the calls of the task that are recorded already."""
+
+    task: str
+    role: str
+    goal: str
+    token: int
+    attempt: int
+    spans: tuple[int, ...]
+    reads: tuple[str, ...]
+    said: tuple[tuple[int, int, str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a host did on a lease, in order; if the task ended, the last event says how.
+
+    A failure comes as TaskFailed without `retry_at`, with `retryable` saying whether trying again makes sense.
+    """
+
+    task: str
+    token: int
+    events: tuple[Body, ...]
+    retryable: bool = True
+
+
+class Coordinator:
+    """Decides for one job. `state` is the fold of its log; every event returned is in it already."""
+
+    def __init__(
+        self,
+        spec: JobSpec,
+        protocol: SwarmProtocol,
+        roles: Mapping[str, Role],
+        overhead: Mapping[str, int],
+        state: JobState,
+        epoch: int,
+    ) -> None:
+        self.spec, self.protocol, self.roles, self.overhead, self.state = spec, protocol, roles, overhead, state
+        self.epoch = epoch
+        self.stale = 0
+        """Reports that came after their lease had ended; they are refused."""
+        self._out: list[Event] = []
+        self._now = 0.0
+
+    # ---- what comes in ----
+
+    def record(self, now: float, *bodies: Body) -> list[Event]:
+        """Facts that call for no decision: the corpus, the report, a pause."""
+        self._begin(now)
+        for body in bodies:
+            self._emit(body)
+        return self._out
+
+    def open(self, now: float, host: str, pid: int, shell: str) -> list[Event]:
+        """A master took the job; leases of an earlier one end, and work goes on where the log stops."""
+        self._begin(now)
+        self._emit(ev.JobOpened(epoch=self.epoch, host=host, pid=pid, shell=shell))
+        return self._out
+
+    def start(self, now: float) -> list[Event]:
+        """The corpus is pinned: the protocol opens the work. Does nothing where that has happened already."""
+        self._begin(now)
+        if not self.state.memory.get("started"):
+            self._emit(ev.Decided(state={"started": True}))
+            self._carry_out(self.protocol.start(self._view(None)), self.state.seq)
+        return self._out
+
+    def pulled(self, now: float, host: str, reports: Sequence[Report], want: int) -> tuple[list[Event], list[Grant]]:
+        """A host brings what it did and asks for up to `want` further tasks."""
+        self._begin(now)
+        for report in reports:
+            self._take(report)
+        grants = self._lease(host, want) if want > 0 else []
+        return self._out, grants
+
+    def lost(self, now: float, host: str, reason: str) -> list[Event]:
+        """A host is gone, or silent for too long: its tasks go back."""
+        self._begin(now)
+        for row in [row for row in self.state.tasks.values() if row.token and row.host == host]:
+            self._emit(ev.LeaseEnded(task=row.id, token=row.token, reason=reason))
+        return self._out
+
+    def pause(self, now: float, reason: str) -> list[Event]:
+        """No further work is granted; what is leased may still be reported."""
+        self._begin(now)
+        if self.state.phase in (Phase.WORKING, Phase.PINNING):
+            self._emit(ev.PhaseChanged(phase=Phase.PAUSED, reason=reason))
+        return self._out
+
+    def end(self, now: float, status: str, reason: str) -> list[Event]:
+        """The job ends by order of a person or because it cannot go on."""
+        self._begin(now)
+        if self.state.phase is not Phase.ENDED:
+            self._emit(ev.JobEnded(status=status, reason=reason))
+        return self._out
+
+    # ---- reports ----
+
+    def _take(self, report: Report) -> None:
+        row = self.state.tasks.get(report.task)
+        if row is None or row.token != report.token or self.state.phase is Phase.ENDED:
+            self.stale += 1
+            return
+        brief = TaskView(row.id, row.role, row.goal, row.spans, row.reads, "")
+        for body in report.events:
+            if isinstance(body, ev.TaskFailed):
+                body = self._with_retry(body, row, report.retryable)
+            key = f"{body.task}:{type(body).__name__}:{body.turn}:{body.sample}" if isinstance(body, ev.CallFinished) else ""
+            event = self._emit(body, key=key)
+            if isinstance(body, ev.TaskFinished):
+                self._ended(TaskView(brief.id, brief.role, brief.goal, brief.spans, brief.reads, body.outcome), event)
+            elif isinstance(body, ev.TaskFailed):
+                self._after_failure(body, brief, row.query, event)
+
+    def _with_retry(self, body: ev.TaskFailed, row: TaskRow, retryable: bool) -> ev.TaskFailed:
+        """Stamps the time of the next attempt: exponential back-off, with jitter drawn from the job's seed."""
+        if not retryable or row.attempt >= self.roles[row.role].attempts:
+            return body.model_copy(update={"retry_at": None})
+        jitter = int(identity(self.spec.seed, row.id, row.attempt), 16) / float(1 << 64)
+        delay = min(60.0, 0.5 * 2.0**row.attempt) * (0.5 + jitter)
+        return body.model_copy(update={"retry_at": self._now + delay})
+
+    def _after_failure(
+        self, body: ev.TaskFailed, brief: TaskView, query: tuple[str, str, int] | None, event: Event
+    ) -> None:
+        answered = any(spend.calls for spend in self.state.spend.values())
+        hopeless = body.kind in MODEL_FAULTS and (
+            body.kind == "refused"
+            or self.state.faults >= FAULTS_BEFORE_PAUSE
+            or (body.retry_at is None and not answered)
+        )
+        if hopeless and self.state.phase is Phase.WORKING:
+            if body.retry_at is None:  # given up only because nothing answers: the task itself is sound
+                self._emit(ev.TaskAdded(task=identity(brief.id, "again", event.seq), role=brief.role, goal=brief.goal,
+                                        spans=brief.spans, reads=brief.reads, query=query))  # fmt: skip
+            self._emit(ev.PhaseChanged(phase=Phase.PAUSED, reason=f"model:{body.error}"))
+        elif body.retry_at is None:
+            self._ended(TaskView(brief.id, brief.role, brief.goal, brief.spans, brief.reads, "failed"), event)
+
+    def _ended(self, task: TaskView, event: Event) -> None:
+        self._carry_out(self.protocol.react(self.state.memory, event, self._view(task)), event.seq)
+
+    # ---- leases ----
+
+    def _lease(self, host: str, want: int) -> list[Grant]:
+        grants: list[Grant] = []
+        while len(grants) < want and self.state.phase is Phase.WORKING:
+            row = self.state.next_ready(self._now)
+            if row is None:
+                if not self._stalled():
+                    break
+                continue
+            reserved = self._cost(row)
+            refusal = budget.check(
+                self.spec.budget, self.spec.model.price, self.state, self._now, reserved, self.roles[row.role].reserve
+            )
+            if refusal is None:
+                grants.append(self._grant(row, host, reserved))
+            elif self.state.leased:
+                break  # what is running may cost less than was reserved for it
+            else:
+                self._refuse(row, refusal)
+        return grants
+
+    def _grant(self, row: TaskRow | RangeRow, host: str, reserved: int) -> Grant:
+        state, token = self.state, self.state.token + 1
+        task, source, index = (row.id, "", -1) if isinstance(row, TaskRow) else (range_task(row.id, row.next), row.id, row.next)
+        attempt = row.attempt + 1 if isinstance(row, TaskRow) else 1
+        self._emit(
+            ev.TaskLeased(
+                task=task, host=host, token=token, until=self._now + LEASE_SECONDS, attempt=attempt, reserved=reserved,
+                range=source, index=index,
+            )  # fmt: skip
+        )
+        held = state.tasks[task]
+        reads = held.reads if held.query is None else self._answer(held.query)
+        return Grant(task, held.role, held.goal, token, attempt, held.spans, reads, tuple(held.said or ()))
+
+    def _answer(self, query: tuple[str, str, int]) -> tuple[str, ...]:
+        """The ids of the notes that the board answers a task's query with, in the order of the text."""
+        kind, verdict, most = query
+        found = self.state.board.notes(kind, verdict or None, "")
+        return tuple(note.id for note in (islice(found, most) if most else found))
+
+    def _cost(self, row: TaskRow | RangeRow) -> int:
+        """Tokens that a task may take at most, near enough: what is reserved for it, and settled when it ends."""
+        role = self.roles[row.role]
+        if role.weights == "none":
+            return 0
+        spans, notes = (1, 0) if isinstance(row, RangeRow) else (len(row.spans), len(row.reads))
+        prompt = self.overhead.get(row.role, 0) + spans * self.protocol.span_tokens + notes * NOTE_TOKENS
+        window = min(role.window, self.spec.model.window)
+        return (min(prompt, window - role.max_tokens) + role.max_tokens) * role.turns
+
+    def _refuse(self, row: TaskRow | RangeRow, refusal: budget.Refusal) -> None:
+        """The budget ends this kind of work: the protocol goes on with what it has, from the reserve."""
+        still = tuple(sorted(name for name, role in self.roles.items() if role.reserve))
+        if self.state.allowed is None:
+            event = self._emit(
+                ev.BudgetReached(limit=refusal.limit, allowed=refusal.allowed, spent=refusal.spent, still=still)
+            )
+            self._carry_out(self.protocol.react(self.state.memory, event, self._view(None)), event.seq)
+        else:  # even the reserve is spent: the task is given up, and the protocol ends without it
+            task = row if isinstance(row, TaskRow) else None
+            if task is None:
+                raise ProtocolError("added a range of tasks after the budget was reached", "protocol")
+            grant = self._grant(task, "coordinator", 0)
+            failed = ev.TaskFailed(task=task.id, token=grant.token, error="", kind="budget", retry_at=None)
+            brief = TaskView(task.id, task.role, task.goal, task.spans, task.reads, "failed")
+            self._ended(brief, self._emit(failed))
+
+    def _stalled(self) -> bool:
+        """True if the job ended just now because no work is left that could ever end it."""
+        state = self.state
+        if state.leased or state.later or (state.ranges and state.allowed is None) or not state.memory.get("started"):
+            return False
+        self._emit(ev.JobEnded(status="failed", reason="the protocol left no work and did not finish"))
+        return True
+
+    # ---- the protocol's answers ----
+
+    def _view(self, ended: TaskView | None) -> View:
+        state = self.state
+        return View(
+            self.spec, state.spans, len(state.documents), state.board, MappingProxyType(state.open), ended,
+            state.allowed is not None,
+        )  # fmt: skip
+
+    def _carry_out(self, decision: Decision, cause: int) -> None:
+        """Appends what a protocol answered, in the transaction of the event that caused it."""
+        if decision.state:
+            self._emit(ev.Decided(state=dict(decision.state)), cause)
+        for index, command in enumerate(decision.commands):
+            self._command(command, cause, index)
+
+    def _command(self, command: Command, cause: int, index: int) -> None:
+        job = self.state.created.job if self.state.created else ""
+        id = identity(job, cause, index)
+        match command:
+            case AddTask():
+                self._known(command.role)
+                self._emit(
+                    ev.TaskAdded(task=id, role=command.role, goal=command.goal, spans=command.spans, reads=command.reads,
+                                 query=command.query, priority=command.priority),  # fmt: skip
+                    cause,
+                )
+            case AddRange():
+                self._known(command.role)
+                if command.first < command.stop:
+                    self._emit(
+                        ev.RangeAdded(range=id, role=command.role, goal=command.goal, first=command.first,
+                                      stop=command.stop, priority=command.priority),  # fmt: skip
+                        cause,
+                    )
+            case Judge():
+                self._emit(ev.NoteJudged(note=command.note, verdict=command.verdict, task=command.task), cause)
+            case Finish():
+                status = "budget" if self.state.limits and command.status == "done" else command.status
+                self._emit(ev.JobEnded(status=status, reason=command.reason), cause)
+
+    def _known(self, role: str) -> None:
+        if role not in self.roles:
+            raise ProtocolError(
+                f"asked for a task of role {role!r}, which it does not list", f"protocol {self.protocol.name}",
+                f"add it to the protocol's `roles`, now {', '.join(self.protocol.roles)}",
+            )  # fmt: skip
+
+    # ---- events ----
+
+    def _begin(self, now: float) -> None:
+        self._now, self._out = max(now, self.state.time), []
+
+    def _emit(self, body: Body, cause: int = 0, key: str = "") -> Event:
+        state = self.state
+        event = Event(state.seq + 1, self._now, self.epoch, cause, key, body)
+        state.apply(event)
+        self._out.append(event)
+        return event

@@ -1,0 +1,390 @@
+"""Everything a job's log says about it, except the blackboard's graph and the texts: one mutable projection.
+
+Owns folding. `JobState.apply` is the only place where state changes, it depends on the event alone, and it never needs a
+body, a clock or a protocol. Finished tasks leave it: what stays is counted, not listed.
+"""
+
+from __future__ import annotations
+
+import heapq
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from swarm import events as ev
+from swarm.board import Board
+from swarm.errors import StoreError
+from swarm.events import Event, identity
+
+
+MODEL_FAULTS = frozenset({"refused", "overloaded", "broken", "unreachable", "timeout"})
+"""Kinds of `TaskFailed` that are the model's doing, as in `ModelError.kind`."""
+
+
+class Phase(StrEnum):
+    """Where a job stands. Only `PhaseChanged`, `CorpusPinned` and `JobEnded` move it."""
+
+    PINNING = "pinning"
+    WORKING = "working"
+    PAUSED = "paused"
+    ENDED = "ended"
+
+
+@dataclass(slots=True)
+class TaskRow:
+    """An open task. `token` is 0 while nobody holds it; `said` lists the outputs that are recorded already."""
+
+    id: str
+    role: str
+    goal: str
+    spans: tuple[int, ...]
+    reads: tuple[str, ...]
+    query: tuple[str, str, int] | None
+    priority: int
+    order: int
+    attempt: int = 0
+    token: int = 0
+    host: str = ""
+    reserved: int = 0
+    retry_at: float = 0.0
+    said: list[tuple[int, int, str, str]] | None = None
+    """(turn, sample, output hash, finish) of each recorded call."""
+
+
+@dataclass(slots=True)
+class RangeRow:
+    """Tasks that are not in the table yet: one for each span in [next, stop)."""
+
+    id: str
+    role: str
+    goal: str
+    next: int
+    stop: int
+    priority: int
+    order: int
+
+
+@dataclass(slots=True)
+class Spend:
+    """What calls have cost so far."""
+
+    calls: int = 0
+    tokens_in: int = 0
+    tokens_out: int = 0
+    seconds: float = 0.0
+
+    @property
+    def tokens(self) -> int:
+        return self.tokens_in + self.tokens_out
+
+
+@dataclass(slots=True)
+class DocumentRow:
+    """A pinned document; `path` is the hash of the body that holds its path."""
+
+    id: str
+    path: str
+    media: str
+    origin: str
+    licence: str
+    train: bool
+    digest: str
+    size: int
+    spans: int
+
+
+@dataclass(slots=True)
+class JobState:
+    """The fold of one job's log."""
+
+    board: Board = field(default_factory=Board)
+    created: ev.JobCreated | None = None
+    phase: Phase = Phase.PINNING
+    status: str = ""
+    reason: str = ""
+    epoch: int = 0
+    seq: int = 0
+    time: float = 0.0
+    opened_at: float = 0.0
+    """Log time at which the present master took the job."""
+    held: float = 0.0
+    """Seconds that earlier masters held it."""
+    started: float = 0.0
+    documents: dict[str, DocumentRow] = field(default_factory=dict)
+    block_first: list[int] = field(default_factory=list)
+    block_rows: list[tuple[str, str]] = field(default_factory=list)
+    """(document, hash of the block's body), beside the number of its first span."""
+    spans: int = 0
+    span_tokens: int = 0
+    skipped: list[str] = field(default_factory=list)
+    pinned: bool = False
+    tasks: dict[str, TaskRow] = field(default_factory=dict)
+    ranges: dict[str, RangeRow] = field(default_factory=dict)
+    ready: list[tuple[int, int, str]] = field(default_factory=list)
+    """Heap of (priority, order, task or range id); entries may be stale, and are checked when they come up."""
+    later: list[tuple[float, int, str]] = field(default_factory=list)
+    """Heap of (time from which it may be tried again, order, task id)."""
+    allowed: tuple[str, ...] | None = None
+    """Roles that may still start work once a budget was reached; None while no limit is reached."""
+    faults: int = 0
+    """Model faults since the last call that was answered."""
+    open: Counter[str] = field(default_factory=Counter)
+    finished: Counter[str] = field(default_factory=Counter)
+    outcomes: Counter[tuple[str, str]] = field(default_factory=Counter)
+    failed: list[tuple[str, str, tuple[int, ...], str, str]] = field(default_factory=list)
+    """(task, role, spans, kind, error hash) of each task that was given up."""
+    retries: int = 0
+    reserved: int = 0
+    leased: int = 0
+    by_host: Counter[str] = field(default_factory=Counter)
+    """Leases that each host holds."""
+    token: int = 0
+    spend: dict[tuple[str, str], Spend] = field(default_factory=dict)
+    """(role, weights) → cost."""
+    calls_failed: int = 0
+    memory: dict[str, Any] = field(default_factory=dict)
+    """The protocol's own state."""
+    limits: list[ev.BudgetReached] = field(default_factory=list)
+    files: dict[str, str] = field(default_factory=dict)
+
+    def apply(self, event: Event) -> None:
+        """Folds one event in.
+
+        Raises:
+            StoreError: the event's number does not follow the last one's.
+        """
+        if event.seq != self.seq + 1:
+            raise StoreError(f"event {event.seq} follows event {self.seq}", "log", "the log has a gap; see `swarm doctor`")
+        self.seq, self.time = event.seq, event.time
+        _FOLD[type(event.body)](self, event, event.body)
+
+    # ---- questions that decisions ask ----
+
+    def total(self) -> Spend:
+        out = Spend()
+        for one in self.spend.values():
+            out.calls += one.calls
+            out.tokens_in += one.tokens_in
+            out.tokens_out += one.tokens_out
+            out.seconds += one.seconds
+        return out
+
+    def seconds(self, now: float) -> float:
+        """Wall-clock seconds that masters have held this job."""
+        return self.held + max(0.0, now - self.opened_at) if self.opened_at else self.held
+
+    def block_of(self, span: int) -> tuple[str, str, int]:
+        """(document, hash of the block's body, row in the block) of a span number."""
+        at = bisect_right(self.block_first, span) - 1
+        document, block = self.block_rows[at]
+        return document, block, span - self.block_first[at]
+
+    def next_ready(self, now: float) -> TaskRow | RangeRow | None:
+        """The task or range that is due first; None when nothing is. Stale heap entries are dropped on the way."""
+        while self.later and self.later[0][0] <= now:
+            _, order, id = heapq.heappop(self.later)
+            if id in self.tasks:
+                heapq.heappush(self.ready, (self.tasks[id].priority, order, id))
+        while self.ready:
+            _, order, id = self.ready[0]
+            row: TaskRow | RangeRow | None = self.tasks.get(id) or self.ranges.get(id)
+            waiting = row is not None and row.order == order and not (isinstance(row, TaskRow) and row.token)
+            if row is not None and waiting and (self.allowed is None or row.role in self.allowed):
+                return row
+            heapq.heappop(self.ready)
+        return None
+
+    def push(self, row: TaskRow | RangeRow) -> None:
+        if isinstance(row, TaskRow) and row.retry_at > self.time:
+            heapq.heappush(self.later, (row.retry_at, row.order, row.id))
+        else:
+            heapq.heappush(self.ready, (row.priority, row.order, row.id))
+
+    def release(self, row: TaskRow) -> None:
+        """Takes a lease off a task."""
+        self.reserved -= row.reserved
+        self.leased -= 1
+        self.by_host[row.host] -= 1
+        row.token, row.host, row.reserved = 0, "", 0
+
+    def remove(self, row: TaskRow) -> None:
+        if row.token:
+            self.release(row)
+        del self.tasks[row.id]
+        self.open[row.role] -= 1
+
+
+# ---- folding, one function for each kind ----
+
+
+def _created(state: JobState, event: Event, body: ev.JobCreated) -> None:
+    state.created, state.started = body, event.time
+
+
+def _opened(state: JobState, event: Event, body: ev.JobOpened) -> None:
+    """A new master: every lease of the last one ends here."""
+    state.epoch, state.opened_at, state.faults = body.epoch, event.time, 0
+    for row in list(state.tasks.values()):
+        if row.token:
+            state.release(row)
+            state.push(row)
+    if state.phase is Phase.PAUSED:
+        state.phase = Phase.WORKING if state.pinned else Phase.PINNING
+
+
+def _phase(state: JobState, event: Event, body: ev.PhaseChanged) -> None:
+    state.phase, state.reason = Phase(body.phase), body.reason
+    if state.phase is Phase.PAUSED:
+        state.held, state.opened_at = state.seconds(event.time), 0.0
+
+
+def _budget(state: JobState, event: Event, body: ev.BudgetReached) -> None:
+    state.limits.append(body)
+    state.allowed = body.still
+
+
+def _ended(state: JobState, event: Event, body: ev.JobEnded) -> None:
+    state.phase, state.status, state.reason = Phase.ENDED, body.status, body.reason
+    state.held, state.opened_at = state.seconds(event.time), 0.0
+
+
+def _report(state: JobState, event: Event, body: ev.ReportWritten) -> None:
+    state.files = body.files
+
+
+def _skipped(state: JobState, event: Event, body: ev.SourceSkipped) -> None:
+    state.skipped.append(body.note)
+
+
+def _spans(state: JobState, event: Event, body: ev.SpansPinned) -> None:
+    state.block_first.append(body.first)
+    state.block_rows.append((body.document, body.block))
+    state.spans = body.first + body.count
+    state.span_tokens += body.tokens
+
+
+def _document(state: JobState, event: Event, body: ev.DocumentPinned) -> None:
+    state.documents[body.document] = DocumentRow(
+        body.document, body.path, body.media, body.origin, body.licence, body.train, body.digest, body.size, body.spans
+    )
+
+
+def _pinned(state: JobState, event: Event, body: ev.CorpusPinned) -> None:
+    state.pinned, state.phase = True, Phase.WORKING
+
+
+def _task(state: JobState, event: Event, body: ev.TaskAdded) -> None:
+    row = TaskRow(
+        body.task, body.role, body.goal, body.spans, body.reads, body.query, body.priority, event.seq
+    )
+    state.tasks[row.id] = row
+    state.open[row.role] += 1
+    state.push(row)
+
+
+def _range(state: JobState, event: Event, body: ev.RangeAdded) -> None:
+    row = RangeRow(body.range, body.role, body.goal, body.first, body.stop, body.priority, event.seq)
+    state.ranges[row.id] = row
+    state.open[row.role] += body.stop - body.first
+    state.push(row)
+
+
+def _leased(state: JobState, event: Event, body: ev.TaskLeased) -> None:
+    row = state.tasks.get(body.task)
+    if row is None:
+        source = state.ranges[body.range]
+        row = TaskRow(body.task, source.role, source.goal, (body.index,), (), None, source.priority, event.seq)
+        state.tasks[row.id] = row
+        source.next = body.index + 1
+        if source.next >= source.stop:
+            del state.ranges[source.id]
+    row.token, row.host, row.reserved, row.attempt = body.token, body.host, body.reserved, body.attempt
+    state.token = body.token
+    state.reserved += body.reserved
+    state.leased += 1
+    state.by_host[body.host] += 1
+
+
+def _lease_ended(state: JobState, event: Event, body: ev.LeaseEnded) -> None:
+    row = state.tasks[body.task]
+    state.release(row)
+    state.push(row)
+
+
+def _finished(state: JobState, event: Event, body: ev.TaskFinished) -> None:
+    row = state.tasks[body.task]
+    state.finished[row.role] += 1
+    state.outcomes[row.role, body.outcome] += 1
+    state.remove(row)
+
+
+def _failed(state: JobState, event: Event, body: ev.TaskFailed) -> None:
+    row = state.tasks[body.task]
+    if body.retry_at is None:
+        state.failed.append((row.id, row.role, row.spans, body.kind, body.error))
+        state.faults += body.kind in MODEL_FAULTS
+        state.remove(row)
+        return
+    state.retries += 1
+    state.faults += body.kind in MODEL_FAULTS
+    state.release(row)
+    row.retry_at = body.retry_at
+    row.order = event.seq
+    state.push(row)
+
+
+def _call(state: JobState, event: Event, body: ev.CallFinished) -> None:
+    row = state.tasks[body.task]
+    if row.said is None:
+        row.said = []
+    row.said.append((body.turn, body.sample, body.output, body.finish))
+    state.faults = 0
+    spend = state.spend.get((row.role, body.weights))
+    if spend is None:
+        spend = state.spend[row.role, body.weights] = Spend()
+    spend.calls += 1
+    spend.tokens_in += body.tokens_in
+    spend.tokens_out += body.tokens_out
+    spend.seconds += body.seconds
+
+
+def _call_failed(state: JobState, event: Event, body: ev.CallFailed) -> None:
+    state.calls_failed += 1
+
+
+def _posted(state: JobState, event: Event, body: ev.NotePosted) -> None:
+    state.board.post(body, event.seq)
+
+
+def _judged(state: JobState, event: Event, body: ev.NoteJudged) -> None:
+    state.board.judge(body)
+
+
+def _decided(state: JobState, event: Event, body: ev.Decided) -> None:
+    for key, value in body.state.items():
+        if value is None:
+            state.memory.pop(key, None)
+        else:
+            state.memory[key] = value
+
+
+def _nothing(state: JobState, event: Event, body: ev.Body) -> None:
+    """Kinds that are facts of the log and change no state."""
+
+
+_FOLD: dict[type[ev.Body], Callable[[JobState, Event, Any], None]] = {
+    ev.JobCreated: _created, ev.JobOpened: _opened, ev.PhaseChanged: _phase, ev.BudgetReached: _budget,
+    ev.JobEnded: _ended, ev.ReportWritten: _report, ev.SourceSkipped: _skipped, ev.SpansPinned: _spans,
+    ev.DocumentPinned: _document, ev.CorpusPinned: _pinned, ev.TaskAdded: _task, ev.RangeAdded: _range,
+    ev.TaskLeased: _leased, ev.LeaseEnded: _lease_ended, ev.TaskFinished: _finished, ev.TaskFailed: _failed,
+    ev.CallStarted: _nothing, ev.CallFinished: _call, ev.CallFailed: _call_failed, 
+    ev.NotePosted: _posted, ev.NoteJudged: _judged, ev.Decided: _decided,
+}  # fmt: skip
+
+
+def range_task(range_id: str, index: int) -> str:
+    """The id of the task that a range holds for a span."""
+    return identity(range_id, index)

@@ -1,0 +1,100 @@
+"""What can go wrong, named by the boundary that was crossed.
+
+Owns every exception type of the product and the exit code each one leads to. It knows nothing of how errors are shown
+or retried. Every error names the field, file or setting at fault and the cure, and survives pickling, so that it can
+cross a process or Ray boundary unchanged.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """Exit codes that scripts rely on."""
+
+    DONE = 0
+    FAILED = 1
+    USAGE = 2
+    BUDGET = 3
+    CANCELLED = 4
+    WAITING = 5
+
+
+class SwarmError(Exception):
+    """Base of all errors that swarmloom raises on purpose.
+
+    Args:
+        message: what is wrong, in one sentence, with the offending value.
+        where: the field, file or setting at fault, e.g. `budget.tokens` or `notes/a.txt`; may be empty.
+        cure: what the reader can do about it; may be empty.
+    """
+
+    exit_code = ExitCode.FAILED
+
+    def __init__(self, message: str, where: str = "", cure: str = "") -> None:
+        super().__init__(message, where, cure)
+        self.message, self.where, self.cure = message, where, cure
+
+    def __str__(self) -> str:
+        text = f"{self.where}: {self.message}" if self.where else self.message
+        return f"{text}\n  {self.cure}" if self.cure else text
+
+
+class SpecError(SwarmError):
+    """A job, role or command line that does not say what it must."""
+
+    exit_code = ExitCode.USAGE
+
+
+class CorpusError(SwarmError):
+    """An input that is missing, empty, unreadable, or changed since it was pinned."""
+
+    exit_code = ExitCode.USAGE
+
+
+class ProtocolError(SwarmError):
+    """A protocol that cannot be found, or that broke its contract."""
+
+    exit_code = ExitCode.USAGE
+
+
+class WindowError(SwarmError):
+    """Something that must be in a window and does not fit into it."""
+
+    exit_code = ExitCode.USAGE
+
+
+class StoreError(SwarmError):
+    """The log or its bodies: locked, damaged, full, of a newer version, or not ours."""
+
+
+class FencedError(StoreError):
+    """A writer or a lease holder that has been replaced; what it wanted to append was refused."""
+
+
+class ModelError(SwarmError):
+    """A model call that failed.
+
+    `retryable` says whether the same call may succeed later; `kind` is one of `refused` (401, 403, unknown model),
+    `overloaded` (429), `broken` (5xx, nonsense, a dead server), `unreachable`, `timeout`.
+    """
+
+    def __init__(
+        self, message: str, where: str = "", cure: str = "", kind: str = "broken", retryable: bool = True
+    ) -> None:
+        super().__init__(message, where, cure)
+        self.args = (message, where, cure, kind, retryable)
+        self.kind, self.retryable = kind, retryable
+
+
+class WeightsError(SwarmError):
+    """Weights or an adapter that are missing or do not have the digest that was asked for."""
+
+
+class ToolError(SwarmError):
+    """A tool call that failed."""
+
+
+class ClusterError(SwarmError):
+    """A Ray cluster that does not answer, or lacks what the job needs."""

@@ -1,0 +1,348 @@
+"""What can happen to a job: the closed, versioned set of event kinds, and their form on disk.
+
+Owns the event bodies, the envelope around them, and reading of older versions. It knows no store, no state and no clock.
+Events carry ids, hashes, sizes and small facts; text lives in bodies, named here by their hash.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import msgpack
+from pydantic import BaseModel, ConfigDict
+
+from swarm.errors import StoreError
+
+MAX_PAYLOAD = 1 << 20
+"""Bytes that one event may take on disk; text that long belongs in a body."""
+
+
+class Body(BaseModel):
+    """What happened. Each kind is one frozen class below; `version` rises when its fields change."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    version: ClassVar[int] = 1
+
+
+# ---- the life of a job ----
+
+
+class JobCreated(Body):
+    """The first event. Digests pin everything that the job's meaning depends on."""
+
+    job: str
+    name: str
+    spec: str
+    """Hash of the body that holds the canonical spec."""
+    protocol: str
+    protocol_digest: str
+    roles: dict[str, str]
+    """Role → hash of the body that holds its Markdown file."""
+    notes: str
+    """Hash of the body that holds the JSON schema of each note kind."""
+    tokenizer: str
+    seed: int
+    software: str
+
+
+class JobOpened(Body):
+    """A master took the job. Its epoch fences every earlier one."""
+
+    epoch: int
+    host: str
+    pid: int
+    shell: str
+
+
+class PhaseChanged(Body):
+    """The job moved on: pinning, working, finishing, paused, or ended."""
+
+    phase: str
+    reason: str = ""
+
+
+class BudgetReached(Body):
+    """Work was refused because it might have passed a limit; only the roles in `still` go on, from the reserve."""
+
+    limit: str
+    allowed: float
+    spent: float
+    still: tuple[str, ...] = ()
+
+
+class JobEnded(Body):
+    """The last word: `done`, `failed`, `budget` or `cancelled`."""
+
+    status: str
+    reason: str = ""
+
+
+class ReportWritten(Body):
+    """The answer was rendered. `files` maps each file's name to its digest."""
+
+    files: dict[str, str]
+
+
+# ---- the corpus ----
+
+
+class SourceSkipped(Body):
+    """An input, or a part of one, that was not read, and why. The path and reason are a body."""
+
+    note: str
+
+
+class SpansPinned(Body):
+    """A block of consecutive spans: `block` is the hash of a body of [start, end, tokens, digest, breadcrumb] rows."""
+
+    document: str
+    first: int
+    count: int
+    tokens: int
+    block: str
+
+
+class DocumentPinned(Body):
+    """A whole document was cut. `path` is the hash of a body; `digest` is the SHA-256 of its raw bytes."""
+
+    document: str
+    path: str
+    media: str
+    origin: str
+    licence: str
+    train: bool
+    digest: str
+    size: int
+    spans: int
+
+
+class CorpusPinned(Body):
+    """All inputs are pinned."""
+
+    documents: int
+    spans: int
+    tokens: int
+
+
+# ---- tasks ----
+
+
+class TaskAdded(Body):
+    """A unit of work. `reads` are note ids and `spans` span numbers; `query` is (note kind, verdict, at most) of the notes
+    that the board answers with when the task is leased, for work over more notes than an event should list."""
+
+    task: str
+    role: str
+    goal: str = ""
+    spans: tuple[int, ...] = ()
+    reads: tuple[str, ...] = ()
+    query: tuple[str, str, int] | None = None
+    priority: int = 0
+
+
+class RangeAdded(Body):
+    """One task for each span in [first, stop), admitted lazily: only as many as may be open."""
+
+    range: str
+    role: str
+    goal: str = ""
+    first: int
+    stop: int
+    priority: int = 0
+
+
+class TaskLeased(Body):
+    """A host may work on a task until `until` (log time). `token` fences earlier holders.
+
+    A task that comes from a range enters the table with this event; `index` is its span.
+    """
+
+    task: str
+    host: str
+    token: int
+    until: float
+    attempt: int
+    reserved: int
+    range: str = ""
+    index: int = -1
+
+
+class LeaseEnded(Body):
+    """A lease ended without a result: it expired, or its host was lost."""
+
+    task: str
+    token: int
+    reason: str
+
+
+class TaskFinished(Body):
+    """A step is done: its notes and calls stand before this event."""
+
+    task: str
+    token: int
+    outcome: str
+    notes: int
+
+
+class TaskFailed(Body):
+    """An attempt failed. `retry_at` is the log time from which it may be tried again; None means never."""
+
+    task: str
+    token: int
+    error: str
+    """Hash of the body that says what went wrong."""
+    kind: str
+    retry_at: float | None
+
+
+# ---- calls ----
+
+
+class CallStarted(Body):
+    """A model call with everything in its window, as (digest, kind, origin, trust, may train, tokens) a segment."""
+
+    task: str
+    turn: int
+    sample: int
+    channel: str
+    prompt: str
+    tokens: int
+    manifest: tuple[tuple[str, str, str, str, bool, int], ...]
+    sampling: dict[str, Any]
+
+
+class CallFinished(Body):
+    """What answered, what it cost, and the hash of its output."""
+
+    task: str
+    turn: int
+    sample: int
+    output: str
+    tokens_in: int
+    tokens_out: int
+    finish: str
+    weights: str
+    seconds: float
+
+
+class CallFailed(Body):
+    """A call without an answer; `error` is the hash of a body."""
+
+    task: str
+    turn: int
+    sample: int
+    kind: str
+    error: str
+
+
+# ---- the blackboard ----
+
+
+class NotePosted(Body):
+    """A note with its evidence.
+
+    `cites` are (span number, first character, end character) in document offsets; `links` are (kind, other note's id);
+    `flags` are small facts that queries select on.
+    """
+
+    note: str
+    kind: str
+    task: str
+    body: str
+    status: str = ""
+    cites: tuple[tuple[int, int, int], ...] = ()
+    links: tuple[tuple[str, str], ...] = ()
+    flags: dict[str, str | int | float | bool] = {}
+
+
+class NoteJudged(Body):
+    """A verdict on a note: `supported`, `unsupported` or `unchecked`; `task` is who judged."""
+
+    note: str
+    verdict: str
+    task: str
+
+
+class Decided(Body):
+    """What the protocol now remembers: only the keys that changed. None removes a key."""
+
+    state: dict[str, Any]
+
+
+KINDS: dict[str, type[Body]] = {kind.__name__: kind for kind in Body.__subclasses__()}
+
+Upcast = Callable[[dict[str, Any]], dict[str, Any]]
+UPCASTS: dict[tuple[str, int], Upcast] = {}
+"""(kind, version) → the step from that version's fields to the next one's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A fact of the log. `time` is seconds since 1970, stamped by the one writer, and never decreases along `seq`."""
+
+    seq: int
+    time: float
+    epoch: int
+    cause: int
+    key: str
+    body: Any  # one of KINDS; pydantic checks it, and a union of all of them would only slow that down
+
+    @property
+    def kind(self) -> str:
+        return type(self.body).__name__
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """An event that has not happened yet: no number, no time. `key` makes appending it twice the same as once."""
+
+    body: Body
+    cause: int = 0
+    key: str = ""
+
+
+def encode(body: Body) -> bytes:
+    """The payload of an event as it stands on disk.
+
+    Raises:
+        StoreError: the payload is larger than MAX_PAYLOAD.
+    """
+    payload: bytes = msgpack.packb(body.__dict__, use_bin_type=True)
+    if len(payload) > MAX_PAYLOAD:
+        raise StoreError(f"an event of kind {type(body).__name__} takes {len(payload)} bytes", "log", "store its text as a body")
+    return payload
+
+
+def decode(kind: str, version: int, payload: bytes) -> Body:
+    """Reads a payload, raising older versions step by step to the current one.
+
+    Raises:
+        StoreError: the kind is unknown, the version is newer than this software, or the payload is damaged.
+    """
+    model = KINDS.get(kind)
+    if model is None:
+        raise StoreError(f"holds an event of kind {kind!r}, which this version does not know", "log", "use a newer swarmloom")
+    if version > model.version:
+        raise StoreError(
+            f"holds {kind} version {version}; this software reads up to version {model.version}", "log", "use a newer swarmloom"
+        )
+    try:
+        fields = msgpack.unpackb(payload, raw=False, strict_map_key=True, max_ext_len=0)
+        while version < model.version:
+            fields, version = UPCASTS[kind, version](fields), version + 1
+        return model.model_validate(fields)
+    except (ValueError, TypeError, KeyError, msgpack.UnpackException) as error:
+        raise StoreError(f"holds a damaged {kind}: {str(error).splitlines()[0]}", "log", "see `swarm doctor`") from error
+
+
+def identity(*parts: object) -> str:
+    """An id that depends only on what it is made from: 16 hexadecimal digits."""
+    return hashlib.blake2b("\0".join(map(str, parts)).encode(), digest_size=8).hexdigest()
+
+
+def body_hash(data: bytes) -> str:
+    """The name of a body: blake2b, 128 bits, hexadecimal."""
+    return hashlib.blake2b(data, digest_size=16).hexdigest()

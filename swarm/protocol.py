@@ -1,0 +1,332 @@
+"""What a protocol is: how the agents of a job work together, as data in and commands out.
+
+Owns the interface, the commands a protocol may answer with, what it may see, and how one is found. A protocol has two
+halves, both pure. On the JobMaster `start` and `react` decide which tasks exist. On a host `turn` plays one turn of an
+agent. Neither reads a clock, a file, a model or Ray. The protocols themselves stand in /protocols.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Protocol as Interface
+
+from pydantic import BaseModel
+
+from swarm.errors import ProtocolError
+from swarm.events import Event
+from swarm.shipped import shipped
+from swarm.spec import JobSpec
+
+# ---- commands: what `start` and `react` may ask for ----
+
+
+@dataclass(frozen=True, slots=True)
+class AddTask:
+    """One unit of work. `reads` are notes the task gets, `spans` passages; `goal` is small data for the agent's turn.
+
+    `query` is (note kind, verdict, at most), 0 for no bound: the notes that the board answers with when the task is
+    leased. Where priorities differ the lower number goes first.
+    """
+
+    role: str
+    goal: str = ""
+    spans: tuple[int, ...] = ()
+    reads: tuple[str, ...] = ()
+    query: tuple[str, str, int] | None = None
+    priority: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class AddRange:
+    """One task for each span in [first, stop), admitted as room appears."""
+
+    role: str
+    first: int
+    stop: int
+    goal: str = ""
+    priority: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """A verdict on a note, given by the task that ended."""
+
+    note: str
+    verdict: str
+    task: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """Nothing is left to do."""
+
+    status: str = "done"
+    reason: str = ""
+
+
+Command = AddTask | AddRange | Judge | Finish
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What a protocol answers: the keys of its state that change (None removes one), and commands in order."""
+
+    state: Mapping[str, Any] = field(default_factory=dict)
+    commands: Sequence[Command] = ()
+
+
+# ---- what a protocol sees ----
+
+
+@dataclass(frozen=True, slots=True)
+class NoteView:
+    """A note as the board holds it: ids, kind, status, links and flags, never text."""
+
+    id: str
+    kind: str
+    task: str
+    status: str
+    verdict: str
+    body: str
+    seq: int
+    cites: tuple[tuple[int, int, int], ...]
+    links: tuple[tuple[str, str], ...]
+    flags: Mapping[str, str | int | float | bool]
+
+
+class BoardView(Interface):
+    """Queries of the blackboard; the only way in which one task's notes reach another task."""
+
+    def notes(self, kind: str, verdict: str | None = None, status: str | None = None) -> Iterator[NoteView]:
+        """Notes of a kind, ordered by (first cited span, position in it, id), so that completion order never shows."""
+        ...
+
+    def by_task(self, task: str) -> list[NoteView]: ...
+
+    def count(self, kind: str, verdict: str | None = None, status: str | None = None) -> int: ...
+
+    def note(self, id: str) -> NoteView: ...
+
+
+@dataclass(frozen=True, slots=True)
+class TaskView:
+    """A task as the protocol sees it when it ends."""
+
+    id: str
+    role: str
+    goal: str
+    spans: tuple[int, ...]
+    reads: tuple[str, ...]
+    outcome: str
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """Everything a decision may depend on, besides the protocol's own state.
+
+    `open` counts the tasks of each role that are waiting, admitted or leased, ranges included; `stopping` is true
+    when the budget ended the reading and only what the reserve pays for may be added.
+    """
+
+    spec: JobSpec
+    spans: int
+    documents: int
+    board: BoardView
+    open: Mapping[str, int]
+    ended: TaskView | None
+    stopping: bool
+
+
+# ---- what an agent's turn sees and answers ----
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """A span with its text, as an agent gets it. `start` is its first character's offset in the document."""
+
+    number: int
+    document: str
+    path: str
+    start: int
+    text: str
+    tokens: int
+    breadcrumb: str
+    train: bool
+
+
+@dataclass(frozen=True, slots=True)
+class NoteText:
+    """A note with its content: what `body` of NotePosted held, unpacked from msgpack."""
+
+    id: str
+    kind: str
+    content: Any
+    cites: tuple[tuple[int, int, int], ...]
+    flags: Mapping[str, str | int | float | bool]
+    verdict: str
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """The working set of a task, by ids that the JobMaster named."""
+
+    passages: tuple[Passage, ...] = ()
+    notes: tuple[NoteText, ...] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """Small facts of the job: number of documents and spans, some paths."""
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """One recorded call of a task: the transcript is a list of these."""
+
+    turn: int
+    text: str
+    finish: str = "stop"
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A piece of a prompt before it is tokenised; becomes a Segment. `tokens` is given where it is already known.
+
+    Parts of kind `turn` are an agent's own earlier turns; the oldest of them are left out when a window is full.
+    """
+
+    kind: str
+    text: str
+    trust: str = "operator"
+    origin: str = ""
+    train: bool = True
+    tokens: int = -1
+    speaker: str = "user"
+
+
+@dataclass(frozen=True, slots=True)
+class CallModel:
+    """Ask the model. `schema` is the JSON schema that its output must follow."""
+
+    parts: tuple[Part, ...]
+    schema: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Post:
+    """A note to post. `content` is plain data of the note kind's model."""
+
+    kind: str
+    content: Mapping[str, Any]
+    status: str = ""
+    cites: tuple[tuple[int, int, int], ...] = ()
+    links: tuple[tuple[str, str], ...] = ()
+    flags: Mapping[str, str | int | float | bool] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The task ends with these notes. `outcome` is a small fact for the protocol, e.g. `rows`, `none`, `yes`."""
+
+    notes: tuple[Post, ...] = ()
+    outcome: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """This attempt is worthless: the output does not parse, or breaks its contract. The task is tried again."""
+
+    reason: str
+
+
+Action = CallModel | Done | Failed
+
+
+@dataclass(frozen=True, slots=True)
+class TaskBrief:
+    """A task as the agent sees it."""
+
+    id: str
+    role: str
+    goal: str
+    attempt: int
+
+
+class SwarmProtocol(Interface):
+    """A protocol. Instances are made once for a job with `create(spec)`, and hold nothing that changes."""
+
+    name: str
+    roles: tuple[str, ...]
+    note_kinds: Mapping[str, type[BaseModel]]
+    span_tokens: int
+
+    def start(self, view: View) -> Decision:
+        """Called once, when the corpus is pinned."""
+        ...
+
+    def react(self, state: Mapping[str, Any], event: Event, view: View) -> Decision:
+        """Called for each task that ended (finished, or failed for good), and once when the budget stops the reading."""
+        ...
+
+    def turn(self, task: TaskBrief, material: Material, transcript: Sequence[Said]) -> Action:
+        """The next action of the agent that works on `task`. Depends on its arguments and the job's spec alone."""
+        ...
+
+
+def find_protocol(name: str) -> tuple[ModuleType, str]:
+    """Finds and imports a protocol: a shipped name, a path ending in .py, or a dotted module name.
+
+    Returns the module and the digest of its source file.
+
+    Raises:
+        ProtocolError: there is none of that name, or it has no `create(spec)`.
+    """
+    if name.endswith(".py"):
+        path = Path(name)
+    elif "." in name:
+        spec = importlib.util.find_spec(name)
+        path = Path(spec.origin) if spec and spec.origin else Path(name)
+    else:
+        path = shipped("protocols") / f"{name}.py"
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in shipped("protocols").glob("[a-z]*.py")))
+        raise ProtocolError(f"there is no protocol {name!r}", "protocol", f"shipped protocols: {known}; or give a path ending in .py")
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    module = _import(path, digest)
+    if not callable(getattr(module, "create", None)):
+        raise ProtocolError(f"{path} has no function create(spec)", "protocol", "see swarm/protocol.py for what a protocol is")
+    return module, digest
+
+
+def create_protocol(spec: JobSpec) -> tuple[SwarmProtocol, str]:
+    """The protocol of a job and the digest of its source.
+
+    Raises:
+        ProtocolError: as `find_protocol`.
+        SpecError: the protocol does not know an option, or cannot answer such a question.
+    """
+    module, digest = find_protocol(spec.protocol.name)
+    protocol: SwarmProtocol = module.create(spec)
+    return protocol, digest
+
+
+def _import(path: Path, digest: str) -> ModuleType:
+    """Imports a file once for each content, under a name of its own, so that it can't shadow another module."""
+    name = f"swarm_protocol_{path.stem}_{digest[:12]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    found = importlib.util.spec_from_file_location(name, path)
+    if found is None or found.loader is None:
+        raise ProtocolError(f"{path} cannot be imported", "protocol", "a protocol is a Python file")
+    module = importlib.util.module_from_spec(found)
+    sys.modules[name] = module
+    try:
+        found.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module

@@ -1,0 +1,189 @@
+"""Rows: how they are asked for, checked against their passage, merged and put into words. Pure code, no model.
+
+Owns the text forms that prompts and training share (columns, claims, excerpts), the checks of quotes and values, and the
+exact merges. It decides nothing about which agent does what; that is the protocol's.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from swarm.protocol import Passage
+from swarm.spec import AnswerSpec, Column
+
+Cite = tuple[int, int, int]
+NotedRow = tuple[str, Mapping[str, str], tuple[Cite, ...]]
+"""(note id, values, cites)"""
+
+EXCERPT_ASK = "Does the passage support the claim?"
+EXCERPT_BEFORE, EXCERPT_AFTER, EXCERPT_CHARACTERS = 12, 2, 600
+
+
+# ---- text forms ----
+
+
+def columns_text(columns: Sequence[Column]) -> str:
+    """The schema as readers see it."""
+    listed = "; ".join(f"{column.name} = {column.description}" for column in columns)
+    return f"Columns: {listed}; quote = words copied from the passage that show it\n"
+
+
+def claim_text(values: Mapping[str, str]) -> str:
+    """A row as a claim: `function = Queue.get; exception = QueueEmpty`."""
+    return "; ".join(f"{name} = {value}" for name, value in values.items())
+
+
+def excerpt(text: str, start: int, end: int) -> str:
+    """The lines around text[start:end]: up to 12 before and 2 after, fewer where they pass 600 characters."""
+    lines = text.split("\n")
+    at, until = text.count("\n", 0, start), text.count("\n", 0, end)
+    first, last = max(0, at - EXCERPT_BEFORE), min(len(lines), until + EXCERPT_AFTER + 1)
+
+    def size() -> int:
+        return sum(len(line) + 1 for line in lines[first:last])
+
+    while first < at and size() > EXCERPT_CHARACTERS:
+        first += 1
+    while last > until + 1 and size() > EXCERPT_CHARACTERS:
+        last -= 1
+    if size() > 2 * EXCERPT_CHARACTERS:  # a very long line
+        return text[max(0, start - EXCERPT_CHARACTERS // 2) : end + EXCERPT_CHARACTERS // 2]
+    return "\n".join(lines[first:last])
+
+
+def rows_schema(columns: int) -> dict[str, Any]:
+    """JSON schema of a reader's output: an array of rows, each `columns` strings and the quote."""
+    cells = {"type": "array", "items": {"type": "string"}, "minItems": columns + 1, "maxItems": columns + 1}
+    return {"type": "array", "items": cells}
+
+
+# ---- checks ----
+
+
+def find_quote(text: str, quote: str, taken: Iterable[int] = ()) -> tuple[int, int] | None:
+    """Where a quote stands in a text: word for word, white space aside; a place not taken yet if there is one.
+
+    Returns (start, end) in characters, or None.
+    """
+    words = quote.split()
+    if not words:
+        return None
+    pattern = re.compile(r"\s+".join(map(re.escape, words)))
+    found = [match.span() for match in pattern.finditer(text)]
+    used = set(taken)
+    return next((span for span in found if span[0] not in used), found[0] if found else None)
+
+
+def grounded(value: str, found_in: str, quote: str, passage: Passage) -> bool:
+    """Whether a value stands where its column says: as a whole, or, if it is made of dotted names, part by part."""
+    if found_in == "anywhere":
+        return True
+    place = quote if found_in == "quote" else f"{passage.breadcrumb}\n{passage.text}"
+    if _stands(value, place):
+        return True
+    parts = value.split(".")
+    return len(parts) > 1 and all(part and _stands(part, place) for part in parts)
+
+
+def _stands(value: str, text: str) -> bool:
+    """Whether the value stands in the text and is not a piece of a longer word there."""
+    pattern = r"\s+".join(map(re.escape, value.split()))
+    before = r"(?<!\w)" if value[:1].isalnum() or value[:1] == "_" else ""
+    after = r"(?!\w)" if value[-1:].isalnum() or value[-1:] == "_" else ""
+    return re.search(before + pattern + after, text) is not None
+
+
+def stated(text: str, values: Mapping[str, str], question: str) -> bool:
+    """Whether a sentence states these values and no other: each stands in it, and every other word that looks like a
+    name or a number stands in the question or is a column's name."""
+    if not text.strip() or not all(_stands(value, text) for value in values.values()):
+        return False
+    rest = text
+    for value in sorted(values.values(), key=len, reverse=True):
+        rest = rest.replace(value, " ")
+    known = f"{question} {' '.join(values)}".lower()
+    words = re.findall(r"[^\s,;:()\"'`]+", rest)
+    suspects = [word.strip(".?!") for at, word in enumerate(words) if _looks_like_a_name(word.strip(".?!"), at == 0)]
+    return all(word.lower() in known for word in suspects)
+
+
+def _looks_like_a_name(word: str, first: bool) -> bool:
+    if re.search(r"[0-9_.]", word):
+        return True
+    return any(letter.isupper() for letter in (word[1:] if first else word))
+
+
+# ---- merges ----
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """One merged row, the notes it rests on in order of the text, and where they point."""
+
+    values: dict[str, str]
+    rows: tuple[str, ...]
+    cites: tuple[Cite, ...]
+
+
+def merge_rows(rows: Sequence[NotedRow], answer: AnswerSpec, merge: str) -> list[Merged]:
+    """Merges rows exactly. The order of `rows` (that of the text) decides ties, so completion order never shows.
+
+    `set` keeps each distinct row, `group` the same ordered by the values of the `by` column, `count` gives one row for
+    each value of it with how many distinct rows have it, `top-k` the most frequent of those, and `join` puts the rows
+    that share a value of it together, their other columns' distinct values joined.
+    """
+    names = [column.name for column in answer.columns]
+    by = answer.by or names[-1]
+    distinct = _grouped(rows, answer.key or tuple(names))
+    if merge == "set":
+        return distinct
+    if merge == "group":
+        order = {value: rank for rank, value in enumerate(dict.fromkeys(one.values[by] for one in distinct))}
+        return sorted(distinct, key=lambda one: order[one.values[by]])
+    groups: dict[str, list[Merged]] = defaultdict(list)
+    for one in distinct:
+        groups[one.values[by]].append(one)
+    if merge == "join":
+        return [_joined(members, names) for members in groups.values()]
+    counted = [_counted(value, members, by) for value, members in groups.items()]
+    if merge == "top-k":
+        counted = sorted(counted, key=lambda one: -int(one.values["count"]))[: answer.top]
+    return counted
+
+
+def headlines(rows: Sequence[NotedRow], answer: AnswerSpec, most: int) -> list[Merged]:
+    """The most frequent values of the `by` column with their counts: what a writer puts first."""
+    names = [column.name for column in answer.columns]
+    if not rows or not most:
+        return []
+    wanted = answer.model_copy(update={"top": most, "by": answer.by or names[-1]})
+    return merge_rows(rows, wanted, "top-k")
+
+
+def _grouped(rows: Sequence[NotedRow], key: tuple[str, ...]) -> list[Merged]:
+    groups: dict[tuple[str, ...], list[NotedRow]] = defaultdict(list)
+    for row in rows:
+        groups[tuple(row[1][name] for name in key)].append(row)
+    return [
+        Merged(dict(members[0][1]), tuple(id for id, _, _ in members), tuple(c for _, _, cites in members for c in cites))
+        for members in groups.values()
+    ]
+
+
+def _joined(members: list[Merged], names: list[str]) -> Merged:
+    values = {name: ", ".join(dict.fromkeys(one.values[name] for one in members)) for name in names}
+    return _together(values, members)
+
+
+def _counted(value: str, members: list[Merged], by: str) -> Merged:
+    return _together({by: value, "count": str(len(members))}, members)
+
+
+def _together(values: dict[str, str], members: list[Merged]) -> Merged:
+    return Merged(
+        values, tuple(id for one in members for id in one.rows), tuple(cite for one in members for cite in one.cites)
+    )

@@ -1,0 +1,184 @@
+"""The `ray` shell: a JobMaster actor, one AgentHost actor a node, and the driver that owns them.
+
+Owns how master and hosts become actors and find each other. They die with their driver; the log does not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import ray
+
+from swarm.corpus import Pinned
+from swarm.errors import ClusterError, SwarmError
+from swarm.models.choose import create_model
+from swarm.models.interface import Model
+from swarm.runtime.cluster import NAMESPACE, answer
+from swarm.runtime.fleet import SERVED_HERE, FleetModel
+from swarm.runtime.host import Host, serve
+from swarm.runtime.local import channels, first_error
+from swarm.runtime.prepare import prepare
+from swarm.runtime.session import Session
+from swarm.runtime.wire import Batch, Pull, pack_batch, pack_pull, unpack_batch, unpack_pull
+from swarm.spec import JobSpec
+from swarm.store.folder import RunFolder
+
+HOST_LIVES = 3
+"""How often a lost host is replaced before the job is left to be resumed."""
+
+
+class MasterActor:
+    """A JobMaster in an actor, on the node of its run folder."""
+
+    def __init__(self, run: RunFolder) -> None:
+        self._run = run
+        self._session: Session | None = None
+
+    def __repr__(self) -> str:
+        if self._session is None:
+            return f"swarm:{self._run.id}:master"
+        state = self._session.master.state
+        return f"swarm:{self._run.id}:master ({state.phase}, {sum(state.finished.values())} steps, {len(state.board)} notes)"
+
+    @property
+    def session(self) -> Session:
+        assert self._session is not None, "create or resume comes first"
+        return self._session
+
+    def create(self, spec: dict[str, Any], corpus: Pinned) -> None:
+        self._session = Session.create(prepare(JobSpec.model_validate(spec)), corpus, self._run)
+
+    def resume(self, pinned: bool) -> dict[str, Any]:
+        self._session = Session.resume(self._run, pinned)
+        return self.session.job.spec.model_dump(mode="json")
+
+    def role_texts(self) -> dict[str, str]:
+        return dict(self.session.job.role_texts)
+
+    async def begin(self) -> None:
+        await self.session.begin("ray")
+
+    async def tend(self) -> None:
+        await self.session.tend()
+
+    async def pull(self, data: bytes) -> bytes:
+        return pack_batch(await self.session.master.pull(unpack_pull(data)))
+
+    async def lost(self, host: str, reason: str) -> None:
+        self.session.master.lost(host, reason)
+
+    async def reported(self, files: dict[str, str]) -> None:
+        self.session.reported(files)
+
+    async def close(self) -> None:
+        self.session.close()
+
+
+class MasterHandle:
+    """A master behind an actor handle, as a host sees it."""
+
+    def __init__(self, actor: Any) -> None:
+        self._actor = actor
+
+    async def pull(self, pull: Pull) -> Batch:
+        return unpack_batch(await answer(self._actor.pull.remote(pack_pull(pull))))
+
+
+class HostActor:
+    """A host in an actor. `run` returns when the job rests."""
+
+    def __init__(
+        self, job: str, name: str, spec: dict[str, Any], roles: dict[str, str], master: Any, agents: int
+    ) -> None:
+        self._job, self._name = job, name
+        prepared = prepare(JobSpec.model_validate(spec), roles)
+        wanted = channels(prepared)
+        model: Model
+        if prepared.spec.model.engine in SERVED_HERE:
+            model = FleetModel(job, prepared.spec.model, wanted)
+        else:
+            model = create_model(prepared.spec.model, wanted)
+        self._host = Host(name, prepared.spec, prepared.protocol, prepared.roles, model, agents)
+        self._master = MasterHandle(master)
+
+    def __repr__(self) -> str:
+        return f"swarm:{self._job}:{self._name} ({self._host.agents} agents, {self._host.busy} busy)"
+
+    async def run(self) -> None:
+        await serve(self._host, self._master)
+
+    def memory(self) -> int:
+        """Bytes of this process that are in memory."""
+        with open("/proc/self/statm", encoding="ascii") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+class RayJob:
+    """The driver's side of one job: makes the actors, waits, replaces hosts that are lost."""
+
+    def __init__(self, run: RunFolder, agents: int) -> None:
+        self.run, self.agents = run, agents
+        node = ray.get_runtime_context().get_node_id()
+        self.master: Any = self._actor(MasterActor, f"swarm:{run.id}:master", node, 4096).remote(run)
+        self.spec: dict[str, Any] = {}
+
+    async def create(self, spec: JobSpec, corpus: Pinned) -> None:
+        self.spec = spec.model_dump(mode="json")
+        await answer(self.master.create.remote(self.spec, corpus))
+
+    async def resume(self, pinned: bool) -> None:
+        self.spec = await answer(self.master.resume.remote(pinned))
+
+    async def work(self) -> None:
+        """Runs the job until it rests.
+
+        Raises:
+            SwarmError: what made it impossible to go on; the job is left to be resumed.
+        """
+        roles = await answer(self.master.role_texts.remote())
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(answer(self.master.begin.remote()))
+                group.create_task(answer(self.master.tend.remote()))
+                for node in ray.nodes():
+                    if node["Alive"]:
+                        group.create_task(self._host(node["NodeID"], node["NodeManagerHostname"], roles))
+        except* SwarmError as several:
+            raise first_error(several) from None
+
+    async def _host(self, node: str, hostname: str, roles: dict[str, str]) -> None:
+        """Keeps one host alive on a node."""
+        for life in range(1, HOST_LIVES + 1):
+            name = f"host@{hostname}" if life == 1 else f"host@{hostname}#{life}"
+            actor = self._actor(HostActor, f"swarm:{self.run.id}:{name}:{node[:6]}", node, 16).remote(
+                self.run.id, f"{name}:{node[:6]}", self.spec, roles, self.master, self.agents
+            )
+            try:
+                await answer(actor.run.remote())
+                return
+            except ClusterError as error:
+                await answer(self.master.lost.remote(f"{name}:{node[:6]}", error.message))
+                if life == HOST_LIVES:
+                    raise
+
+    async def reported(self, files: Mapping[str, str]) -> None:
+        await answer(self.master.reported.remote(dict(files)))
+
+    async def close(self) -> None:
+        """Leaves the job. The actors end with it."""
+        try:
+            await answer(self.master.close.remote())
+        except ClusterError:
+            return  # the master is gone; its log says where it stopped
+        ray.kill(self.master, no_restart=True)
+
+    def _actor(self, kind: type, name: str, node: str, concurrency: int) -> Any:
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        return ray.remote(kind).options(
+            name=name, namespace=NAMESPACE, num_cpus=0, max_restarts=0, max_task_retries=0, max_concurrency=concurrency,
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node_id=node, soft=False),
+        )  # fmt: skip

@@ -1,0 +1,168 @@
+"""Running a job from here: the one road that the command line and Python share.
+
+Owns the choice of the shell and the order check → run folder → work → report. What a report is, it does not know: the
+caller passes the function that writes one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+from swarm.corpus import Pinned
+from swarm.coordinator import Phase
+from swarm.errors import SwarmError
+from swarm.runtime.prepare import Prepared
+from swarm.runtime.session import Session, check, fold
+from swarm.spec import JobSpec
+from swarm.store.folder import RunFolder, list_runs, new_id
+from swarm.store.inbox import post
+from swarm.store.sqlite import SqliteReader
+
+Shell = Literal["ray", "local"]
+Render = Callable[[RunFolder], Mapping[str, str]]
+"""Writes the report of a run from its log; returns the digest of each file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Where and how a job runs; nothing here changes what it answers."""
+
+    root: Path
+    """The folder that holds the runs."""
+    shell: Shell = "ray"
+    address: str = ""
+    """A Ray cluster to join; empty starts one."""
+    agents: int = 64
+    """Tasks that one host works on at once."""
+    id: str = ""
+    """The run's id; empty makes one from the job's name and the date."""
+    pinned: bool = False
+    """On a resume: go on with the run's own copy of inputs that have changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """Told to whoever watches once a run's log can be read."""
+
+    run: RunFolder
+    dashboard: str
+
+
+async def run_new(spec: JobSpec, options: Options, render: Render, opened: Callable[[Opened], None]) -> RunFolder:
+    """Runs a new job until it ends or pauses, and writes its report.
+
+    Raises:
+        SwarmError: what is wrong with the job, or made it impossible to go on.
+    """
+    job, corpus = check(spec)
+    options.root.mkdir(parents=True, exist_ok=True)
+    id = options.id or new_id(spec.name, datetime.now().astimezone(), {run.id for run in list_runs(options.root)})
+    run = RunFolder(options.root, id)
+    await _run(run, (job, corpus), options, render, opened)
+    return run
+
+
+async def run_again(run: RunFolder, options: Options, render: Render, opened: Callable[[Opened], None]) -> RunFolder:
+    """Goes on with a job where its log stops.
+
+    Raises:
+        SwarmError: it has ended, someone else holds it, an input changed, or it was impossible to go on.
+    """
+    await _run(run, None, options, render, opened)
+    return run
+
+
+async def _run(
+    run: RunFolder,
+    new: tuple[Prepared, Pinned] | None,
+    options: Options,
+    render: Render,
+    opened: Callable[[Opened], None],
+) -> None:
+    with _interrupt_pauses(run):
+        if options.shell == "local":
+            await _run_locally(run, new, options, render, opened)
+        else:
+            await _run_on_ray(run, new, options, render, opened)
+
+
+async def _run_locally(
+    run: RunFolder, new: tuple[Prepared, Pinned] | None, options: Options, render: Render, opened: Callable[[Opened], None]
+) -> None:
+    from swarm.runtime.local import work_locally
+
+    session = Session.create(*new, run) if new else Session.resume(run, options.pinned)
+    try:
+        opened(Opened(run, ""))
+        await work_locally(session, options.agents)
+        if session.master.state.phase is Phase.ENDED:
+            session.reported(render(run))
+    finally:
+        session.close()
+
+
+async def _run_on_ray(
+    run: RunFolder, new: tuple[Prepared, Pinned] | None, options: Options, render: Render, opened: Callable[[Opened], None]
+) -> None:
+    from swarm.runtime import cluster
+    from swarm.runtime.actors import RayJob
+    from swarm.runtime.fleet import fleet
+
+    joined = await asyncio.to_thread(cluster.connect, options.address)
+    try:
+        job = RayJob(run, options.agents)
+        if new:
+            await job.create(new[0].spec, new[1])
+        else:
+            await job.resume(options.pinned)
+        opened(Opened(run, joined.dashboard))
+        try:
+            await job.work()
+            if ended(run):
+                await job.reported(render(run))
+        finally:
+            await job.close()
+            if joined.ours:
+                with suppress(SwarmError, TimeoutError):
+                    await asyncio.wait_for(cluster.answer(fleet().close.remote()), 20)
+    finally:
+        await asyncio.to_thread(cluster.disconnect)
+
+
+def ended(run: RunFolder) -> bool:
+    """Whether the job has come to its end."""
+    with SqliteReader.open(run.path) as reader:
+        return fold(reader).phase is Phase.ENDED
+
+
+class _interrupt_pauses:
+    """While it holds, the first Ctrl-C or SIGTERM asks the job to pause, and a second one ends the driver at once."""
+
+    def __init__(self, run: RunFolder) -> None:
+        self._run, self._asked = run, False
+
+    def __enter__(self) -> None:
+        loop = asyncio.get_running_loop()
+        with suppress(NotImplementedError, ValueError, RuntimeError):  # not the main thread: signals are the caller's
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.add_signal_handler(number, self._ask, loop)
+
+    def __exit__(self, *_: object) -> None:
+        with suppress(NotImplementedError, ValueError, RuntimeError):
+            for number in (signal.SIGINT, signal.SIGTERM):
+                asyncio.get_running_loop().remove_signal_handler(number)
+
+    def _ask(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._asked or not self._run.path.is_dir():
+            for task in asyncio.all_tasks(loop):
+                task.cancel()
+            return
+        self._asked = True
+        post(self._run.path, "pause", "Ctrl-C")

@@ -1,0 +1,40 @@
+"""The `local` shell: master, host and model on one event loop, in one process."""
+
+from __future__ import annotations
+
+import asyncio
+
+from swarm.errors import SwarmError
+from swarm.models.choose import create_model
+from swarm.runtime.host import Host, serve
+from swarm.runtime.prepare import Prepared
+from swarm.runtime.session import Session
+
+
+def channels(job: Prepared) -> dict[str, str]:
+    """The weights channels that the job's roles name, each with its default source."""
+    return {role.weights: "" for role in job.roles.values() if role.weights not in ("", "none")}
+
+
+async def work_locally(session: Session, agents: int) -> None:
+    """Runs the session's job until it rests.
+
+    Raises:
+        SwarmError: what made it impossible to go on; the job is left to be resumed.
+    """
+    job = session.job
+    model = create_model(job.spec.model, channels(job))
+    host = Host("local", job.spec, job.protocol, job.roles, model, agents)
+    try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(session.begin("local"))
+            group.create_task(serve(host, session.master))
+            group.create_task(session.tend())
+    except* SwarmError as several:
+        raise first_error(several) from None
+
+
+def first_error(group: BaseExceptionGroup[SwarmError]) -> SwarmError:
+    """The first error of a group, however deep it lies."""
+    error = group.exceptions[0]
+    return first_error(error) if isinstance(error, BaseExceptionGroup) else error

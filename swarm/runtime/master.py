@@ -1,0 +1,260 @@
+"""The JobMaster: one job's only writer.
+
+Owns the log's writer, the fold, and the meeting of hosts and coordinator. It stamps time, makes events durable in groups,
+and answers only after the commit. It decides nothing itself, and reads texts only to hand out working sets.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import msgpack
+
+from swarm.coordinator import Coordinator, Grant, JobState, Phase
+from swarm.coordinator.coordinator import LEASE_SECONDS
+from swarm.errors import StoreError
+from swarm.events import Body, Event
+from swarm.protocol import Material, NoteText, Passage, Said, TaskBrief
+from swarm.runtime.pins import unpack_block
+from swarm.runtime.prepare import Prepared
+from swarm.runtime.wire import Batch, Order, Pull, Work
+from swarm.store.interface import Writer
+
+LONG_POLL_SECONDS = 1.0
+"""How long a pull waits for work to appear before it is answered empty."""
+REMEMBERED = 20_000
+"""Bodies that stay in memory after they were written or read."""
+
+
+class JobMaster:
+    """Runs one job for as long as it lives. `clock` gives wall-clock seconds, `ticks` monotonic ones."""
+
+    def __init__(
+        self,
+        job: Prepared,
+        store: Writer,
+        state: JobState,
+        clock: Callable[[], float] = time.time,
+        ticks: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.job, self.store, self.state = job, store, state
+        self.coordinator = Coordinator(job.spec, job.protocol, job.roles, job.overhead, state, store.epoch)
+        self._clock, self._ticks = clock, ticks
+        self._events: list[Event] = []
+        self._bodies: dict[str, bytes] = {}
+        self._waiting: list[asyncio.Future[None]] = []
+        self._broken: StoreError | None = None
+        self._seen: dict[str, float] = {}
+        self._news = asyncio.Event()
+        self._texts: OrderedDict[str, bytes] = OrderedDict()
+        self._blocks: OrderedDict[str, list[tuple[int, int, int, str, str]]] = OrderedDict()
+        self._facts: dict[str, Any] = {}
+
+    # ---- the shell's side ----
+
+    def append(self, bodies: Sequence[Body], texts: Mapping[str, bytes]) -> None:
+        """Appends facts and returns when they are durable."""
+        self._keep(self.coordinator.record(self._clock(), *bodies), texts)
+        self._commit()
+
+    def open(self, shell: str) -> None:
+        """Takes the job under the store's new epoch."""
+        self._keep(self.coordinator.open(self._clock(), socket.gethostname(), os.getpid(), shell), {})
+        self._commit()
+
+    def start(self) -> None:
+        """Opens the work, once the corpus is pinned."""
+        self._keep(self.coordinator.start(self._clock()), {})
+        self._commit()
+
+    def pause(self, reason: str) -> None:
+        """Grants nothing more. What hosts bring is still taken."""
+        self._keep(self.coordinator.pause(self._clock(), reason), {})
+        self._commit()
+        self._wake()
+
+    def end(self, status: str, reason: str) -> None:
+        """Ends the job by order of a person, or because it cannot go on."""
+        self._keep(self.coordinator.end(self._clock(), status, reason), {})
+        self._commit()
+        self._wake()
+
+    def expire(self) -> None:
+        """Takes back the leases of hosts that have been silent for too long."""
+        now = self._ticks()
+        for host, last in list(self._seen.items()):
+            if now - last > LEASE_SECONDS:
+                self.lost(host, f"silent for {LEASE_SECONDS:g} s")
+
+    def lost(self, host: str, reason: str) -> None:
+        """Takes back the leases of a host that is gone."""
+        self._seen.pop(host, None)
+        self._keep(self.coordinator.lost(self._clock(), host, reason), {})
+        self._commit()
+        self._wake()
+
+    @property
+    def resting(self) -> bool:
+        """Whether nothing more will happen: the job ended, or is paused and no lease is out."""
+        return self.state.phase is Phase.ENDED or (self.state.phase is Phase.PAUSED and not self.state.leased)
+
+    # ---- the hosts' side ----
+
+    async def pull(self, pull: Pull) -> Batch:
+        self._seen[pull.host] = self._ticks()
+        events, grants = self.coordinator.pulled(self._clock(), pull.host, pull.reports, pull.want)
+        self._keep(events, pull.bodies)
+        await self._committed()
+        if pull.reports:
+            self._wake()
+        if not grants and pull.want and not self._at_rest(pull.host) and not self._busy(pull.host):
+            await self._poll()
+            events, grants = self.coordinator.pulled(self._clock(), pull.host, (), pull.want)
+            self._keep(events, {})
+            await self._committed()
+        if grants:
+            return Batch(Order.WORK, self._work(grants))
+        return Batch(Order.STOP if self._at_rest(pull.host) else Order.WORK)
+
+    def _at_rest(self, host: str) -> bool:
+        return self.state.phase is Phase.ENDED or (self.state.phase is Phase.PAUSED and not self._busy(host))
+
+    def _busy(self, host: str) -> bool:
+        return self.state.by_host[host] > 0
+
+    async def _poll(self) -> None:
+        try:
+            await asyncio.wait_for(self._news.wait(), LONG_POLL_SECONDS)
+        except TimeoutError:
+            return
+
+    def _wake(self) -> None:
+        self._news.set()
+        self._news = asyncio.Event()
+
+    # ---- durability ----
+
+    def _keep(self, events: Sequence[Event], texts: Mapping[str, bytes]) -> None:
+        if self._broken:
+            raise self._broken
+        self._events.extend(events)
+        self._bodies.update(texts)
+
+    async def _committed(self) -> None:
+        """Group commit: whoever is ready in this round of the loop shares one transaction, and waits for it."""
+        if not self._events and not self._bodies:
+            return
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(future)
+        if len(self._waiting) == 1:
+            asyncio.get_running_loop().call_soon(self._settle)
+        await future
+
+    def _settle(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        try:
+            self._commit()
+        except StoreError as error:
+            for future in waiting:
+                if not future.done():
+                    future.set_exception(error)
+            return
+        for future in waiting:
+            if not future.done():
+                future.set_result(None)
+
+    def _commit(self) -> None:
+        """One transaction. If it fails the fold is ahead of the log, so this master never acts again."""
+        events, bodies, self._events, self._bodies = self._events, self._bodies, [], {}
+        if not events and not bodies:
+            return
+        try:
+            self.store.append(events, bodies)
+        except StoreError as error:
+            self._broken = error
+            self._wake()
+            raise
+        for name, data in bodies.items():
+            self._remember(name, data)
+
+    # ---- working sets ----
+
+    def _work(self, grants: Sequence[Grant]) -> tuple[Work, ...]:
+        self._fetch({hash for grant in grants for hash in self._named(grant)})
+        return tuple(self._one(grant) for grant in grants)
+
+    def _named(self, grant: Grant) -> list[str]:
+        """Hashes of all bodies in a working set."""
+        spans = [self._span(number)[3] for number in grant.spans]
+        return spans + [self.state.board.note(id).body for id in grant.reads] + [output for _, _, output, _ in grant.said]
+
+    def _one(self, grant: Grant) -> Work:
+        last = {turn: (sample, output, finish) for turn, sample, output, finish in grant.said}
+        said = tuple(Said(turn, self._text(output), finish) for turn, (_, output, finish) in sorted(last.items()))
+        material = Material(
+            tuple(self._passage(number) for number in grant.spans),
+            tuple(self._note(id) for id in grant.reads),
+            self._inventory() if grant.role == "planner" else {},
+        )
+        samples = {turn: sample + 1 for turn, (sample, _, _) in last.items()}
+        return Work(TaskBrief(grant.task, grant.role, grant.goal, grant.attempt), grant.token, material, said, samples)
+
+    def _passage(self, number: int) -> Passage:
+        start, _, tokens, digest, breadcrumb = self._span(number)
+        row = self.state.documents[self.state.block_of(number)[0]]
+        return Passage(
+            number, row.id, self.path(row.path), start, self._text(digest), tokens, breadcrumb, row.train
+        )  # fmt: skip
+
+    def _span(self, number: int) -> tuple[int, int, int, str, str]:
+        _, block, at = self.state.block_of(number)
+        rows = self._blocks.get(block)
+        if rows is None:
+            rows = self._blocks[block] = unpack_block(self.store.body(block))
+            if len(self._blocks) > 64:
+                self._blocks.popitem(last=False)
+        return rows[at]
+
+    def _note(self, id: str) -> NoteText:
+        view = self.state.board.note(id)
+        content = msgpack.unpackb(self._texts_of(view.body), unicode_errors="surrogatepass", strict_map_key=True)
+        return NoteText(view.id, view.kind, content, view.cites, view.flags, view.verdict)
+
+    def _inventory(self) -> dict[str, Any]:
+        if not self._facts:
+            paths = [self.path(row.path) for row in list(self.state.documents.values())[:8]]
+            self._facts = {"documents": len(self.state.documents), "spans": self.state.spans, "paths": paths}
+        return self._facts
+
+    def path(self, hash: str) -> str:
+        """A document's path, from the body that holds it."""
+        return self._texts_of(hash).decode("utf-8", "surrogatepass")
+
+    def _text(self, hash: str) -> str:
+        return self._texts_of(hash).decode("utf-8", "surrogatepass")
+
+    def _texts_of(self, hash: str) -> bytes:
+        data = self._texts.get(hash)
+        if data is None:
+            self._fetch({hash})
+            data = self._texts[hash]
+        return data
+
+    def _fetch(self, hashes: set[str]) -> None:
+        missing = [hash for hash in hashes if hash not in self._texts]
+        if missing:
+            for name, data in self.store.bodies(missing).items():
+                self._texts[name] = data
+        while len(self._texts) > max(REMEMBERED, 2 * len(hashes)):
+            self._texts.popitem(last=False)
+
+    def _remember(self, name: str, data: bytes) -> None:
+        self._texts[name] = data
+        if len(self._texts) > REMEMBERED:
+            self._texts.popitem(last=False)

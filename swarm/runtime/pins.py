@@ -1,0 +1,111 @@
+"""Pinning a job's inputs into its log, and checking on a resume that they are still the same.
+
+Owns the way from spans to events and bodies. After it, a job reads only its own copy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+
+import msgpack
+
+from swarm import events as ev
+from swarm.coordinator import JobState
+from swarm.corpus import Pinned, Span, open_spans, pin
+from swarm.errors import CorpusError
+from swarm.events import Body, body_hash
+from swarm.runtime.prepare import Prepared
+
+BLOCK = 256
+"""Spans of one block: what is read, cut and made durable at a time."""
+
+
+@dataclass(slots=True)
+class Block:
+    """Events that belong in one transaction, with their bodies."""
+
+    events: list[Body] = field(default_factory=list)
+    bodies: dict[str, bytes] = field(default_factory=dict)
+
+    def keep(self, data: bytes) -> str:
+        name = body_hash(data)
+        self.bodies[name] = data
+        return name
+
+
+def pin_blocks(corpus: Pinned, job: Prepared, state: JobState) -> Iterator[Block]:
+    """The events that pin a corpus, from where `state` left off, a bounded number of spans at a time.
+
+    Raises:
+        CorpusError: an input changed while it was read, or no text was found.
+    """
+    first, tokens = state.spans, state.span_tokens
+    started = state.block_rows[-1][0] if state.block_rows else ""
+    for source, document in zip(corpus.sources, corpus.documents, strict=True):
+        if document.id in state.documents:
+            continue
+        spans = open_spans(source, job.tokenizer, job.protocol.span_tokens, document=document)
+        done = sum(1 for _ in islice(spans, _spans_in(state, document.id))) if document.id == started else 0
+        while rows := list(islice(spans, BLOCK)):
+            block = Block()
+            size = sum(span.tokens for span, _ in rows)
+            packed = block.keep(pack_block([span for span, _ in rows]))
+            block.bodies |= {span.digest: text.encode("utf-8", "surrogatepass") for span, text in rows}
+            block.events.append(
+                ev.SpansPinned(document=document.id, first=first, count=len(rows), tokens=size, block=packed)
+            )
+            first, tokens, done = first + len(rows), tokens + size, done + len(rows)
+            yield block
+        block = Block()
+        block.events.append(
+            ev.DocumentPinned(
+                document=document.id, path=block.keep(document.path.encode()), media=str(document.media),
+                origin=document.origin, licence=document.licence, train=document.train, digest=document.digest,
+                size=document.size, spans=done,
+            )  # fmt: skip
+        )
+        yield block
+    if not first:
+        raise CorpusError("the inputs hold no text but white space", "inputs", "name files that hold text")
+    block = Block()
+    for skipped in corpus.skipped:
+        note = block.keep(msgpack.packb([skipped.path, skipped.reason], unicode_errors="surrogateescape"))
+        block.events.append(ev.SourceSkipped(note=note))
+    block.events.append(ev.CorpusPinned(documents=len(corpus.documents), spans=first, tokens=tokens))
+    yield block
+
+
+def _spans_in(state: JobState, document: str) -> int:
+    """How many spans of a document are pinned, counted from its blocks."""
+    starts = [*state.block_first, state.spans]
+    return sum(starts[at + 1] - starts[at] for at, (owner, _) in enumerate(state.block_rows) if owner == document)
+
+
+def pack_block(spans: list[Span]) -> bytes:
+    packed: bytes = msgpack.packb(
+        [(s.start, s.end, s.tokens, s.digest, s.breadcrumb) for s in spans], unicode_errors="surrogatepass"
+    )
+    return packed
+
+
+def unpack_block(data: bytes) -> list[tuple[int, int, int, str, str]]:
+    """Rows of (start, end, tokens, digest of the text, breadcrumb)."""
+    return [tuple(row) for row in msgpack.unpackb(data, unicode_errors="surrogatepass")]
+
+
+def check_unchanged(job: Prepared, state: JobState, path_of: Callable[[str], str]) -> None:
+    """Compares the inputs as they lie there now with the pinned ones; `path_of` reads a path from its body's hash.
+
+    Raises:
+        CorpusError: one of them has changed or is gone; the text says which, and what can be done.
+    """
+    cure = "resume with --pinned to go on with the copy that the run keeps, or start a new run with the new input"
+    try:
+        now = {document.id for document in pin(job.spec.inputs).documents}
+    except CorpusError as error:
+        raise CorpusError(f"{error.message}; it was there when the job began", error.where, cure) from None
+    for row in state.documents.values():
+        if row.id not in now:
+            raise CorpusError("has changed or gone since the job began", path_of(row.path), cure)

@@ -1,0 +1,116 @@
+"""Everything a job needs that can be known before anything is spent: protocol, roles, tokenizer, and whether it all fits.
+
+Owns the making of a job from its spec and from its log, so that both come out the same. It starts nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import msgpack
+from pydantic import TypeAdapter
+
+import swarm
+from swarm import events as ev
+from swarm.agents.roles import Role, find_role, parse_role
+from swarm.errors import SpecError, StoreError
+from swarm.events import body_hash
+from swarm.models.choose import create_tokenizer
+from swarm.protocol import SwarmProtocol, create_protocol
+from swarm.rows import columns_text
+from swarm.spec import JobSpec
+from swarm.window.compose import role_overhead
+from swarm.window.pack import ChatTemplate
+from swarm.window.tokens import Tokenizer
+
+BREADCRUMB_TOKENS = 64
+"""Room that is kept for a breadcrumb when it is checked whether a passage fits its reader's window."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A job that is ready to start. `overhead` is tokens by role that every call carries besides its working set."""
+
+    spec: JobSpec
+    protocol: SwarmProtocol
+    protocol_digest: str
+    roles: Mapping[str, Role]
+    role_texts: Mapping[str, str]
+    tokenizer: Tokenizer
+    template: ChatTemplate
+    overhead: Mapping[str, int]
+
+    def creation(self, job: str) -> tuple[ev.JobCreated, dict[str, bytes]]:
+        """The job's first event, and the bodies that it names."""
+        spec = self.spec.canonical()
+        schemas: bytes = msgpack.packb(
+            {kind: TypeAdapter(model).json_schema() for kind, model in self.protocol.note_kinds.items()}
+        )
+        roles = {name: text.encode() for name, text in self.role_texts.items()}
+        bodies = {body_hash(data): data for data in (spec, schemas, *roles.values())}
+        created = ev.JobCreated(
+            job=job, name=self.spec.name, spec=body_hash(spec), protocol=self.protocol.name,
+            protocol_digest=self.protocol_digest, roles={name: body_hash(data) for name, data in roles.items()},
+            notes=body_hash(schemas), tokenizer=self.tokenizer.digest, seed=self.spec.seed, software=swarm.__version__,
+        )  # fmt: skip
+        return created, bodies
+
+
+def prepare(spec: JobSpec, role_texts: Mapping[str, str] | None = None) -> Prepared:
+    """Makes a job from its spec; on a resume `role_texts` are the pinned role files.
+
+    Raises:
+        SpecError, ProtocolError, ModelError, WeightsError: what is missing or does not fit together.
+    """
+    protocol, digest = create_protocol(spec)
+    unknown = sorted(set(spec.roles) - set(protocol.roles))
+    if unknown:
+        raise SpecError(
+            f"{unknown[0]!r} is no role of protocol {protocol.name}", f"roles.{unknown[0]}",
+            f"its roles are {', '.join(protocol.roles)}",
+        )  # fmt: skip
+    texts = dict(role_texts) if role_texts else {name: find_role(name, spec.roles)[1] for name in protocol.roles}
+    roles = {name: parse_role(text, f"roles/{name}.md") for name, text in texts.items()}
+    tokenizer, template = create_tokenizer(spec.model)
+    fixed = {"question": f"Question: {spec.question}\n", "schema": columns_text(spec.answer.columns)}
+    overhead = {name: role_overhead(role.prompt, fixed, template, tokenizer) for name, role in roles.items()}
+    prepared = Prepared(spec, protocol, digest, roles, texts, tokenizer, template, overhead)
+    _check_windows(prepared)
+    return prepared
+
+
+def _check_windows(job: Prepared) -> None:
+    """A passage must fit its reader's window, and one call must fit the budget."""
+    role = job.roles.get("reader")
+    if role is None:
+        return
+    window = min(role.window, job.spec.model.window)
+    needed = job.overhead[role.name] + BREADCRUMB_TOKENS + job.protocol.span_tokens + role.max_tokens
+    if needed > window:
+        raise SpecError(
+            f"a passage of {job.protocol.span_tokens} tokens, {job.overhead[role.name] + BREADCRUMB_TOKENS} of prompt and "
+            f"{role.max_tokens} of output need {needed} tokens, and the window of role {role.name} has {window}",
+            "protocol.options.span_tokens",
+            f"lower it to {max(16, window - needed + job.protocol.span_tokens)} or less, or raise model.window and the "
+            "role's window",
+        )
+    most = job.spec.budget.tokens
+    if most is not None and most * (1 - job.spec.budget.reserve) < needed:
+        raise SpecError(
+            f"{most} tokens are less than one call of role {role.name} may take ({needed})", "budget.tokens",
+            "raise it; `swarm plan` says what the job needs",
+        )  # fmt: skip
+
+
+def check_pinned(created: ev.JobCreated, job: Prepared) -> None:
+    """Refuses to go on under a tokenizer other than the one the job's windows were measured with.
+
+    Raises:
+        StoreError: the tokenizers differ.
+    """
+    if created.tokenizer != job.tokenizer.digest:
+        raise StoreError(
+            f"was made with tokenizer {created.tokenizer}, and this model has {job.tokenizer.digest}", f"job {created.job}",
+            "use the same model version, or start a new run",
+        )  # fmt: skip

@@ -1,0 +1,148 @@
+"""One master's time with one job: from opening the run folder to leaving it.
+
+Owns the order of the steps (check, create or resume, pin, start, tend, report, close) that the `local` and the `ray` shell
+share. It starts no host and no model; a shell does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+
+import msgpack
+import yaml
+
+from swarm import events as ev
+from swarm.coordinator import JobState, Phase
+from swarm.corpus import Pinned, pin
+from swarm.errors import StoreError, SwarmError
+from swarm.runtime.master import JobMaster
+from swarm.runtime.pins import Block, check_unchanged, pin_blocks
+from swarm.runtime.prepare import Prepared, check_pinned, prepare
+from swarm.spec import JobSpec, parse_spec
+from swarm.store.folder import RunFolder
+from swarm.store.inbox import drain
+from swarm.store.interface import Reader
+from swarm.store.sqlite import SqliteReader, SqliteWriter
+
+TEND_SECONDS = 0.5
+"""How often the inbox is read and silent hosts are looked for."""
+
+@dataclass
+class Session:
+    """A master that holds a job. Make one with `create` or `resume`, and close it."""
+
+    run: RunFolder
+    job: Prepared
+    store: SqliteWriter
+    master: JobMaster
+    corpus: Pinned | None = None
+
+    @classmethod
+    def create(cls, job: Prepared, corpus: Pinned, run: RunFolder) -> Session:
+        """Makes the run folder and log of a job that has been checked."""
+        spec = job.spec
+        run.create()
+        run.spec.write_text(yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
+        store = SqliteWriter.open(run.path)
+        master = JobMaster(job, store, JobState())
+        created, bodies = job.creation(run.id)
+        master.append([created], bodies)
+        run.make_latest()
+        return cls(run, job, store, master, corpus)
+
+    @classmethod
+    def resume(cls, run: RunFolder, pinned: bool = False) -> Session:
+        """Takes up a job from its log. `pinned` goes on with the run's own copy where the inputs have changed.
+
+        Raises:
+            StoreError: someone else holds the job, it has ended, or its log is damaged.
+            CorpusError: an input has changed or gone.
+        """
+        with SqliteReader.open(run.path) as reader:
+            state, spec, roles = read_job(reader)
+        if state.phase is Phase.ENDED:
+            raise StoreError(f"job {run.id} has ended ({state.status})", run.id, "start a new run to do it again")
+        job = prepare(spec, roles)
+        if state.created is not None:
+            check_pinned(state.created, job)
+        store = SqliteWriter.open(run.path)
+        try:
+            state = fold(store)  # what was read before the lock was ours may have grown
+            master = JobMaster(job, store, state)
+            if not state.pinned or not pinned:
+                check_unchanged(job, state, master.path)
+            corpus = None if state.pinned else pin(spec.inputs)
+        except SwarmError:
+            store.close()
+            raise
+        return cls(run, job, store, master, corpus)
+
+    async def begin(self, shell: str) -> None:
+        """Takes the job, pins what is not pinned yet, and opens the work."""
+        self.master.open(shell)
+        if self.corpus is not None:
+            blocks = pin_blocks(self.corpus, self.job, self.master.state)
+            while (block := await asyncio.to_thread(_next, blocks)) is not None:
+                self.master.append(block.events, block.bodies)
+            self.corpus = None
+        self.master.start()
+
+    async def tend(self) -> None:
+        """Reads the inbox and takes back the leases of silent hosts, until nothing more will happen."""
+        while not self.master.resting:
+            for kind, text in drain(self.run.path):
+                if kind == "pause":
+                    self.master.pause(text or "paused by a person")
+                else:
+                    self.master.end("cancelled", text or "cancelled by a person")
+            self.master.expire()
+            await asyncio.sleep(TEND_SECONDS)
+
+    def reported(self, files: Mapping[str, str]) -> None:
+        """Records the digest of each file of the report."""
+        self.master.append([ev.ReportWritten(files=dict(files))], {})
+
+    def close(self) -> None:
+        """Leaves the job: paused, if it has not ended, so that the log says that nobody works on it."""
+        with suppress(StoreError):  # a master whose store has failed has nothing more to say
+            if self.master.state.phase not in (Phase.ENDED, Phase.PAUSED):
+                self.master.pause("the driver left")
+        self.store.close()
+
+
+def check(spec: JobSpec) -> tuple[Prepared, Pinned]:
+    """Everything about a new job that can be wrong before it starts.
+
+    Raises:
+        SwarmError: what is wrong; nothing was made or written.
+    """
+    return prepare(spec), pin(spec.inputs)
+
+
+def fold(reader: Reader) -> JobState:
+    """The state that a log amounts to."""
+    state = JobState()
+    for event in reader.read():
+        state.apply(event)
+    return state
+
+
+def read_job(reader: Reader) -> tuple[JobState, JobSpec, dict[str, str]]:
+    """A job's state, and the spec and role files that it is pinned to.
+
+    Raises:
+        StoreError: the log is empty.
+    """
+    state = fold(reader)
+    if state.created is None:
+        raise StoreError("holds no job", "log", "the run stopped before it began; remove it with `swarm rm`")
+    spec = parse_spec(msgpack.unpackb(reader.body(state.created.spec)), f"job {state.created.job}")
+    roles = {name: reader.body(hash).decode() for name, hash in state.created.roles.items()}
+    return state, spec, roles
+
+
+def _next(blocks: Iterator[Block]) -> Block | None:
+    return next(blocks, None)

@@ -1,0 +1,131 @@
+"""What travels between a JobMaster and its hosts: plain data, in msgpack where it crosses a process.
+
+Owns the records and their packing. The same records pass unpacked between a master and a host in one process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Protocol
+
+import msgpack
+
+from swarm.coordinator import Report
+from swarm.events import KINDS
+from swarm.protocol import Material, NoteText, Passage, Said, TaskBrief
+
+MAX_MESSAGE = 1 << 30
+
+
+class Order(StrEnum):
+    """What a host should do after a pull."""
+
+    WORK = "work"
+    STOP = "stop"
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A leased task with its working set and what it has said so far. `samples` counts recorded calls by turn."""
+
+    brief: TaskBrief
+    token: int
+    material: Material
+    said: tuple[Said, ...]
+    samples: Mapping[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """The answer to a pull."""
+
+    order: Order
+    work: tuple[Work, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Pull:
+    """What a host did since its last pull, with the bodies that its events name, and how much more it can take."""
+
+    host: str
+    want: int
+    reports: tuple[Report, ...] = ()
+    bodies: Mapping[str, bytes] = field(default_factory=dict)
+    """Hash → bytes."""
+
+
+class Master(Protocol):
+    """A JobMaster as its hosts see it."""
+
+    async def pull(self, pull: Pull) -> Batch:
+        """Makes the reports durable, then grants work; waits a little where there is none.
+
+        Raises:
+            StoreError: the reports could not be made durable; this master is finished.
+        """
+        ...
+
+
+def pack_pull(pull: Pull) -> bytes:
+    reports = [
+        (r.task, r.token, r.retryable, [(type(body).__name__, body.__dict__) for body in r.events]) for r in pull.reports
+    ]
+    packed: bytes = msgpack.packb((pull.host, pull.want, reports, dict(pull.bodies)))
+    return packed
+
+
+def unpack_pull(data: bytes) -> Pull:
+    host, want, reports, bodies = _unpack(data)
+    return Pull(
+        host,
+        want,
+        tuple(
+            Report(task, token, tuple(KINDS[kind].model_validate(fields) for kind, fields in events), retryable)
+            for task, token, retryable, events in reports
+        ),
+        bodies,
+    )
+
+
+def pack_batch(batch: Batch) -> bytes:
+    work = [
+        (
+            (w.brief.id, w.brief.role, w.brief.goal, w.brief.attempt),
+            w.token,
+            [(p.number, p.document, p.path, p.start, p.text, p.tokens, p.breadcrumb, p.train) for p in w.material.passages],
+            [(n.id, n.kind, n.content, n.cites, dict(n.flags), n.verdict) for n in w.material.notes],
+            dict(w.material.facts),
+            [(s.turn, s.text, s.finish) for s in w.said],
+            list(w.samples.items()),
+        )
+        for w in batch.work
+    ]
+    packed: bytes = msgpack.packb((batch.order.value, work), unicode_errors="surrogatepass")
+    return packed
+
+
+def unpack_batch(data: bytes) -> Batch:
+    order, work = _unpack(data)
+    return Batch(Order(order), tuple(_work(*row) for row in work))
+
+
+def _work(brief: Any, token: int, passages: Any, notes: Any, facts: Any, said: Any, samples: Any) -> Work:
+    material = Material(
+        tuple(Passage(*row) for row in passages),
+        tuple(NoteText(id, kind, content, _cites(cites), flags, verdict) for id, kind, content, cites, flags, verdict in notes),
+        facts,
+    )
+    return Work(TaskBrief(*brief), token, material, tuple(Said(*row) for row in said), {k: v for k, v in samples})
+
+
+def _cites(rows: Any) -> tuple[tuple[int, int, int], ...]:
+    return tuple((a, b, c) for a, b, c in rows)
+
+
+def _unpack(data: bytes) -> Any:
+    return msgpack.unpackb(
+        data, raw=False, use_list=False, strict_map_key=False, max_ext_len=0, max_bin_len=MAX_MESSAGE,
+        max_str_len=MAX_MESSAGE, unicode_errors="surrogatepass",
+    )  # fmt: skip

@@ -1,0 +1,329 @@
+"""What can be asked for: the job, as people write it in YAML or build it in Python.
+
+Owns every setting of a job, its default and its documentation, and says what is wrong with a bad one in words that name
+the field, the value and the cure. It reads no input, starts nothing and imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+import msgpack
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from swarm.errors import SpecError
+
+NAME = r"^[a-z][a-z0-9_-]{0,63}$"
+COLUMN = r"^[a-z][a-z0-9_]{0,39}$"
+Merge = Literal["auto", "set", "count", "group", "top-k", "join"]
+
+
+class Frozen(BaseModel):
+    """A value: never changed, and every key known."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class InputSpec(Frozen):
+    """One source of text."""
+
+    source: str = Field(min_length=1)
+    """A file, a folder, a glob, `python:PACKAGE` (installed sources), `pydoc:topics`, or `text:LITERAL`."""
+    origin: str = ""
+    """Where it comes from, for the report; empty means: as written in `source`."""
+    licence: str = "unknown"
+    """Licence of the text, for the report and for learning."""
+    train: bool = False
+    """Whether learning may ever use this text."""
+
+    @field_validator("source")
+    @classmethod
+    def _not_blank(cls, value: str) -> str:
+        if not value.strip():
+            raise ValueError("is blank; name a file, a folder, a glob, python:PACKAGE or text:…")
+        return value
+
+
+class Column(Frozen):
+    """One column of the rows that a job asks for."""
+
+    name: str = Field(pattern=COLUMN)
+    description: str = Field(min_length=1)
+    """What the readers are told the column holds."""
+    pattern: str = ""
+    """A regular expression that the whole value must match; empty means any text."""
+    found_in: Literal["quote", "passage", "anywhere"] = "passage"
+    """Where the value must stand word for word: in the quote, in the passage or its breadcrumb, or nowhere in particular."""
+
+    @field_validator("pattern")
+    @classmethod
+    def _compiles(cls, value: str) -> str:
+        return _checked_pattern(value)
+
+
+class AnswerSpec(Frozen):
+    """What the answer looks like: rows with the columns given, or statements in prose."""
+
+    columns: tuple[Column, ...] = ()
+    statements: bool = False
+    """True: the answer is a list of cited statements that a reducer model writes; needs a model that can write."""
+    key: tuple[str, ...] = ()
+    """Columns that make a row distinct; empty means all of them."""
+    merge: Merge = "auto"
+    """How rows are merged: distinct rows, counts, groups, the most frequent, or a join; `auto` leaves it to the planner."""
+    by: str = ""
+    """The column that `count`, `group`, `top-k` and `join` work on; empty means the last one."""
+    top: int = Field(default=10, ge=1)
+    """How many groups `top-k` keeps."""
+    quote_pattern: str = ""
+    """A regular expression that the evidence quote must contain a match of; empty means any quote."""
+    gold: str = ""
+    """What the answer is scored against and no agent sees: a JSONL file of rows, or `ast:raises`."""
+
+    @field_validator("columns", mode="before")
+    @classmethod
+    def _short_form(cls, value: Any) -> Any:
+        if isinstance(value, dict):
+            return tuple(
+                {"name": name, **({"description": rest} if isinstance(rest, str) else dict(rest or {}))}
+                for name, rest in value.items()
+            )
+        return value
+
+    @field_validator("quote_pattern")
+    @classmethod
+    def _compiles(cls, value: str) -> str:
+        return _checked_pattern(value)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> AnswerSpec:
+        if self.statements and self.columns:
+            raise ValueError("asks for columns and for statements; keep one of the two")
+        if not self.statements and not self.columns:
+            raise ValueError("has no column; name at least one under `columns`, or set `statements: true`")
+        names = [column.name for column in self.columns]
+        if len(set(names)) != len(names):
+            raise ValueError(f"has two columns of the same name among {', '.join(names)}")
+        if "quote" in names:
+            raise ValueError("has a column called `quote`; that name is the evidence's own, choose another")
+        for field, wanted in (("key", self.key), ("by", (self.by,) if self.by else ())):
+            for name in wanted:
+                if name not in names:
+                    raise ValueError(f"`{field}` names `{name}`, which is no column; columns are {', '.join(names)}")
+        return self
+
+
+class Price(Frozen):
+    """What a model's tokens cost, in `currency` a million tokens."""
+
+    input: float = Field(ge=0)
+    output: float = Field(ge=0)
+    currency: str = "USD"
+
+
+class ModelSpec(Frozen):
+    """What answers the calls."""
+
+    engine: Literal["vllm", "transformers", "openai", "scripted"] = "vllm"
+    """`vllm` and `transformers` load weights here; `openai` is any compatible endpoint; `scripted` is for tests only."""
+    name: str = "embedded"
+    """`embedded`, a folder or hub name of weights, the endpoint's model name, or the script's name."""
+    url: str = ""
+    """Base address of the endpoint, ending in /v1; `openai` only."""
+    key: str = ""
+    """The endpoint's key as `env:NAME`; never written down."""
+    tokenizer: str = ""
+    """`embedded`, or a folder or tokenizer.json; empty means the model's own, or an over-counting estimate for `openai`."""
+    weights: dict[str, str] = Field(default_factory=dict)
+    """Channel → adapter folder, `shipped:reader`, or `base`. Channels that a role names and that stand not here are
+    `shipped:CHANNEL` for the embedded model and `base` for any other."""
+    window: int = Field(default=2048, ge=256)
+    """Tokens of one window: prompt and output together."""
+    concurrency: int = Field(default=64, ge=1)
+    """Calls in flight from one host."""
+    timeout_s: float = Field(default=120.0, gt=0)
+    """Seconds that one call may take."""
+    price: Price | None = None
+    """Needed only for a budget of money, or to see costs."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ModelSpec:
+        if self.engine == "openai" and not self.url:
+            raise ValueError("needs `url`, such as http://127.0.0.1:8000/v1, because `engine` is openai")
+        if self.engine != "openai" and (self.url or self.key):
+            raise ValueError("has `url` or `key`, which only `engine: openai` uses")
+        if self.key and not self.key.startswith("env:"):
+            raise ValueError("has a `key` in plain text; put it into an environment variable and write env:NAME")
+        return self
+
+
+class BudgetSpec(Frozen):
+    """Hard limits. None means no limit. The job stops before it would pass one, and still writes its report."""
+
+    tokens: int | None = Field(default=None, gt=0)
+    calls: int | None = Field(default=None, gt=0)
+    money: float | None = Field(default=None, gt=0)
+    seconds: float | None = Field(default=None, gt=0)
+    """Wall-clock seconds that masters of this job have held it, over all resumes."""
+    reserve: float = Field(default=0.05, ge=0, lt=1)
+    """The share of each limit that only the roles after reading may spend, so that a stopped job has its report."""
+
+
+class ProtocolSpec(Frozen):
+    """How the agents work together."""
+
+    name: str = "map_reduce"
+    """A protocol that ships with the package, a path ending in .py, or a dotted module name."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """The protocol's own settings; it says which it knows."""
+
+
+class JobSpec(Frozen):
+    """One research job."""
+
+    name: str = Field(pattern=NAME)
+    question: str = Field(min_length=1)
+    inputs: tuple[InputSpec, ...] = Field(min_length=1)
+    answer: AnswerSpec
+    protocol: ProtocolSpec = ProtocolSpec()
+    roles: dict[str, str] = Field(default_factory=dict)
+    """Role → Markdown file used in place of the shipped role of that name."""
+    model: ModelSpec = ModelSpec()
+    budget: BudgetSpec = BudgetSpec()
+    seed: int = 0
+
+    @field_validator("inputs", mode="before")
+    @classmethod
+    def _short_inputs(cls, value: Any) -> Any:
+        items = [value] if isinstance(value, (str, dict)) else value
+        return tuple({"source": item} if isinstance(item, str) else item for item in items or ())
+
+    @field_validator("protocol", mode="before")
+    @classmethod
+    def _short_protocol(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+    @field_validator("question")
+    @classmethod
+    def _asked(cls, value: str) -> str:
+        if not value.strip():
+            raise ValueError("is blank; write the question that the answer should answer")
+        return value.strip()
+
+    @model_validator(mode="after")
+    def _priced(self) -> JobSpec:
+        if self.budget.money is not None and self.model.price is None and self.model.engine == "openai":
+            raise ValueError("budget.money needs model.price, the price of a million tokens in and out")
+        return self
+
+    def canonical(self) -> bytes:
+        """The spec as bytes that depend on its content alone."""
+        packed: bytes = msgpack.packb(_sorted(self.model_dump(mode="json")))
+        return packed
+
+    def digest(self) -> str:
+        return hashlib.blake2b(self.canonical(), digest_size=16).hexdigest()
+
+
+def parse_spec(data: Any, where: str = "job") -> JobSpec:
+    """Builds a JobSpec from plain data.
+
+    Raises:
+        SpecError: naming the field, the value and the cure of the first thing that is wrong, and how many more there are.
+    """
+    if not isinstance(data, dict):
+        raise SpecError(f"holds {type(data).__name__}, not a mapping of settings", where, "start with `name:` and `question:`")
+    try:
+        return JobSpec.model_validate(data)
+    except ValidationError as error:
+        raise SpecError(*explain(error, JobSpec, where)) from None
+
+
+def load_spec(path: Path) -> JobSpec:
+    """Reads a job file.
+
+    Relative inputs, roles, gold and protocol paths are taken from the folder that the file stands in.
+
+    Raises:
+        SpecError: the file is missing, is not YAML, or does not say what a job must say.
+    """
+    if not path.is_file():
+        raise SpecError("there is no such job file", str(path), "check the path, or see examples/ for job files that run")
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SpecError(f"is not YAML: {str(error).splitlines()[0]}", str(path), "mend that line") from None
+    return anchored(parse_spec(data, str(path)), path.parent)
+
+
+def anchored(spec: JobSpec, folder: Path) -> JobSpec:
+    """The same spec with relative paths resolved against `folder`."""
+
+    def place(text: str) -> str:
+        if not text or re.match(r"^[a-z]+:", text) or Path(text).is_absolute():
+            return text
+        return str((folder / text).resolve()) if not text.startswith("~") else str(Path(text).expanduser())
+
+    return spec.model_copy(
+        update={
+            "inputs": tuple(item.model_copy(update={"source": place(item.source)}) for item in spec.inputs),
+            "roles": {name: place(file) for name, file in spec.roles.items()},
+            "answer": spec.answer.model_copy(update={"gold": place(spec.answer.gold)}),
+            "protocol": spec.protocol.model_copy(
+                update={"name": place(spec.protocol.name) if spec.protocol.name.endswith(".py") else spec.protocol.name}
+            ),
+        }
+    )
+
+
+def explain(error: ValidationError, model: type[BaseModel], where: str) -> tuple[str, str, str]:
+    """Turns pydantic's report into (message, where, cure) of our errors."""
+    first, more = error.errors()[0], error.error_count() - 1
+    path = ".".join(str(part) for part in first["loc"])
+    place = f"{where}: {path}" if path else where
+    if first["type"] == "extra_forbidden":
+        message = f"is no setting (value {first['input']!r})"
+        cure = f"known settings there: {', '.join(_known(model, first['loc']))}"
+    elif first["type"] == "missing":
+        message, cure = "is missing", "add it"
+    else:
+        value = first["input"]
+        shown = "" if isinstance(value, (dict, BaseModel)) else f", got {value!r}"
+        text = first["msg"].removeprefix("Value error, ")
+        message, cure = f"{text}{shown}"[:600], "change that value"
+        if first["type"] == "value_error":
+            cure = ""
+    return message, place, cure + (f" (and {more} more problem{'s' * (more > 1)})" if more else "")
+
+
+def _known(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
+    current: Any = model
+    for part in loc[:-1]:
+        if isinstance(part, str) and isinstance(current, type) and issubclass(current, BaseModel):
+            field = current.model_fields.get(part)
+            current = _model_in(field.annotation) if field else None
+    return sorted(current.model_fields) if isinstance(current, type) and issubclass(current, BaseModel) else []
+
+
+def _model_in(annotation: Any) -> Any:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for part in getattr(annotation, "__args__", ()) if (found := _model_in(part))), None)
+
+
+def _checked_pattern(value: str) -> str:
+    try:
+        re.compile(value)
+    except re.error as error:
+        raise ValueError(f"is no regular expression: {error}") from None
+    return value
+
+
+def _sorted(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _sorted(value[key]) for key in sorted(value)}
+    return [_sorted(item) for item in value] if isinstance(value, list) else value

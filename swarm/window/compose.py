@@ -1,0 +1,60 @@
+"""From what an agent wants to say to a packed window.
+
+Owns the joining of role and parts, and compaction: when an agent's earlier turns no longer fit, the oldest are left out
+and a line says how many. That depends on sizes alone, so a task that is taken up again gets identical token ids.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import cast
+
+from swarm.protocol import Part
+from swarm.window.pack import ChatTemplate, Prompt, Segment, Speaker, Trust, pack, template_tokens
+from swarm.window.tokens import Tokenizer
+
+
+def compose(
+    role: str, prompt: str, parts: Sequence[Part], template: ChatTemplate, tokenizer: Tokenizer, limit: int
+) -> Prompt:
+    """Builds the window of one call: at most `limit` tokens, template included.
+
+    Raises:
+        WindowError: what may not be left out does not fit.
+    """
+    head = [_segment(Part("role", prompt, origin=role, speaker="system"), tokenizer)] if prompt else []
+    segments = head + [_segment(part, tokenizer) for part in parts]
+    turns = [at for at, segment in enumerate(segments) if segment.kind == "turn"]
+    if turns:
+        segments = _compacted(segments, turns, template, tokenizer, limit)
+    return pack(segments, template, tokenizer, limit, f"roles.{role}")
+
+
+def _compacted(
+    segments: list[Segment], turns: list[int], template: ChatTemplate, tokenizer: Tokenizer, limit: int
+) -> list[Segment]:
+    """Leaves out the oldest turns, two segments (asked and answered) at a time, until the rest fits."""
+    size = sum(segment.tokens for segment in segments) + template_tokens(tuple(segments), template, tokenizer)
+    if size <= limit:
+        return segments
+    for dropped in range(2, len(turns) + 1, 2):
+        line = _segment(Part("compaction", f"({dropped // 2} earlier turns are left out here.)\n"), tokenizer)
+        kept = [*segments[: turns[0]], line, *segments[turns[0] + dropped :]]
+        if sum(s.tokens for s in kept) + template_tokens(tuple(kept), template, tokenizer) <= limit:
+            return kept
+    return segments
+
+
+def _segment(part: Part, tokenizer: Tokenizer) -> Segment:
+    tokens = part.tokens if part.tokens >= 0 else tokenizer.count(part.text)
+    return Segment(
+        part.kind, part.text, tokens, cast(Speaker, part.speaker), cast(Trust, part.trust), part.origin, part.train
+    )
+
+
+def role_overhead(prompt: str, fixed: Mapping[str, str], template: ChatTemplate, tokenizer: Tokenizer) -> int:
+    """Tokens of a role's prompt, the texts that every one of its calls carries, and the template."""
+    segments = (Segment("role", prompt, tokenizer.count(prompt), "system"),) + tuple(
+        Segment(kind, text, tokenizer.count(text)) for kind, text in fixed.items()
+    )
+    return sum(segment.tokens for segment in segments) + template_tokens(segments, template, tokenizer)
