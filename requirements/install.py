@@ -88,7 +88,7 @@ def pip_install(*arguments: str, expected: int = 0) -> None:
             # Said for each package that one of several configured indexes lacks.
             if not line.startswith("WARNING: Location"):
                 last.append(line.rstrip())
-            if "(from -r " in line:  # one line for each pin, however pip gets it
+            if line.startswith(("Collecting ", "Processing ", "Requirement already ")):
                 seen += 1
                 if expected and seen % (expected // 4) == 0:
                     say(f"    {seen} of {expected} found")
@@ -114,8 +114,11 @@ def install() -> None:
         return
     begun = time.monotonic()
     all_pins = pins()
-    say("Installing swarmloom into .venv (about 3 minutes, 2.9 GB; only once)")
     check_python()
+    if PYTHON.exists():
+        say("Bringing .venv up to date with the lock files")
+    else:
+        say("Installing swarmloom into .venv (about 3 minutes, 2.9 GB; only once)")
     make_environment()
     install_torch(next(pin for pin in all_pins if pin.startswith("torch==")))
     say(f"  {len(all_pins)} pinned packages (about 2 minutes)")
