@@ -1,6 +1,6 @@
 """Starting or joining a Ray cluster.
 
-Owns the settings that every Ray process of ours runs under: tokens on, usage reports off, quiet.
+Owns the connection and the translation of Ray's errors into ours. What environment Ray is started in, `environment` says.
 """
 
 from __future__ import annotations
@@ -21,13 +21,6 @@ from swarm.errors import ClusterError, SwarmError
 
 NAMESPACE = "swarm"
 ANSWER_SECONDS = 5.0
-SETTINGS = {
-    "RAY_AUTH_MODE": "token",
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_DEDUP_LOGS": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "DO_NOT_TRACK": "1",
-}
 T = TypeVar("T")
 
 
@@ -45,8 +38,6 @@ def connect(address: str, dashboard: bool = True) -> Cluster:
     Raises:
         ClusterError: nothing answers there, or it does not let us in.
     """
-    for name, value in SETTINGS.items():
-        os.environ.setdefault(name, value)
     _ensure_token()
     if address and address != "auto":
         _check_answers(address)

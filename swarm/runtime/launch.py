@@ -18,6 +18,7 @@ from typing import Literal
 from swarm.corpus import Pinned
 from swarm.coordinator import Phase
 from swarm.errors import SwarmError
+from swarm.runtime.environment import settle
 from swarm.runtime.prepare import Prepared
 from swarm.runtime.session import Session, check, fold
 from swarm.spec import JobSpec
@@ -111,6 +112,7 @@ async def _run_locally(
 async def _run_on_ray(
     run: RunFolder, new: tuple[Prepared, Pinned] | None, options: Options, render: Render, opened: Callable[[Opened], None]
 ) -> None:
+    settle()
     from swarm.runtime import cluster
     from swarm.runtime.actors import RayJob
     from swarm.runtime.fleet import fleet
