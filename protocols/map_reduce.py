@@ -8,8 +8,6 @@ Follows the typed map-reduce of LLM×MapReduce (Zhou et al. 2024, arXiv 2410.093
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -42,10 +40,11 @@ from swarm.rows import (
     claim_text,
     columns_text,
     excerpt,
-    find_quote,
-    grounded,
     headlines,
     merge_rows,
+    parsed,
+    passage_parts,
+    read_rows,
     rows_schema,
     stated,
 )
@@ -233,61 +232,21 @@ class MapReduce:
         return CallModel(parts, schema)
 
     def _planned(self, said: Said) -> Action:
-        answer = _json(said.text)
+        answer = parsed(said.text)
         if not (isinstance(answer, list) and len(answer) == 2 and answer[0] in TASKS and answer[1] in MERGES):
             return Failed(f"is no plan: {said.text[:80]}")
         return Done((Post("plan", {"task": answer[0], "merge": answer[1]}),), outcome=answer[1])
 
     def _ask_reader(self, passage: Passage) -> Action:
-        parts = (
-            self._question(),
-            Part("schema", columns_text(self.columns)),
-            Part("breadcrumb", f"Passage: {passage.breadcrumb}\n", "corpus", f"s:{passage.number}", passage.train),
-            Part("span", passage.text, "corpus", f"s:{passage.number}", passage.train, passage.tokens),
-        )
+        parts = (self._question(), Part("schema", columns_text(self.columns)), *passage_parts(passage))
         return CallModel(parts, rows_schema(len(self.columns)))
 
     def _rows(self, passage: Passage, said: Said) -> Action:
-        answer = _json(said.text) if said.finish == "stop" else _complete_rows(said.text)
-        if not isinstance(answer, list):
-            return Failed(f"is no list of rows: {said.text[:80]}")
-        notes: list[Post] = []
-        seen: set[tuple[str, ...]] = set()
-        places: set[int] = set()
-        for cells in answer:
-            if not isinstance(cells, list) or len(cells) != len(self.columns) + 1 or not all(isinstance(c, str) for c in cells):
-                return Failed(f"has a row that does not fit the columns: {json.dumps(cells)[:80]}")
-            if tuple(cells[:-1]) not in seen:
-                seen.add(tuple(cells[:-1]))
-                notes.append(self._row(passage, cells, places))
+        notes = read_rows(passage, said.text, said.finish, self.columns, self.spec.answer.quote_pattern)
+        if isinstance(notes, Failed):
+            return notes
         kept = sum(note.kind == "row" for note in notes)
-        return Done(tuple(notes), outcome="rows" if kept else "rejected" if notes else "none")
-
-    def _row(self, passage: Passage, cells: list[str], places: set[int]) -> Post:
-        """The note for one row: `row` where code finds nothing wrong, else `rejected` with the reason."""
-        *values, quote = cells
-        content = dict(zip((column.name for column in self.columns), values, strict=True))
-        at = find_quote(passage.text, quote, places)
-        reason = "the quote does not stand in the passage" if at is None else self._fault(passage, content, quote)
-        if reason or at is None:
-            whole = (passage.number, passage.start, passage.start + len(passage.text))
-            return Post("rejected", {"values": content, "quote": quote, "reason": reason}, cites=(whole,))
-        places.add(at[0])
-        cite = (passage.number, passage.start + at[0], passage.start + at[1])
-        return Post("row", {"values": content, "quote": passage.text[at[0] : at[1]]}, cites=(cite,))
-
-    def _fault(self, passage: Passage, content: Mapping[str, str], quote: str) -> str:
-        if self.spec.answer.quote_pattern and not re.search(self.spec.answer.quote_pattern, quote):
-            return f"the quote does not match {self.spec.answer.quote_pattern}"
-        for column in self.columns:
-            value = content[column.name]
-            if not value.strip():
-                return f"{column.name} is empty"
-            if column.pattern and not re.fullmatch(column.pattern, value):
-                return f"{column.name} {value!r} does not match {column.pattern}"
-            if not grounded(value, column.found_in, quote, passage):
-                return f"{column.name} {value!r} does not stand in the {column.found_in}"
-        return ""
+        return Done(notes, outcome="rows" if kept else "rejected" if notes else "none")
 
     def _ask_verifier(self, material: Material) -> Action:
         note, passage = material.notes[0], material.passages[0]
@@ -305,7 +264,7 @@ class MapReduce:
         return CallModel(parts, {"enum": ["yes", "no"]})
 
     def _verdict(self, said: Said) -> Action:
-        answer = _json(said.text)
+        answer = parsed(said.text)
         return Done(outcome=answer) if answer in ("yes", "no") else Failed(f"is neither yes nor no: {said.text[:80]}")
 
     def _merge(self, merge: str, notes: Sequence[NoteText]) -> Action:
@@ -332,7 +291,7 @@ class MapReduce:
         return CallModel(parts, {"type": "array", "items": item, "maxItems": len(notes)})
 
     def _merged(self, task: TaskBrief, notes: Sequence[NoteText], said: Said) -> Action:
-        answer = _json(said.text)
+        answer = parsed(said.text)
         posts: list[Post] = []
         for pair in answer if isinstance(answer, list) else ():
             if not (isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], str) and isinstance(pair[1], list)):
@@ -358,7 +317,7 @@ class MapReduce:
 
     def _written(self, notes: Sequence[NoteText], said: Said) -> Action:
         """Sentences that code can vouch for: every value of the finding stands in it, and no value of any other."""
-        answer = _json(said.text)
+        answer = parsed(said.text)
         if not isinstance(answer, list):
             return Failed(f"is no list of [sentence, number]: {said.text[:80]}")
         posts = []
@@ -382,16 +341,3 @@ def create(spec: JobSpec) -> MapReduce:
     except ValidationError as error:
         raise SpecError(*explain(error, Options, "protocol.options")) from None
     return MapReduce(spec, options)
-
-
-def _json(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return None
-
-
-def _complete_rows(text: str) -> Any:
-    """The rows of an output that was cut off in the middle of one."""
-    end = text.rfind("]")
-    return _json(text[: end + 1] + "]") if end > 0 else None

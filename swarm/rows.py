@@ -1,4 +1,4 @@
-"""Rows: how they are asked for, checked against their passage, merged and put into words. Pure code, no model.
+"""Rows: how they are asked for, read from an output, checked against their passage, and merged. Pure code, no model.
 
 Owns the text forms that prompts and training share (columns, claims, excerpts), the checks of quotes and values, and the
 exact merges. It decides nothing about which agent does what; that is the protocol's.
@@ -6,13 +6,14 @@ exact merges. It decides nothing about which agent does what; that is the protoc
 
 from __future__ import annotations
 
+import json
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from swarm.protocol import Passage
+from swarm.protocol import Failed, Part, Passage, Post
 from swarm.spec import AnswerSpec, Column
 
 Cite = tuple[int, int, int]
@@ -55,10 +56,90 @@ def excerpt(text: str, start: int, end: int) -> str:
     return "\n".join(lines[first:last])
 
 
+def passage_parts(passage: Passage) -> tuple[Part, Part]:
+    """A passage as a reader sees it: where it stands, and its text."""
+    origin = f"s:{passage.number}"
+    return (
+        Part("breadcrumb", f"Passage: {passage.breadcrumb}\n", "corpus", origin, passage.train),
+        Part("span", passage.text, "corpus", origin, passage.train, passage.tokens),
+    )
+
+
 def rows_schema(columns: int) -> dict[str, Any]:
     """JSON schema of a reader's output: an array of rows, each `columns` strings and the quote."""
     cells = {"type": "array", "items": {"type": "string"}, "minItems": columns + 1, "maxItems": columns + 1}
     return {"type": "array", "items": cells}
+
+
+# ---- outputs ----
+
+
+def parsed(text: str) -> Any:
+    """What a JSON text holds; None where it is none."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None
+
+
+def read_rows(
+    passage: Passage, text: str, finish: str, columns: Sequence[Column], quote_pattern: str
+) -> tuple[Post, ...] | Failed:
+    """The notes that a reader's output amounts to: `row` where code finds nothing wrong, else `rejected` with the reason.
+
+    An output that was cut off (`finish` is `length`) gives the rows that are whole in it.
+    """
+    answer = parsed(text) if finish == "stop" else _complete_rows(text)
+    if not isinstance(answer, list):
+        return Failed(f"is no list of rows: {text[:80]}")
+    notes: list[Post] = []
+    seen: set[tuple[str, ...]] = set()
+    places: set[int] = set()
+    for cells in answer:
+        if not isinstance(cells, list) or len(cells) != len(columns) + 1 or not all(isinstance(c, str) for c in cells):
+            return Failed(f"has a row that does not fit the columns: {json.dumps(cells)[:80]}")
+        if tuple(cells[:-1]) not in seen:
+            seen.add(tuple(cells[:-1]))
+            notes.append(_row(passage, cells, columns, quote_pattern, places))
+    return tuple(notes)
+
+
+def _row(
+    passage: Passage, cells: list[str], columns: Sequence[Column], quote_pattern: str, places: set[int]
+) -> Post:
+    *values, quote = cells
+    content = dict(zip((column.name for column in columns), values, strict=True))
+    at = find_quote(passage.text, quote, places)
+    reason = "the quote does not stand in the passage" if at is None else _fault(passage, content, quote, columns, quote_pattern)
+    if reason or at is None:
+        whole = (passage.number, passage.start, passage.start + len(passage.text))
+        return Post("rejected", {"values": content, "quote": quote, "reason": reason}, cites=(whole,))
+    places.add(at[0])
+    cite = (passage.number, passage.start + at[0], passage.start + at[1])
+    return Post("row", {"values": content, "quote": passage.text[at[0] : at[1]]}, cites=(cite,))
+
+
+def _fault(
+    passage: Passage, content: Mapping[str, str], quote: str, columns: Sequence[Column], quote_pattern: str
+) -> str:
+    """Why a row is refused; empty if nothing is wrong."""
+    if quote_pattern and not re.search(quote_pattern, quote):
+        return f"the quote does not match {quote_pattern}"
+    for column in columns:
+        value = content[column.name]
+        if not value.strip():
+            return f"{column.name} is empty"
+        if column.pattern and not re.fullmatch(column.pattern, value):
+            return f"{column.name} {value!r} does not match {column.pattern}"
+        if not grounded(value, column.found_in, quote, passage):
+            return f"{column.name} {value!r} does not stand in the {column.found_in}"
+    return ""
+
+
+def _complete_rows(text: str) -> Any:
+    """The rows of an output that was cut off in the middle of one."""
+    end = text.rfind("]")
+    return parsed(text[: end + 1] + "]") if end > 0 else None
 
 
 # ---- checks ----
