@@ -17,11 +17,11 @@ from swarm.errors import CorpusError
 
 _MARKS = (
     # UTF-32's mark begins with UTF-16's, so it is asked for first.
-    (codecs.BOM_UTF32_LE, "utf-32"),
-    (codecs.BOM_UTF32_BE, "utf-32"),
-    (codecs.BOM_UTF8, "utf-8-sig"),
-    (codecs.BOM_UTF16_LE, "utf-16"),
-    (codecs.BOM_UTF16_BE, "utf-16"),
+    (codecs.BOM_UTF32_LE, "utf-32-le"),
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
 _KINDS = (
     (b"%PDF-", "a PDF"),
@@ -52,10 +52,9 @@ def decoded(blocks: Iterable[bytes], path: str, media: str) -> Iterator[str]:
     for mark, kind in _KINDS:
         if head.startswith(mark):
             raise CorpusError(f"is {kind}, not text", path, _TO_TEXT)
-    encoding = _encoding(head[:4096], path, media)
+    encoding, before = _encoding(head[:4096], path, media)
     decoder = codecs.getincrementaldecoder(encoding)()
-    before = 0
-    block: bytes | None = head
+    block: bytes | None = head[before:]
     while block is not None:
         following = next(stream, None)
         pending = len(decoder.getstate()[0])
@@ -75,14 +74,14 @@ def _undecodable(problem: UnicodeDecodeError, encoding: str, before: int, path: 
     at = before + problem.start
     raw = problem.object[problem.start : problem.start + 1]
     found = f"the byte 0x{raw.hex()} at offset {at}" if raw else f"the end at offset {at}"
-    name = encoding.removesuffix("-sig").upper()
-    return f"is not {name} text: {found} does not belong there ({problem.reason})", path, _TO_UTF8
+    return f"is not {encoding.upper()} text: {found} does not belong there ({problem.reason})", path, _TO_UTF8
 
 
-def _encoding(head: bytes, path: str, media: str) -> str:
+def _encoding(head: bytes, path: str, media: str) -> tuple[str, int]:
+    """The encoding, and the length of the byte order mark."""
     for mark, encoding in _MARKS:
         if head.startswith(mark):
-            return encoding
+            return encoding, len(mark)
     declared = ""
     if media == Media.PYTHON:
         try:
@@ -93,11 +92,11 @@ def _encoding(head: bytes, path: str, media: str) -> str:
         found = _HTML_CHARSET.search(head[:2048])
         declared = found[1].decode() if found else ""
     if declared:
-        return _known(declared, path)
+        return _known(declared, path), 0
     even, odd = head[::2].count(0), head[1::2].count(0)
     if len(head) >= 4 and max(even, odd) > len(head) // 5 and min(even, odd) * 10 < max(even, odd):
-        return "utf-16-le" if odd > even else "utf-16-be"
-    return "utf-8"
+        return ("utf-16-le" if odd > even else "utf-16-be"), 0
+    return "utf-8", 0
 
 
 def _known(name: str, path: str) -> str:

@@ -23,7 +23,7 @@ _BLANKS = re.compile(r"[ \t\r\n\f]+")
 
 
 class HtmlText(HTMLParser):
-    """Takes a page in pieces with `feed`, gives its text in pieces with `take`; `close` before the last one."""
+    """Takes a page in pieces with `feed`, gives its text in pieces with `take`; `close` before the last."""
 
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)
@@ -35,7 +35,7 @@ class HtmlText(HTMLParser):
         self._preformatted = 0
         self._mark = ""
         self._gap = ""
-        self._row = False
+        self._row = self._after_row = False
 
     def take(self) -> str:
         """The text that is complete since the last call."""
@@ -101,8 +101,9 @@ class HtmlText(HTMLParser):
             text = "\n".join(row for row in rows if row)
             text = " ".join(text.split("\n")) if self._mark.startswith("#") else text
         if text:
-            self._done.append(("\n" if self._row and self._gap else self._gap) + self._mark + text)
-            self._gap, self._mark, self._row = "\n\n", "", False
+            self._done.append(("\n" if self._row and self._after_row else self._gap) + self._mark + text)
+            self._gap, self._mark = "\n\n", ""
+            self._row, self._after_row = False, self._row
 
 
 def text_of_html(page: str) -> str:

@@ -109,9 +109,8 @@ def _source(
 
 
 def _printable(path: str) -> str:
-    """A path as it may stand in a prompt and a report: one line, and sound UTF-8 whatever the file system holds."""
-    sound = path.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-    return re.sub(r"[\x00-\x1f\x7f]", "?", sound)
+    """A path as it may stand in a prompt and a report: one line of sound UTF-8, whatever its name on disk."""
+    return re.sub("[\x00-\x1f\x7f\ud800-\udfff]", "?", path)
 
 
 def _paths(item: InputSpec, folder: Path) -> Iterator[Source | Skipped]:

@@ -20,7 +20,7 @@ SMALLEST_LIMIT = 32
 """Fewer tokens than this are refused: a single unusual character can be many tokens."""
 CHARACTERS_PER_TOKEN = 32
 """A passage never has more characters than this times its limit, so that looking ahead is bounded."""
-FIRST_GUESS = 6
+PROBE = 256
 DEEPEST_INDENT = 128
 
 Boundaries = Callable[[int, int], Iterable[Sequence[int]]]
@@ -127,7 +127,9 @@ def passages(ruler: Ruler, start: int, end: int, boundaries: Boundaries) -> Iter
 
 def _look_ahead(ruler: Ruler, start: int, end: int) -> tuple[list[tuple[int, int]], int]:
     """Token ranges, relative to `start`, of a stretch with more tokens than fit; and where it ends."""
-    size = ruler.limit * FIRST_GUESS
+    # A probe tells how dense the text is. It depends on nothing but the text from `start` on.
+    probe = ruler.text[start : min(end, start + PROBE)]
+    size = PROBE + len(probe) * ruler.limit * 5 // (4 * max(1, ruler.tokenizer.count(probe)))
     while True:
         seen = min(end, start + size, start + ruler.reach)
         offsets = ruler.tokenizer.offsets(ruler.text[start:seen])

@@ -150,13 +150,19 @@ class ApproximateTokenizer:
         return [0] * self.count(text)
 
     def count(self, text: str) -> int:
+        if text.isascii():
+            return sum(-(-len(piece) // _bytes_per_token(piece)) for piece in _PIECES.findall(text))
         return sum(-(-len(_bytes(piece)) // _bytes_per_token(piece)) for piece in _PIECES.findall(text))
 
     def offsets(self, text: str) -> list[tuple[int, int]]:
         ranges: list[tuple[int, int]] = []
         for match in _PIECES.finditer(text):
-            piece, width = match.group(), _bytes_per_token(match.group())
-            owner = [match.start() + index for index, char in enumerate(piece) for _ in _bytes(char)]
+            piece, start, end = match.group(), match.start(), match.end()
+            width = _bytes_per_token(piece)
+            if piece.isascii():
+                ranges.extend((at, min(at + width, end)) for at in range(start, end, width))
+                continue
+            owner = [start + index for index, char in enumerate(piece) for _ in _bytes(char)]
             for at in range(0, len(owner), width):
                 ranges.append((owner[at], owner[min(at + width, len(owner)) - 1] + 1))
         return ranges
