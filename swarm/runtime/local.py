@@ -6,6 +6,7 @@ import asyncio
 
 from swarm.errors import SwarmError
 from swarm.models.choose import create_model
+from swarm.models.interface import Model
 from swarm.runtime.host import Host, serve
 from swarm.runtime.prepare import Prepared
 from swarm.runtime.session import Session
@@ -16,14 +17,14 @@ def channels(job: Prepared) -> dict[str, str]:
     return {role.weights: "" for role in job.roles.values() if role.weights not in ("", "none")}
 
 
-async def work_locally(session: Session, agents: int) -> None:
-    """Runs the session's job until it rests.
+async def work_locally(session: Session, agents: int, model: Model | None = None) -> None:
+    """Runs the session's job until it rests, on `model` or else on the one that the job names.
 
     Raises:
         SwarmError: what made it impossible to go on; the job is left to be resumed.
     """
     job = session.job
-    model = create_model(job.spec.model, channels(job))
+    model = model or create_model(job.spec.model, channels(job))
     host = Host("local", job.spec, job.protocol, job.roles, model, agents)
     try:
         async with asyncio.TaskGroup() as group:
