@@ -1,0 +1,193 @@
+"""Opening the SQLite file of a log, and saying what went wrong with it in our own words.
+
+Owns the schema, the settings of a connection, the checks that a file is ours and readable by this version,
+and the translation of SQLite's errors. What stands in the tables is the business of the modules beside it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+
+import apsw
+
+from swarm.errors import StoreError
+from swarm.store.blobs import sync_folder
+
+APPLICATION = 0x5357524D
+"""SQLite's application id of our logs: `SWRM`."""
+SCHEMA = 1
+LIBRARY = (3, 51, 3)
+"""Older ones have a race that can corrupt a write-ahead log: https://sqlite.org/wal.html#walresetbug"""
+
+LIFE = "'JobCreated', 'JobOpened', 'PhaseChanged', 'JobEnded'"
+"""The few kinds that say how a job stands; indexed, so that a list of runs reads no log."""
+
+_TABLES = f"""
+PRAGMA application_id = {APPLICATION};
+PRAGMA user_version = {SCHEMA};
+CREATE TABLE meta(name TEXT PRIMARY KEY, value ANY NOT NULL) STRICT;
+CREATE TABLE events(
+    seq INTEGER PRIMARY KEY, time REAL NOT NULL, epoch INTEGER NOT NULL, cause INTEGER NOT NULL,
+    kind TEXT NOT NULL, version INTEGER NOT NULL, key TEXT NOT NULL, payload BLOB NOT NULL,
+    checksum INTEGER NOT NULL) STRICT;
+CREATE UNIQUE INDEX keys ON events(key, kind) WHERE key != '';
+CREATE INDEX life ON events(kind) WHERE kind IN ({LIFE});
+CREATE TABLE bodies(hash TEXT PRIMARY KEY, bytes BLOB) STRICT;
+"""
+# bodies keeps its rowid: with WITHOUT ROWID each body lands on a random page, and appending costs twice as
+# much. A body whose bytes are NULL lies in the blob store.
+
+_BUSY_MS = 10_000
+_CHECKPOINT_PAGES = 4000
+
+
+def check_library(version: str) -> None:
+    """Refuses an SQLite that could damage a log.
+
+    Raises:
+        StoreError: it is older than LIBRARY.
+    """
+    if tuple(int(part) for part in version.split(".")) < LIBRARY:
+        need = ".".join(map(str, LIBRARY))
+        problem = f"SQLite {version} can corrupt a log; {need} or newer is needed"
+        raise StoreError(problem, "apsw", f"pip install 'apsw>={need}'")
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Turns errors of SQLite and the file system into StoreErrors that name `path` and the cure."""
+    where = str(path)
+    try:
+        yield
+    except (apsw.NotADBError, apsw.CorruptError, UnicodeDecodeError) as error:
+        raise StoreError(
+            f"this file is damaged ({error})",
+            where,
+            "restore the run folder from a copy; `swarm doctor` says how much of it can be read",
+        ) from error
+    except apsw.FullError as error:
+        raise no_space(where) from error
+    except apsw.BusyError as error:
+        cure = "close that program and resume the job"
+        raise StoreError("another program keeps this file locked", where, cure) from error
+    except (apsw.CantOpenError, apsw.ReadOnlyError, apsw.PermissionsError, apsw.AuthError) as error:
+        cure = "check the folder's permissions"
+        raise StoreError(f"this file cannot be opened ({error})", where, cure) from error
+    except apsw.IOError as error:
+        raise (no_space(where) if _is_full(path) else _broken(where, str(error))) from error
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        broken = _broken(str(error.filename2 or error.filename or where), error.strerror or str(error))
+        raise (no_space(where) if full else broken) from error
+    except apsw.Error as error:
+        raise StoreError(f"SQLite refused: {error}", where, "see `swarm doctor`") from error
+
+
+def no_space(where: str) -> StoreError:
+    """The error for a full disk or a used-up quota."""
+    cure = "free some space and resume the job, or choose another folder with --runs"
+    return StoreError("no space left on the device", where, cure)
+
+
+def _broken(where: str, reason: str) -> StoreError:
+    cure = "check the disk and the folder's permissions, then resume the job"
+    return StoreError(f"input/output error: {reason}", where, cure)
+
+
+def _is_full(path: Path) -> bool:
+    """SQLite reports a full disk as a bare I/O error if its shared memory file could not grow by 32 KiB."""
+    disk = os.statvfs(path.parent)
+    return disk.f_bavail * disk.f_frsize < 64 * 1024
+
+
+def create(path: Path, blobs: str) -> None:
+    """Makes an empty log at `path`: it appears whole, or not at all.
+
+    Raises:
+        StoreError: no space, or the folder cannot be written.
+    """
+    draft = path.with_name(path.name + ".new")
+    with naming(path):
+        _unlink(draft)
+        try:
+            with closing(apsw.Connection(str(draft))) as connection:
+                connection.execute("PRAGMA synchronous = FULL; BEGIN IMMEDIATE;" + _TABLES).fetchall()
+                connection.execute("INSERT INTO meta VALUES ('epoch', 0), ('blobs', ?)", (blobs,))
+                connection.execute("COMMIT; PRAGMA journal_mode = WAL").fetchall()
+            os.rename(draft, path)
+            sync_folder(path.parent)
+        finally:
+            _unlink(draft)
+
+
+def _unlink(draft: Path) -> None:
+    for suffix in ("", "-wal", "-shm", "-journal"):
+        draft.with_name(draft.name + suffix).unlink(missing_ok=True)
+
+
+def open_writing(path: Path) -> apsw.Connection:
+    """A connection that may write; each commit is on the disk when it returns.
+
+    Raises:
+        StoreError: the file is missing, damaged, not ours, or newer.
+    """
+    connection = _open(path, apsw.SQLITE_OPEN_READWRITE)
+    with naming(path):
+        connection.execute(
+            "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA cache_size = -32768;"
+            f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}"
+        ).fetchall()
+    return connection
+
+
+def open_reading(path: Path) -> apsw.Connection:
+    """A connection that can only read.
+
+    Raises:
+        StoreError: the file is missing, damaged, not ours, or newer.
+    """
+    return _open(path, apsw.SQLITE_OPEN_READONLY)
+
+
+def _open(path: Path, flags: int) -> apsw.Connection:
+    check_library(apsw.sqlite_lib_version())
+    if not path.exists():
+        raise StoreError("there is no log here", str(path), "`swarm list` shows the runs there are")
+    with naming(path):
+        if path.stat().st_size == 0:
+            cure = "restore the run folder from a copy"
+            raise StoreError("this log is empty: it was cut off", str(path), cure)
+        name = str(path)
+        if flags & apsw.SQLITE_OPEN_READONLY and _is_archive(path):
+            name, flags = f"{path.absolute().as_uri()}?immutable=1", flags | apsw.SQLITE_OPEN_URI
+        with ExitStack() as undo:
+            connection = apsw.Connection(name, flags=flags)
+            undo.callback(connection.close)
+            connection.set_busy_timeout(_BUSY_MS)
+            connection.execute("PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON").fetchall()
+            _check_ours(connection, path)
+            undo.pop_all()
+    return connection
+
+
+def _is_archive(path: Path) -> bool:
+    """Whether a log lies on a read-only disk with nothing pending; SQLite needs to be told so."""
+    return not os.access(path.parent, os.W_OK) and not path.with_name(path.name + "-wal").exists()
+
+
+def _check_ours(connection: apsw.Connection, path: Path) -> None:
+    application, schema = connection.pragma("application_id"), connection.pragma("user_version")
+    if application != APPLICATION:
+        raise StoreError(
+            f"this is another program's database (application id {application:#x}, schema {schema}; "
+            f"a swarmloom log has {APPLICATION:#x}, schema {SCHEMA})",
+            str(path),
+            "choose another folder with --runs",
+        )
+    if schema != SCHEMA:
+        problem = f"this log has schema {schema}; this software reads schema {SCHEMA}"
+        raise StoreError(problem, str(path), "use the swarmloom that wrote it")

@@ -1,0 +1,185 @@
+"""Finding damage in a log, and cutting a damaged tail.
+
+Owns the walk along the checksums, the full check of a run, and the repair. It never cuts anything but
+records at the end of a log, and only after copying them beside it; damage elsewhere is named and left
+alone.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import apsw
+
+from swarm.errors import StoreError
+from swarm.events import body_hash
+from swarm.store.blobs import open_blobs, sync_folder
+from swarm.store.connection import naming, open_reading, open_writing
+from swarm.store.lock import FolderLock
+from swarm.store.records import COLUMNS, Row, sound
+
+_CHUNK = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """What is wrong with a log.
+
+    `place` is `tail` (the last records; can be cut), `middle` (intact records follow), `body` (text that an
+    event names), or `file` (SQLite itself cannot read it). `first` and `last` are the records concerned, 0
+    where there are none. `kept` is the copy of what a repair cut, None as long as nothing was cut.
+    """
+
+    file: Path
+    place: Literal["tail", "middle", "body", "file"]
+    detail: str
+    first: int = 0
+    last: int = 0
+    kept: Path | None = None
+
+    def error(self) -> StoreError:
+        """The error that refuses to work on such a log."""
+        if self.place == "tail":
+            run = self.file.parent.name
+            cure = (
+                f"`swarm doctor --repair {run}` would cut records {self.first} to {self.last}"
+                f" and keep a copy of them in {_copy_name(self.first)}"
+            )
+        else:
+            cure = "nothing was changed; restore the run folder from a copy, or start the job anew"
+        return StoreError(self.detail, str(self.file), cure)
+
+
+def survey(connection: apsw.Connection, path: Path, after: int) -> Damage | None:
+    """Walks the chain of records with seq > `after`; the record `after` itself is taken as good.
+
+    Raises:
+        StoreError: an intact record is newer than this software.
+    """
+    previous, expected, first, healed = checksum_at(connection, after), after + 1, 0, False
+    seq = after
+    for row in _rows(connection, after):
+        seq = row[0]
+        good = previous is not None and seq == expected and sound(row, previous)
+        if not good and not first:
+            first = expected
+        healed = healed or (good and first > 0)
+        previous, expected = (row[8] if isinstance(row[8], int) else None), seq + 1
+    if not first:
+        return None
+    if healed:
+        detail = f"record {first} is damaged or missing, and intact ones follow it"
+        return Damage(path, "middle", detail, first, first)
+    detail = f"record {first} is damaged, and so is all after it ({seq} is the last)"
+    return Damage(path, "tail", detail, first, seq)
+
+
+def checksum_at(connection: apsw.Connection, seq: int) -> int | None:
+    """The checksum that the record after `seq` was chained to; None if there is no record `seq`."""
+    if seq <= 0:
+        return 0
+    found: Any = connection.execute("SELECT checksum FROM events WHERE seq = ?", (seq,)).get
+    return found if isinstance(found, int) else None
+
+
+def verify(folder: Path) -> Damage | None:
+    """Checks all of a run: SQLite's structures, every record, every body. Safe while the run works.
+
+    Raises:
+        StoreError: there is no log, it is not ours, or it is newer than this software.
+    """
+    path = folder / "log.sqlite"
+    if path.exists() and path.stat().st_size == 0:
+        return Damage(path, "file", "this log is empty: it was cut off")
+    try:
+        with closing(open_reading(path)) as connection, naming(path):
+            structure: Any = connection.execute("PRAGMA integrity_check(1)").get
+            if structure != "ok":
+                return Damage(path, "file", f"SQLite finds its structure damaged ({structure})")
+            last: Any = connection.execute("SELECT max(seq) FROM events").get
+            return survey(connection, path, 0) or _bodies(connection, path, last or 0)
+    except StoreError as error:
+        if isinstance(error.__cause__, (apsw.NotADBError, apsw.CorruptError, UnicodeDecodeError)):
+            return Damage(path, "file", error.message)
+        raise
+
+
+def repair(folder: Path, apply: bool = False) -> Damage | None:
+    """Reports the damage of a run; with `apply`, cuts a damaged tail, keeping a copy. None: nothing is wrong.
+
+    Raises:
+        StoreError: the run is in use, or `apply` was asked for damage that cannot be cut.
+    """
+    found = verify(folder)
+    if found is None or not apply:
+        return found
+    if found.place != "tail":
+        raise found.error()
+    with _locked(folder), closing(open_writing(found.file)) as connection, naming(found.file):
+        found = survey(connection, found.file, 0)  # once more, now that nobody else can write
+        if found is None or found.place != "tail":
+            return found
+        found = replace(found, kept=_keep(connection, found))
+        connection.execute("DELETE FROM events WHERE seq >= ?", (found.first,))
+    return found
+
+
+def _bodies(connection: apsw.Connection, path: Path, last: int) -> Damage | None:
+    place: Any = connection.execute("SELECT value FROM meta WHERE name = 'blobs'").get
+    blobs = open_blobs(place, path.parent)
+    for hash, data in connection.execute("SELECT hash, bytes FROM bodies"):
+        if data is None:
+            try:
+                blobs.get(hash)
+            except StoreError as error:
+                return Damage(path, "body", f"{error.where}: {error.message}", 0, last)
+        elif body_hash(data) != hash:
+            return Damage(path, "body", f"the body {hash} is damaged: its content has another hash", 0, last)
+    return None
+
+
+def _rows(connection: apsw.Connection, after: int) -> Iterator[Row]:
+    query = f"SELECT {COLUMNS} FROM events WHERE seq > ? ORDER BY seq LIMIT {_CHUNK}"
+    while rows := connection.execute(query, (after,)).fetchall():
+        yield from rows  # type: ignore[misc]
+        after = rows[-1][0]  # type: ignore[assignment]
+
+
+def _keep(connection: apsw.Connection, damage: Damage) -> Path:
+    """Copies what will be cut, one JSON object a record; payloads in base64, for they may be anything."""
+    path, number = damage.file.with_name(_copy_name(damage.first)), 1
+    while path.exists():
+        number += 1
+        path = damage.file.with_name(_copy_name(damage.first, f"-{number}"))
+    with open(path, "x", encoding="utf-8") as file:
+        for row in _rows(connection, damage.first - 1):
+            fields = zip(COLUMNS.split(", "), row, strict=True)
+            file.write(json.dumps({name: _plain(value) for name, value in fields}) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    sync_folder(path.parent)
+    return path
+
+
+def _plain(value: object) -> object:
+    return base64.b64encode(value).decode() if isinstance(value, bytes) else value
+
+
+def _copy_name(first: int, suffix: str = "") -> str:
+    return f"log.damaged-{first}{suffix}.jsonl"
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    lock = FolderLock.take(folder / "lock")
+    try:
+        yield
+    finally:
+        lock.release()

@@ -1,0 +1,104 @@
+"""The lock that makes one process the only writer of a run folder.
+
+Owns the `lock` file: an exclusive flock that the kernel releases when its holder dies, and the holder's name
+written inside for people. It knows nothing of what the lock protects.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import platform
+from contextlib import ExitStack
+from pathlib import Path
+
+from swarm.errors import StoreError
+
+_ATTEMPTS = 1000
+
+
+class FolderLock:
+    """An exclusive lock on a file, held until `release` or the end of the process."""
+
+    def __init__(self, path: Path, descriptor: int) -> None:
+        self.path, self._descriptor = path, descriptor
+
+    @classmethod
+    def take(cls, path: Path) -> FolderLock:
+        """Takes the lock at once or not at all.
+
+        Raises:
+            StoreError: another process holds it, or the file system cannot lock.
+            OSError: the lock file cannot be made.
+        """
+        for _ in range(_ATTEMPTS):
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            with ExitStack() as undo:
+                undo.callback(os.close, descriptor)
+                lock = cls(path, descriptor)
+                if lock._claim():
+                    undo.pop_all()
+                    return lock
+            # someone only looked at the lock, or the file was replaced under us: again
+        raise StoreError("could not be locked: other processes keep looking at it", str(path), "try again")
+
+    def _claim(self) -> bool:
+        if not _flock(self._descriptor, fcntl.LOCK_EX, self.path):
+            if not _flock(self._descriptor, fcntl.LOCK_SH, self.path):
+                raise StoreError(
+                    f"this run is in use by {_named(self._descriptor)}",
+                    str(self.path),
+                    "wait until it ends, or stop that process; `swarm watch` follows a run without taking it",
+                )
+            return False
+        if not _same_file(self._descriptor, self.path):
+            return False
+        os.ftruncate(self._descriptor, 0)
+        os.pwrite(self._descriptor, json.dumps({"pid": os.getpid(), "host": platform.node()}).encode(), 0)
+        return True
+
+    def release(self) -> None:
+        """Gives the lock back; a second call does nothing."""
+        if self._descriptor >= 0:
+            os.ftruncate(self._descriptor, 0)
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+def holder(path: Path) -> str | None:
+    """Who holds the lock, as `process 17 on HOST`; None when it is free."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        return None if _flock(descriptor, fcntl.LOCK_SH, path) else _named(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _flock(descriptor: int, operation: int, path: Path) -> bool:
+    try:
+        fcntl.flock(descriptor, operation | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        problem = f"this file system cannot lock files ({error.strerror})"
+        raise StoreError(problem, str(path), "choose a local folder with --runs") from error
+    return True
+
+
+def _named(descriptor: int) -> str:
+    try:
+        content = json.loads(os.pread(descriptor, 4096, 0))
+        return f"process {content['pid']} on {content['host']}"
+    except (ValueError, KeyError, TypeError):  # it has just been taken, and its holder has not signed yet
+        return "another process"
+
+
+def _same_file(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(path))
+    except FileNotFoundError:
+        return False

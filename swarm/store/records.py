@@ -1,0 +1,121 @@
+"""How an event stands in a row of the log, and how a row proves that it is what was written.
+
+Owns the columns, the chained checksum and the way from events to rows and back. It opens no file. The
+checksum of a record covers all its fields and the checksum before it, so a record that is altered, dropped
+or moved shows.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import inf
+from struct import Struct, error as StructError
+from typing import Any
+
+from swarm.errors import StoreError
+from swarm.events import KINDS, Event, decode, encode
+
+COLUMNS = "seq, time, epoch, cause, kind, version, key, payload, checksum"
+Row = tuple[int, float, int, int, str, int, str, bytes, int]
+"""The values of COLUMNS, in order."""
+
+_NUMBERS = Struct("<qdqqqIII").pack
+_NAMES = {model: (kind, model.version) for kind, model in KINDS.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Tip:
+    """Where the chain ends: the last record's number, time and checksum."""
+
+    seq: int = 0
+    time: float = 0.0
+    checksum: int = 0
+
+
+START = Tip()
+FAULT = "this is a fault of the program, not of the job: please report it"
+
+
+def chained(
+    previous: int,
+    seq: int,
+    time: float,
+    epoch: int,
+    cause: int,
+    kind: str,
+    version: int,
+    key: str,
+    payload: bytes,
+) -> int:
+    """The checksum of a record that follows one with checksum `previous`."""
+    names = kind.encode(), key.encode()
+    numbers = _NUMBERS(seq, time, epoch, cause, version, len(names[0]), len(names[1]), len(payload))
+    return zlib.crc32(payload, zlib.crc32(numbers + names[0] + names[1], previous))
+
+
+def to_rows(events: Sequence[Event], tip: Tip, epoch: int) -> list[Row]:
+    """Rows for events that follow `tip`.
+
+    Raises:
+        StoreError: numbers are not dense, time decreases, or the epoch is not the writer's.
+    """
+    seq, time, checksum = tip.seq, tip.time, tip.checksum
+    names, rows = _NAMES, []
+    for event in events:
+        seq += 1
+        if event.seq != seq or event.epoch != epoch or not time <= event.time < inf:
+            raise StoreError(_misfit(event, seq, time, epoch), "log", FAULT)
+        time, key, cause = event.time + 0.0, event.key, event.cause  # + 0.0: SQLite keeps no sign of zero
+        kind, version = names[type(event.body)]
+        payload = encode(event.body)
+        checksum = chained(checksum, seq, time, epoch, cause, kind, version, key, payload)
+        rows.append((seq, time, epoch, cause, kind, version, key, payload, checksum))
+    return rows
+
+
+def _misfit(event: Event, seq: int, time: float, epoch: int) -> str:
+    if event.seq != seq:
+        return f"event {event.seq} ({event.kind}) was appended where {seq} comes next"
+    if event.epoch != epoch:
+        return f"event {seq} ({event.kind}) has epoch {event.epoch}; this writer's is {epoch}"
+    return f"event {seq} ({event.kind}) has time {event.time!r}, after an event at {time!r}"
+
+
+def intact(row: Sequence[Any], previous: int) -> bool:
+    """Whether a row, of whatever types, is what was written after a record with checksum `previous`."""
+    try:
+        *fields, checksum = row
+        return bool(chained(previous, *fields) == checksum)
+    except (StructError, TypeError, AttributeError, ValueError):
+        return False
+
+
+def to_event(row: Row) -> Event:
+    """The event of an intact row.
+
+    Raises:
+        StoreError: its kind or version is newer than this software, or its payload cannot be read.
+    """
+    seq, time, epoch, cause, kind, version, key, payload, _ = row
+    return Event(seq, time, epoch, cause, key, decode(kind, version, payload))
+
+
+def sound(row: Row, previous: int) -> bool:
+    """Whether a row is intact and can be read.
+
+    Raises:
+        StoreError: it is intact, and newer than this software: that is no damage, and must never be cut.
+    """
+    if not intact(row, previous):
+        return False
+    model = KINDS.get(row[4])
+    newer = model is None or row[5] > model.version
+    try:
+        to_event(row)
+    except StoreError:
+        if newer:
+            raise
+        return False
+    return True

@@ -1,0 +1,280 @@
+"""A job's log in one SQLite file: the reader that any process may open, and the one writer.
+
+Owns appending and reading of events and bodies. The form of a row, the settings of a connection, the search
+for damage and the lock stand in the modules beside it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any, Self
+
+import apsw
+
+from swarm.errors import FencedError, StoreError
+from swarm.events import Event, body_hash
+from swarm.store.blobs import BLOB_BYTES, Blobs, open_blobs, verified
+from swarm.store.connection import LIFE, create, naming, open_reading, open_writing
+from swarm.store.damage import Damage, checksum_at, survey
+from swarm.store.lock import FolderLock
+from swarm.store.records import COLUMNS, FAULT, START, Row, Tip, intact, to_event, to_rows
+
+LOG = "log.sqlite"
+TAIL = 1000
+"""Records at the end of a log that are checked whenever a writer opens it."""
+_CHUNK = 500
+
+
+class SqliteReader:
+    """Reads one job's log. It never writes, sees durable events only, and may be shared by threads."""
+
+    def __init__(self, path: Path, connection: apsw.Connection) -> None:
+        self.path, self._reading, self._one_at_a_time = path, connection, threading.Lock()
+        place = self._query("SELECT value FROM meta WHERE name = 'blobs'")
+        self._blobs: Blobs = open_blobs(str(place[0][0]), path.parent)
+
+    @classmethod
+    def open(cls, folder: Path) -> Self:
+        """Opens the log of a run's folder for reading, whether or not its writer is at work.
+
+        Raises:
+            StoreError: there is no log, or it is damaged, another program's, or newer than this software.
+        """
+        path = folder / LOG
+        with ExitStack() as undo:
+            connection = open_reading(path)
+            undo.callback(connection.close)
+            reader = cls(path, connection)
+            undo.pop_all()
+        return reader
+
+    def read(self, after: int = 0, upto: int | None = None) -> Iterator[Event]:
+        """Durable events with after < seq <= upto, in order; see `Reader.read`."""
+        after, end = max(after, 0), 2**62 if upto is None else upto
+        with self._one_at_a_time, naming(self.path):
+            checksum = checksum_at(self._reading, after)
+        query = f"SELECT {COLUMNS} FROM events WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT {_CHUNK}"
+        rows: list[Row] = self._query(query, (after, end))
+        while rows:
+            for row in rows:
+                if checksum is None or row[0] != after + 1 or not intact(row, checksum):
+                    raise self._damaged(after + 1)
+                yield to_event(row)
+                after, checksum = row[0], row[8]
+            rows = self._query(query, (after, end)) if len(rows) == _CHUNK else []
+
+    def last(self) -> int:
+        """The number of the last durable event, 0 for an empty log."""
+        return int(self._query("SELECT max(seq) FROM events")[0][0] or 0)
+
+    def keyed(self, prefix: str) -> Iterator[Event]:
+        """Durable events whose key starts with `prefix`, in order; see `Reader.keyed`."""
+        query, after = "SELECT seq FROM events WHERE key != '' AND key >= ?", _after_prefix(prefix)
+        if after:
+            found = self._query(query + " AND key < ? ORDER BY seq", (prefix, after))
+        else:
+            found = self._query(query + " ORDER BY seq", (prefix,))
+        for (seq,) in found:
+            yield self._event(seq)
+
+    def life(self) -> Iterator[Event]:
+        """The few events that say how the job stands (created, opened, phases, ended), found by an index."""
+        for (seq,) in self._query(f"SELECT seq FROM events WHERE kind IN ({LIFE}) ORDER BY seq"):
+            yield self._event(seq)
+
+    def bodies(self, hashes: Iterable[str]) -> dict[str, bytes]:
+        """The bodies named, by hash; see `Reader.bodies`."""
+        found: dict[str, bytes] = {}
+        outside: list[str] = []
+        with self._one_at_a_time, naming(self.path):
+            for hash in hashes:
+                row = self._reading.execute("SELECT bytes FROM bodies WHERE hash = ?", (hash,)).fetchone()
+                if row is None:
+                    cure = "restore the run folder from a copy"
+                    raise StoreError(f"the body {hash} is missing", str(self.path), cure)
+                data: Any = row[0]
+                if data is None:
+                    outside.append(hash)
+                else:
+                    found[hash] = verified(hash, data, str(self.path))
+        with naming(self.path):
+            found.update((hash, self._blobs.get(hash)) for hash in outside)
+        return found
+
+    def body(self, hash: str) -> bytes:
+        """The body with this hash; see `Reader.bodies`."""
+        return self.bodies((hash,))[hash]
+
+    def close(self) -> None:
+        """Lets go of the file. A second call does nothing."""
+        with self._one_at_a_time:
+            self._reading.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _event(self, seq: int) -> Event:
+        query = f"SELECT {COLUMNS} FROM events WHERE seq IN (?, ?) ORDER BY seq"
+        rows: list[Row] = self._query(query, (seq - 1, seq))
+        previous = START.checksum if seq == 1 else rows[0][8]
+        if rows[-1][0] != seq or len(rows) != min(seq, 2) or not intact(rows[-1], previous):
+            raise self._damaged(seq)
+        return to_event(rows[-1])
+
+    def _query(self, query: str, bindings: tuple[Any, ...] = ()) -> list[Any]:
+        # Whole results, never an open cursor: a reading transaction left open stops the writer's checkpoints.
+        with self._one_at_a_time, naming(self.path):
+            return self._reading.execute(query, bindings).fetchall()
+
+    def _damaged(self, seq: int) -> StoreError:
+        return StoreError(
+            f"record {seq} is damaged or missing",
+            str(self.path),
+            f"`swarm doctor --repair {self.path.parent.name}` says what can be done",
+        )
+
+
+class SqliteWriter(SqliteReader):
+    """The one writer of a job's log.
+
+    In whatever way an append fails, the writer refuses all later ones: what its caller believes is no
+    longer what the log says, and only opening it anew and reading it can tell.
+    """
+
+    epoch: int
+
+    @classmethod
+    def open(cls, folder: Path, blobs: str = "") -> Self:
+        """Takes the job in a run's folder and fences earlier writers; makes the log if there is none.
+
+        Args:
+            folder: the run's folder; made if missing.
+            blobs: fsspec URL for large bodies, written into a new log; empty means `blobs/` in the folder.
+
+        Raises:
+            StoreError: the job is in use; its log is damaged (nothing is changed), not ours, or newer; no
+            space.
+        """
+        path = folder / LOG
+        with ExitStack() as undo:
+            with naming(folder):
+                folder.mkdir(parents=True, exist_ok=True)
+                lock = FolderLock.take(folder / "lock")
+            undo.callback(lock.release)
+            if not path.exists():
+                create(path, blobs)
+            writing = open_writing(path)
+            undo.callback(writing.close)
+            with naming(path):
+                tip = _checked_tip(writing, path)
+            reading = open_reading(path)
+            undo.callback(reading.close)
+            writer = cls(path, reading)
+            writer._start(lock, writing, tip)
+            undo.pop_all()
+        return writer
+
+    def _start(self, lock: FolderLock, writing: apsw.Connection, tip: Tip) -> None:
+        self._lock, self._writing, self._tip, self._refusal = lock, writing, tip, ""
+        self._appending = threading.Lock()
+        with naming(self.path):
+            writing.execute("BEGIN IMMEDIATE")
+            writing.execute("UPDATE meta SET value = value + 1 WHERE name = 'epoch'")
+            raised: Any = writing.execute("SELECT value FROM meta WHERE name = 'epoch'").get
+            writing.execute("COMMIT")
+        self.epoch = raised
+
+    def last(self) -> int:
+        """The number of the last durable event, 0 for an empty log."""
+        return self._tip.seq
+
+    def append(self, events: Sequence[Event], bodies: Mapping[str, bytes]) -> None:
+        """Makes events and bodies durable in one transaction, or ends this writer; see `Writer.append`."""
+        with self._appending:
+            if self._refusal:
+                raise StoreError(self._refusal, str(self.path), "open the job again (`swarm resume`)")
+            self._refusal = "this writer has failed before and appends no more"
+            try:
+                with naming(self.path):
+                    self._commit(to_rows(events, self._tip, self.epoch), self._body_rows(bodies))
+                self._refusal = ""
+            finally:
+                if self._refusal and self._writing.in_transaction:
+                    with suppress(apsw.Error):  # the first error is the one to tell
+                        self._writing.execute("ROLLBACK")
+
+    def _commit(self, rows: list[Row], bodies: list[tuple[str, bytes | None]]) -> None:
+        writing = self._writing
+        writing.execute("BEGIN IMMEDIATE")
+        epoch: Any = writing.execute("SELECT value FROM meta WHERE name = 'epoch'").get
+        if epoch != self.epoch:
+            raise FencedError(
+                f"this job was taken over by another process (epoch {epoch}; ours is {self.epoch})",
+                str(self.path),
+                "nothing was appended; the other process goes on",
+            )
+        if bodies:
+            writing.executemany("INSERT INTO bodies VALUES (?, ?) ON CONFLICT DO NOTHING", bodies)
+        try:
+            writing.executemany("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
+        except apsw.ConstraintError as error:
+            raise self._repeated(rows) from error
+        writing.execute("COMMIT")
+        if rows:
+            self._tip = Tip(rows[-1][0], rows[-1][1], rows[-1][8])
+
+    def _body_rows(self, bodies: Mapping[str, bytes]) -> list[tuple[str, bytes | None]]:
+        rows: list[tuple[str, bytes | None]] = []
+        for hash, data in bodies.items():
+            if body_hash(data) != hash:
+                raise StoreError(f"a body was named {hash}, which is not its hash", "bodies", FAULT)
+            if len(data) > BLOB_BYTES:
+                self._blobs.put(hash, data)
+                rows.append((hash, None))
+            else:
+                rows.append((hash, data))
+        return rows
+
+    def _repeated(self, rows: list[Row]) -> StoreError:
+        seen: set[tuple[str, str]] = set()
+        for seq, _, _, _, kind, _, key, _, _ in rows:
+            query = "SELECT 1 FROM events WHERE key = ? AND kind = ? AND key != '' AND seq < ?"
+            stands = self._writing.execute(query, (key, kind, rows[0][0])).get
+            if key and (stands or (key, kind) in seen):
+                problem = f"event {seq} ({kind}) has the key {key!r}, which an earlier {kind} has already"
+                return StoreError(problem, "log", FAULT)
+            seen.add((key, kind))
+        return StoreError("a record with one of these numbers exists already", str(self.path), FAULT)
+
+    def close(self) -> None:
+        """Lets go of the job. A second call does nothing."""
+        with self._appending:
+            self._refusal = "this writer is closed"
+            super().close()
+            self._writing.close()
+            self._lock.release()
+
+
+def _checked_tip(connection: apsw.Connection, path: Path) -> Tip:
+    last: Any = connection.execute("SELECT max(seq) FROM events").get or 0
+    damage: Damage | None = survey(connection, path, max(0, last - TAIL))
+    if damage:
+        raise damage.error()
+    row: Any = connection.execute("SELECT seq, time, checksum FROM events WHERE seq = ?", (last,)).fetchone()
+    return Tip(*row) if row else START
+
+
+def _after_prefix(prefix: str) -> str:
+    """The least text greater than all that start with `prefix`; empty if there is none."""
+    while prefix:
+        point = ord(prefix[-1]) + 1
+        if point <= 0x10FFFF:
+            return prefix[:-1] + chr(0xE000 if point == 0xD800 else point)
+        prefix = prefix[:-1]
+    return ""

@@ -1,0 +1,68 @@
+"""A process of its own that works on a log, for tests that kill it, race it, or fence it.
+
+Run as `python -m tests.store_process FOLDER COMMAND`; it says on stdout what is durable, and takes orders on
+stdin.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from swarm.errors import StoreError
+from swarm.events import Event, NotePosted, body_hash
+from swarm.store.blobs import BLOB_BYTES
+from swarm.store.sqlite import SqliteWriter
+
+BATCHES = (1, 64, 3, 256, 1, 16)
+
+
+def note(seq: int, epoch: int) -> tuple[Event, bytes]:
+    """An event that shows its number everywhere, and its body: now and then one for the blob store."""
+    size = BLOB_BYTES + 1 if seq % 500 == 0 else 10 + seq % 3000
+    text = f"{seq}:".encode() + b"x" * size
+    body = NotePosted(
+        note=f"note-{seq}", kind="row", task="task", body=body_hash(text), cites=((seq, 0, size),)
+    )
+    return Event(seq, float(seq), epoch, seq - 1, f"key-{seq}", body), text
+
+
+def batches(writer: SqliteWriter) -> Iterator[list[tuple[Event, bytes]]]:
+    number = 0
+    while True:
+        size, first = BATCHES[number % len(BATCHES)], writer.last() + 1
+        yield [note(seq, writer.epoch) for seq in range(first, first + size)]
+        number += 1
+
+
+def say(text: str) -> None:
+    print(text, flush=True)
+
+
+def append_for_ever(folder: Path) -> None:
+    """Appends until it is killed, and says each number that is durable."""
+    say("starting")
+    writer = SqliteWriter.open(folder)
+    say("open")
+    for batch in batches(writer):
+        writer.append([event for event, _ in batch], {event.body.body: text for event, text in batch})
+        say(str(batch[-1][0].seq))
+
+
+def append_on_demand(folder: Path) -> None:
+    """Appends one event for each line that it is sent, and says its number or why not."""
+    writer = SqliteWriter.open(folder)
+    say(str(writer.epoch))
+    for _ in sys.stdin:
+        event, text = note(writer.last() + 1, writer.epoch)
+        try:
+            writer.append([event], {event.body.body: text})
+            say(str(event.seq))
+        except StoreError as error:
+            say(type(error).__name__)
+    writer.close()
+
+
+if __name__ == "__main__":
+    {"append": append_for_ever, "demand": append_on_demand}[sys.argv[2]](Path(sys.argv[1]))

@@ -1,0 +1,326 @@
+"""Whatever happens to the files of a log, nobody reads what was not written, and nothing is cut unasked."""
+
+from __future__ import annotations
+
+import base64
+import json
+import random
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import apsw
+import pytest
+
+from swarm.errors import StoreError
+from swarm.events import Event, JobEnded, NotePosted, body_hash, encode
+from swarm.store.blobs import BLOB_BYTES
+from swarm.store.connection import APPLICATION
+from swarm.store.damage import Damage, repair, verify
+from swarm.store.records import chained
+from swarm.store.sqlite import TAIL, SqliteReader, SqliteWriter
+
+SIZE = 1500
+TEXT, LARGE = b"a body", b"b" * (BLOB_BYTES + 1)
+
+
+def fill(writer: SqliteWriter, count: int) -> None:
+    first = writer.last() + 1
+    bodies = [
+        NotePosted(note=f"n{i}", kind="row", task="t", body="b" * 32, status="s" * (i % 50))
+        for i in range(count)
+    ]
+    writer.append(
+        [
+            Event(first + i, float(first + i), writer.epoch, i, f"k{first + i}" if i % 2 else "", b)
+            for i, b in enumerate(bodies)
+        ],
+        {body_hash(TEXT): TEXT, body_hash(LARGE): LARGE},
+    )
+
+
+@pytest.fixture(scope="module")
+def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pristine") / "demo-0412"
+    with SqliteWriter.open(folder) as writer:
+        fill(writer, SIZE)
+    return folder
+
+
+@pytest.fixture
+def run(pristine: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(pristine, tmp_path / pristine.name))
+
+
+def tamper(folder: Path, statement: str) -> None:
+    connection = apsw.Connection(str(folder / "log.sqlite"))
+    connection.execute(statement)
+    connection.close()
+
+
+def refused(folder: Path) -> str:
+    with pytest.raises(StoreError) as caught:
+        SqliteWriter.open(folder)
+    assert (folder / "lock").read_bytes() == b""  # let go
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE events SET payload = substr(payload, 1, 20) WHERE seq >= 1498",
+        "UPDATE events SET payload = zeroblob(60) WHERE seq >= 1498",
+        "UPDATE events SET checksum = checksum + 1 WHERE seq >= 1498",
+        "UPDATE events SET time = time + 1 WHERE seq >= 1498",
+        "UPDATE events SET epoch = 2 WHERE seq >= 1498",
+        "UPDATE events SET cause = 0 WHERE seq >= 1498",
+        "UPDATE events SET kind = 'JobMelted' WHERE seq >= 1498",
+        "UPDATE events SET version = 2 WHERE seq >= 1498",
+        "UPDATE events SET key = key || 'x' WHERE seq >= 1498",
+        "UPDATE events SET cause = -1, payload = x'' WHERE seq >= 1498",
+    ],
+)
+def test_a_damaged_tail_is_refused_then_cut_with_a_copy_kept(run: Path, statement: str) -> None:
+    tamper(run, statement)
+    message = refused(run)
+    assert "record 1498 is damaged" in message
+    assert "swarm doctor --repair demo-0412" in message and "records 1498 to 1500" in message
+    found = repair(run)
+    assert found == Damage(run / "log.sqlite", "tail", found.detail if found else "", 1498, 1500)
+    refused(run)  # reporting has changed nothing
+
+    done = repair(run, apply=True)
+    assert done and done.kept == run / "log.damaged-1498.jsonl"
+    kept = [json.loads(line) for line in done.kept.read_text().splitlines()]
+    assert [record["seq"] for record in kept] == [1498, 1499, 1500]
+    assert all(base64.b64decode(record["payload"], validate=True) is not None for record in kept)
+    assert verify(run) is None and repair(run, apply=True) is None
+    with SqliteWriter.open(run) as writer:
+        assert writer.last() == 1497
+        fill(writer, 5)
+        assert [event.seq for event in writer.read(1490)] == list(range(1491, 1503))
+
+
+def test_a_second_repair_at_the_same_place_keeps_both_copies(run: Path) -> None:
+    for name in ("log.damaged-1498.jsonl", "log.damaged-1498-2.jsonl"):
+        tamper(run, "UPDATE events SET payload = x'00' WHERE seq >= 1498")
+        done = repair(run, apply=True)
+        assert done and done.kept == run / name
+        with SqliteWriter.open(run) as writer:
+            fill(writer, 3)
+
+
+def test_a_reader_stops_at_the_damaged_record(run: Path) -> None:
+    tamper(run, "UPDATE events SET time = 0 WHERE seq = 1200")
+    with SqliteReader.open(run) as reader:
+        events = reader.read()
+        assert [next(events).seq for _ in range(1199)][-1] == 1199
+        with pytest.raises(
+            StoreError, match=r"record 1200 is damaged or missing\n.*swarm doctor --repair demo-0412"
+        ):
+            next(events)
+        with pytest.raises(StoreError, match="record 1200 is damaged"):
+            list(reader.keyed("k1200"))
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE events SET payload = x'00' WHERE seq = 1200",
+        "DELETE FROM events WHERE seq = 1200",
+        "UPDATE events SET checksum = 0 WHERE seq = 1200",
+        "DELETE FROM events WHERE seq BETWEEN 1200 AND 1300",
+    ],
+)
+def test_damage_in_the_middle_is_refused_and_never_cut(run: Path, statement: str) -> None:
+    tamper(run, statement)
+    assert "record 1200 is damaged or missing, and intact ones follow" in refused(run)
+    found = repair(run)
+    assert found and (found.place, found.first) == ("middle", 1200)
+    with pytest.raises(StoreError, match="nothing was changed"):
+        repair(run, apply=True)
+    assert not list(run.glob("log.damaged*"))
+
+
+def test_damage_before_the_tail_costs_no_time_at_open_and_is_found_by_verify(run: Path) -> None:
+    early = SIZE - TAIL - 10
+    tamper(run, f"UPDATE events SET payload = x'00' WHERE seq = {early}")
+    with SqliteWriter.open(run) as writer, pytest.raises(StoreError, match=f"record {early}"):
+        list(writer.read())
+    found = verify(run)
+    assert found and (found.place, found.first) == ("middle", early)
+
+
+def test_a_repair_refuses_while_the_run_works(run: Path) -> None:
+    with SqliteWriter.open(run):
+        tamper(run, "UPDATE events SET payload = x'00' WHERE seq = 1500")
+        with pytest.raises(StoreError, match="in use by process"):
+            repair(run, apply=True)
+
+
+@pytest.mark.parametrize(
+    ("kind", "version", "message"),
+    [
+        ("JobEnded", 9, "JobEnded version 9; this software reads up to version 1"),
+        ("JobMelted", 1, "'JobMelted'"),
+    ],
+)
+def test_what_a_newer_version_wrote_is_not_damage(run: Path, kind: str, version: int, message: str) -> None:
+    """It has a right checksum, so it must never be offered for cutting."""
+    payload = encode(JobEnded(status="done"))
+    connection = apsw.Connection(str(run / "log.sqlite"))
+    previous = connection.execute("SELECT checksum FROM events WHERE seq = ?", (SIZE,)).get
+    assert isinstance(previous, int)
+    fields = (SIZE + 1, 1e6, 1, 0, kind, version, "", payload)
+    connection.execute(
+        "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", (*fields, chained(previous, *fields))
+    )
+    connection.close()
+    assert message in refused(run)
+    for attempt in (
+        lambda: verify(run),
+        lambda: repair(run, apply=True),
+        lambda: list(SqliteReader.open(run).read()),
+    ):
+        with pytest.raises(StoreError, match="use a newer swarmloom"):
+            attempt()
+
+
+# ---- files that SQLite itself cannot read ----
+
+
+def cut_half(path: Path) -> None:
+    with open(path, "r+b") as file:
+        file.truncate(path.stat().st_size // 2)
+
+
+def cut_all(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def cut_to_a_page(path: Path) -> None:
+    with open(path, "r+b") as file:
+        file.truncate(4096)
+
+
+def overwrite_start(path: Path) -> None:
+    with open(path, "r+b") as file:
+        file.write(b"GIF89a, not a database, whatever the name says" * 20)
+
+
+def zero_pages(path: Path) -> None:
+    with open(path, "r+b") as file:
+        file.seek(4096)
+        file.write(b"\0" * (path.stat().st_size - 4096))
+
+
+@pytest.mark.parametrize("harm", [cut_half, cut_all, cut_to_a_page, overwrite_start, zero_pages])
+def test_a_ruined_file_is_named_with_the_cure(run: Path, harm: Callable[[Path], None]) -> None:
+    harm(run / "log.sqlite")
+    content = (run / "log.sqlite").read_bytes()
+    message = refused(run)
+    assert str(run / "log.sqlite") in message and "restore the run folder from a copy" in message
+    with pytest.raises(StoreError), SqliteReader.open(run) as reader:
+        list(reader.read())
+    assert (run / "log.sqlite").read_bytes() == content
+    found = verify(run)
+    assert found and found.place == "file"
+    with pytest.raises(StoreError, match="nothing was changed"):
+        repair(run, apply=True)
+
+
+def test_the_database_of_another_program_is_left_alone(tmp_path: Path) -> None:
+    for application in (0, 0x42424242):
+        folder = tmp_path / str(application)
+        folder.mkdir()
+        tamper(
+            folder,
+            f"CREATE TABLE bookmarks(url); PRAGMA application_id = {application}; PRAGMA user_version = 5",
+        )
+        content = (folder / "log.sqlite").read_bytes()
+        message = refused(folder)
+        assert f"another program's database (application id {application:#x}, schema 5" in message
+        assert f"{APPLICATION:#x}, schema 1" in message
+        with pytest.raises(StoreError, match="another program"):
+            SqliteReader.open(folder)
+        assert (folder / "log.sqlite").read_bytes() == content
+
+
+def test_a_newer_schema_is_refused_with_both_versions(run: Path) -> None:
+    tamper(run, "PRAGMA user_version = 7")
+    assert "schema 7; this software reads schema 1" in refused(run)
+    with pytest.raises(StoreError, match="schema 7"):
+        verify(run)
+
+
+def test_damaged_and_lost_bodies_are_found_when_read_and_by_verify(run: Path) -> None:
+    blob = run / "blobs" / body_hash(LARGE)
+    blob.write_bytes(LARGE[:-1] + b"c")
+    with SqliteReader.open(run) as reader, pytest.raises(StoreError, match=rf"{blob}: .* is damaged"):
+        reader.body(body_hash(LARGE))
+    found = verify(run)
+    assert found and found.place == "body" and str(blob) in found.detail
+    blob.unlink()
+    with SqliteReader.open(run) as reader, pytest.raises(StoreError, match=rf"{blob}: this body is missing"):
+        reader.body(body_hash(LARGE))
+    blob.write_bytes(LARGE)
+    assert verify(run) is None
+    tamper(run, f"UPDATE bodies SET bytes = x'00' WHERE hash = '{body_hash(TEXT)}'")
+    with (
+        SqliteReader.open(run) as reader,
+        pytest.raises(StoreError, match="is damaged: its content has another hash"),
+    ):
+        reader.body(body_hash(TEXT))
+    found = verify(run)
+    assert found and found.place == "body"
+
+
+def test_a_flipped_bit_anywhere_never_changes_what_is_read(run: Path, tmp_path: Path) -> None:
+    chance = random.Random(11)
+    original = (run / "log.sqlite").read_bytes()
+    with SqliteReader.open(run) as reader:
+        written = list(reader.read())
+    noticed = 0
+    for _ in range(100):
+        content = bytearray(original)
+        content[chance.randrange(len(content))] ^= 1 << chance.randrange(8)
+        (run / "log.sqlite").write_bytes(content)
+        try:
+            with SqliteReader.open(run) as reader:
+                assert list(reader.read()) == written
+            verify(run)
+            with SqliteWriter.open(run) as writer:
+                assert writer.last() == SIZE
+        except StoreError:
+            noticed += 1
+        for leftover in run.glob("log.sqlite-*"):
+            leftover.unlink()
+    assert noticed > 50
+
+
+def test_a_torn_write_ahead_log_leaves_a_prefix(tmp_path: Path) -> None:
+    """What a power cut leaves of a commit that was never acknowledged: any part of the write-ahead log."""
+    chance = random.Random(13)
+    with SqliteWriter.open(tmp_path / "run") as writer:
+        for _ in range(30):
+            fill(writer, 10)
+        written = list(writer.read())
+        log = (tmp_path / "run" / "log.sqlite").read_bytes()
+        pending = (tmp_path / "run" / "log.sqlite-wal").read_bytes()
+    lengths = set()
+    for number in range(60):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        (folder / "log.sqlite").write_bytes(log)
+        (folder / "blobs").symlink_to(tmp_path / "run" / "blobs")
+        torn = bytearray(pending[: chance.randrange(len(pending))])
+        if number % 2 and torn:
+            torn[chance.randrange(len(torn))] ^= 0xFF
+        (folder / "log.sqlite-wal").write_bytes(torn)
+        with SqliteWriter.open(folder) as writer:
+            found = list(writer.read())
+            assert found == written[: len(found)]
+            lengths.add(len(found))
+            fill(writer, 1)
+        assert verify(folder) is None
+    assert len(lengths) > 10

@@ -1,0 +1,199 @@
+"""Runs have their folders: named, listed, pointed at and removed without surprises."""
+
+from __future__ import annotations
+
+import os
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+from swarm.errors import SpecError, StoreError
+from swarm.events import Body, Event, JobCreated, JobEnded, JobOpened, NotePosted, PhaseChanged
+from swarm.store.folder import RunFolder, find_run, list_runs, new_id, read_status, runs_root
+from swarm.store.sqlite import SqliteWriter
+
+CREATED = JobCreated(
+    job="j",
+    name="a demo",
+    spec="s",
+    protocol="p",
+    protocol_digest="d",
+    roles={},
+    notes="n",
+    tokenizer="t",
+    seed=0,
+    software="1",
+)
+OPENED = JobOpened(epoch=1, host="h", pid=1, shell="local")
+NOTE = NotePosted(note="n", kind="row", task="t", body="b")
+NOW = datetime(2031, 4, 12, 15, 9)
+
+
+def start(run: RunFolder, *bodies: Body, at: float = 100.0) -> SqliteWriter:
+    run.create()
+    writer = SqliteWriter.open(run.path)
+    writer.append([Event(i + 1, at + i, writer.epoch, 0, "", body) for i, body in enumerate(bodies)], {})
+    return writer
+
+
+def test_the_layout_is_what_scripts_rely_on(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path, "demo-0412-a1b2")
+    files = [
+        run.log,
+        run.blobs,
+        run.lock,
+        run.spec,
+        run.answer,
+        run.report_markdown,
+        run.report_html,
+        run.rows,
+        run.logs,
+    ]
+    names = "log.sqlite blobs lock spec.yaml answer.json report.md report.html rows.csv logs"
+    assert [str(file.relative_to(tmp_path)) for file in files] == [
+        f"demo-0412-a1b2/{name}" for name in names.split()
+    ]
+
+
+def test_ids_are_short_readable_and_free(tmp_path: Path) -> None:
+    first = new_id("Demo: who raises what?", NOW, ())
+    assert (
+        first.startswith("demo-who-raises-what-0412-") and len(first) == len("demo-who-raises-what-0412-") + 4
+    )
+    assert new_id("Demo: who raises what?", NOW, ()) == first
+    assert new_id("Demo: who raises what?", NOW, {first}) not in (first, "")
+    assert new_id("Überblick", NOW, ()).startswith("uberblick-0412-")
+    assert new_id("日本語", NOW, ()).startswith("job-0412-")
+    for name in ("x" * 300, "../..", "latest", "-", "", "a\nb"):
+        RunFolder(tmp_path, new_id(name, NOW, ()))  # always a name that a folder may have
+    taken: set[str] = set()
+    for _ in range(300):
+        taken.add(new_id("demo", NOW, taken))
+    assert len(taken) == 300
+
+
+@pytest.mark.parametrize("id", ["", "..", ".hidden", "a/b", "/abs", "latest", "Über", "x" * 65, "a b", "a\n"])
+def test_an_id_that_could_leave_the_folder_is_refused(tmp_path: Path, id: str) -> None:
+    with pytest.raises(SpecError, match="cannot name a run"):
+        RunFolder(tmp_path, id)
+
+
+def test_an_existing_run_is_never_reused(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "deep" / "runs", "demo")
+    run.create()
+    with pytest.raises(StoreError, match=r"a run called 'demo' exists already\n.*swarm resume demo"):
+        run.create()
+
+
+def test_a_root_that_is_a_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "runs").write_text("not a folder")
+    with pytest.raises(StoreError, match=str(tmp_path / "runs")):
+        RunFolder(tmp_path / "runs", "demo").create()
+
+
+def test_latest_follows_the_last_run(tmp_path: Path) -> None:
+    for id in ("one", "two", "two"):
+        run = RunFolder(tmp_path, id)
+        run.path.mkdir(exist_ok=True)
+        run.make_latest()
+        assert os.readlink(tmp_path / "latest") == id
+        assert find_run(tmp_path, "latest") == run
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["latest", "one", "two"]
+
+
+def test_something_else_called_latest_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "latest").mkdir()
+    run = RunFolder(tmp_path, "one")
+    run.create()
+    with pytest.raises(StoreError, match="latest: input/output error: Is a directory"):
+        run.make_latest()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["latest", "one"]
+
+
+def test_a_run_is_found_by_its_name_or_the_start_of_it(tmp_path: Path) -> None:
+    for id in ("demo-0412-aaaa", "demo-0412-aaab", "other", "demo"):
+        RunFolder(tmp_path, id).create()
+    assert find_run(tmp_path, "oth").id == "other"
+    assert find_run(tmp_path, "demo").id == "demo"
+    with pytest.raises(StoreError, match="'demo-' could be demo-0412-aaaa, demo-0412-aaab"):
+        find_run(tmp_path, "demo-")
+    for name in ("nothing", "latest", "../x"):
+        with pytest.raises(StoreError, match="there is no run"):
+            find_run(tmp_path, name)
+    with pytest.raises(StoreError, match="there is no run"):
+        find_run(tmp_path / "nowhere", "demo")
+
+
+def test_a_list_says_how_each_run_stands(tmp_path: Path) -> None:
+    start(RunFolder(tmp_path, "done"), CREATED, OPENED, NOTE, JobEnded(status="done"), NOTE, at=1).close()
+    start(RunFolder(tmp_path, "killed"), CREATED, OPENED, PhaseChanged(phase="working"), NOTE, at=2).close()
+    start(
+        RunFolder(tmp_path, "paused"), CREATED, OPENED, PhaseChanged(phase="paused", reason="Ctrl-C"), at=3
+    ).close()
+    start(RunFolder(tmp_path, "again"), CREATED, JobEnded(status="budget", reason="tokens"), at=4).close()
+    start(RunFolder(tmp_path, "empty")).close()
+    start(RunFolder(tmp_path, "broken"), CREATED).close()
+    RunFolder(tmp_path, "broken").log.write_bytes(b"x" * 5000)
+    (tmp_path / "not a run").mkdir()
+    RunFolder(tmp_path, "done").make_latest()
+    with start(RunFolder(tmp_path, "working"), CREATED, OPENED, PhaseChanged(phase="working"), NOTE, at=5):
+        found = {status.id: status for status in list_runs(tmp_path)}
+        assert found["working"].holder and str(os.getpid()) in found["working"].holder
+    assert list(found)[:5] == ["working", "again", "paused", "killed", "done"]
+    assert {id: status.status for id, status in found.items()} == {
+        "working": "working",
+        "again": "budget",
+        "paused": "paused",
+        "killed": "interrupted",
+        "done": "done",
+        "empty": "new",
+        "broken": "damaged",
+    }
+    done = found["done"]
+    assert (done.name, done.events, done.created, done.updated, done.holder) == ("a demo", 5, 1.0, 5.0, None)
+    assert (found["paused"].detail, found["again"].detail) == ("Ctrl-C", "tokens")
+    assert "damaged" in found["broken"].detail
+    assert list_runs(tmp_path / "nowhere") == []
+
+
+def test_a_run_taken_up_again_is_no_longer_ended(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path, "demo")
+    with start(run, CREATED, OPENED, JobEnded(status="budget"), OPENED, PhaseChanged(phase="working")):
+        assert read_status(run).status == "working"
+    assert read_status(run).status == "interrupted"
+
+
+def test_only_a_run_at_rest_can_be_removed(tmp_path: Path) -> None:
+    run, other = RunFolder(tmp_path, "demo"), RunFolder(tmp_path, "other")
+    other.create()
+    with start(run, CREATED):
+        run.make_latest()
+        with pytest.raises(StoreError, match="in use by process"):
+            run.remove()
+        assert run.log.exists()
+    run.remove()
+    assert [path.name for path in tmp_path.iterdir()] == ["other"]
+    with pytest.raises(StoreError, match="there is no run 'demo'"):
+        run.remove()
+    RunFolder(tmp_path, "other").make_latest()
+    start(run, CREATED).close()
+    run.remove()
+    assert os.readlink(tmp_path / "latest") == "other"
+
+
+def test_looking_at_a_run_never_takes_it(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path, "demo")
+    assert run.holder() is None
+    start(run, CREATED).close()
+    assert run.holder() is None
+    with SqliteWriter.open(run.path):
+        assert run.holder() == run.holder() is not None
+    assert run.holder() is None
+
+
+def test_the_root_comes_from_the_option_then_the_environment() -> None:
+    assert runs_root("a", {"SWARM_RUNS": "b"}) == Path("a")
+    assert runs_root(None, {"SWARM_RUNS": "b"}) == Path("b")
+    assert runs_root(None, {"SWARM_RUNS": ""}) == runs_root("", {}) == Path("runs")
+    assert runs_root("~/x", {}) == Path.home() / "x"
