@@ -22,7 +22,7 @@ test: install  ## all tests but those marked slow or gpu
 	@$(BIN)/python -m pytest
 
 check: install  ## ruff, and mypy in strict mode
-	@$(BIN)/ruff check . && $(BIN)/mypy --strict && echo "make check: $$SECONDS s"
+	@$(BIN)/ruff check --output-format concise . && $(BIN)/mypy --strict && echo "make check: $$SECONDS s"
 
 reader: install  ## trains the reader adapter anew (hours; goes on where it stopped)
 	@code=0; $(BIN)/python -m swarm.learn.reader || code=$$?; echo "make reader: $$SECONDS s"; exit $$code
