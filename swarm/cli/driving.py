@@ -1,0 +1,270 @@
+"""Driving a job from the command line: the plan before, the view while it runs, and the account after it.
+
+Owns the one road of `run`, `ask` and `resume`. How a job runs is the runtime's business; what a report is, the report's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+
+from swarm.cli.door import duration, emit, err, error_document, number, say_error
+from swarm.cli.live import Face, Progress, face, follow
+from swarm.coordinator import JobState, Phase
+from swarm.coordinator.budget import money
+from swarm.errors import ExitCode, ModelError, SwarmError
+from swarm.plan import Plan, Range, plan_job
+from swarm.report.answer import gather
+from swarm.report.shapes import Answer
+from swarm.runtime.launch import Opened, Options, run_again, run_new
+from swarm.runtime.session import read_job
+from swarm.spec import JobSpec
+from swarm.store.folder import RunFolder
+from swarm.store.sqlite import SqliteReader
+
+Launch = Callable[[Callable[[Opened], None]], Awaitable[RunFolder]]
+STATUS_EXIT = {
+    "done": ExitCode.DONE,
+    "failed": ExitCode.FAILED,
+    "budget": ExitCode.BUDGET,
+    "cancelled": ExitCode.CANCELLED,
+}
+
+
+@dataclass(slots=True)
+class Drive:
+    """One drive: what is to be shown where."""
+
+    as_json: bool
+    console: Console
+    shown: Face
+    watching: asyncio.Task[Progress] | None = None
+    plan: Plan | None = None
+
+    def opened(self, spec: JobSpec) -> Callable[[Opened], None]:
+        """What to do once the run's log can be read: say where it is, and watch it."""
+
+        def callback(opened: Opened) -> None:
+            self.shown.say(f"run {opened.run.id} in {opened.run.path}")
+            if opened.dashboard:
+                self.shown.say(f"Ray dashboard: {opened.dashboard}")
+            self.watching = asyncio.create_task(follow(opened.run, spec, self.shown, lambda progress: False))
+
+        return callback
+
+
+def render(run: RunFolder) -> Mapping[str, str]:
+    """Writes a run's report from its log; the digest of each file."""
+    from swarm.report import write_report
+
+    with SqliteReader.open(run.path) as reader:
+        return write_report(reader, run)
+
+
+def run_job(spec: JobSpec, options: Options, as_json: bool) -> int:
+    """Runs a new job and says everything about it. Returns the exit code."""
+    return asyncio.run(_run_job(spec, options, as_json))
+
+
+def resume_job(run: RunFolder, options: Options, as_json: bool) -> int:
+    """Goes on with a job and says everything about it. Returns the exit code."""
+    return asyncio.run(_resume_job(run, options, as_json))
+
+
+async def _run_job(spec: JobSpec, options: Options, as_json: bool) -> int:
+    drive = Drive(as_json, err(), face(err()))
+    try:
+        drive.shown.say(f"{spec.name}: {spec.question}")
+        drive.shown.stage("reading the inputs")
+        drive.plan = await asyncio.to_thread(plan_job, spec)
+        for line in plan_lines(drive.plan):
+            drive.shown.say(line)
+        drive.shown.stage(_starting(options))
+        run = await _watched(drive, lambda: run_new(spec, options, render, drive.opened(spec)))
+    finally:
+        drive.shown.close()
+    return _account(run, drive)
+
+
+async def _resume_job(run: RunFolder, options: Options, as_json: bool) -> int:
+    drive = Drive(as_json, err(), face(err()))
+    try:
+        with SqliteReader.open(run.path) as reader:
+            _, spec, _ = read_job(reader)
+        drive.shown.say(f"{spec.name}: {spec.question}")
+        drive.shown.stage(_starting(options))
+        await _watched(drive, lambda: run_again(run, options, render, drive.opened(spec)))
+    finally:
+        drive.shown.close()
+    return _account(run, drive)
+
+
+async def _watched(drive: Drive, launch: Callable[[], Awaitable[RunFolder]]) -> RunFolder:
+    """Runs a job with its view beside it. A view that breaks never stops the job."""
+    try:
+        return await launch()
+    except asyncio.CancelledError:
+        raise SwarmError("stopped at once; its log is safe", cure="go on with: swarm resume latest") from None
+    finally:
+        if drive.watching is not None:
+            drive.watching.cancel()
+            await asyncio.gather(drive.watching, return_exceptions=True)
+
+
+def _starting(options: Options) -> str:
+    if options.shell == "local":
+        return "starting in this process"
+    return f"joining Ray at {options.address}" if options.address else "starting Ray"
+
+
+# ---- before ----
+
+
+def plan_lines(plan: Plan) -> list[str]:
+    """A plan as people read it."""
+    size = plan.input
+    about = "" if size.exact else "about "
+    lines = [f"input: {number(size.documents)} documents, {about}{number(size.spans)} passages, "
+             f"{about}{number(size.tokens)} tokens"]  # fmt: skip
+    if size.skipped:
+        lines.append(
+            f"left out: {number(size.skipped)} files that hold no text or cannot be read (the report lists them)"
+        )
+    lines.extend(f"note: {remark}" for remark in size.remarks[:5])
+    calls = ", ".join(f"{role} {_range(count)}" for role, count in plan.calls.items())
+    lines.append(
+        f"plan: {_range(plan.total_calls)} calls ({calls}), {_range(plan.tokens)} tokens, {_time(plan)}{_money(plan)}"
+    )
+    return lines + [f"budget: {line}" for line in plan.over]
+
+
+def _range(of: Range) -> str:
+    low, high = number(of.low), number(of.high)
+    return low if low == high else f"{low} to {high}"
+
+
+def _time(plan: Plan) -> str:
+    if plan.seconds is None:
+        return f"time unknown ({plan.rate})"
+    return f"{duration(plan.seconds.low)} to {duration(plan.seconds.high)} ({plan.rate})"
+
+
+def _money(plan: Plan) -> str:
+    return "" if plan.money is None else f", {plan.money.low:,.2f} to {plan.money.high:,.2f} {plan.currency}"
+
+
+# ---- after ----
+
+
+def _account(run: RunFolder, drive: Drive) -> int:
+    """What came of the job: on stdout for people or as one document, and the exit code."""
+    with SqliteReader.open(run.path) as reader:
+        state, spec, _ = read_job(reader)
+        error = _why_paused(reader, state)
+        answer = gather(reader) if state.phase is Phase.ENDED else None
+    for line in account_lines(run, state, spec, drive.plan, answer):
+        drive.console.print(line, markup=False)
+    if drive.as_json:
+        emit(account_document(run, state, drive.plan, answer, error))
+    if error is not None:
+        say_error(error)
+    return int(STATUS_EXIT.get(state.status, ExitCode.FAILED))
+
+
+def _why_paused(reader: SqliteReader, state: JobState) -> SwarmError | None:
+    """The error behind a pause that nobody asked for: the model refused."""
+    kind, _, hash = state.reason.partition(":")
+    if state.phase is not Phase.PAUSED or kind != "model":
+        return None
+    where, _, text = reader.body(hash).decode(errors="replace").partition(": ")
+    message, _, cure = text.partition("\n")
+    return ModelError(message or where, where if message else "model", cure.strip())
+
+
+def account_lines(
+    run: RunFolder, state: JobState, spec: JobSpec, plan: Plan | None, answer: Any
+) -> list[str]:
+    """How a job ended, what it cost, and how far off the plan was."""
+    spent, lines = state.total(), []
+    seconds = state.seconds(state.time)
+    cost = money(spec.model.price, spent.tokens_in, spent.tokens_out)
+    priced = f", {cost:,.2f} {spec.model.price.currency}" if spec.model.price else ""
+    status = state.status or str(state.phase)
+    reason = f" ({state.reason})" if state.reason and not state.reason.startswith("model:") else ""
+    lines.append(
+        f"{status}{reason}: {number(spent.calls)} calls, {number(spent.tokens)} tokens, {duration(seconds)}{priced}"
+    )
+    if plan is not None and state.phase is Phase.ENDED:
+        lines.append("against the plan: " + ", ".join(_off(plan, spent.calls, spent.tokens, seconds)))
+    if answer is not None:
+        lines.extend(answer_lines(answer))
+        lines.append(f"report: {run.report_html}")
+    if state.phase is not Phase.ENDED:
+        lines.append(f"resume with: swarm resume {run.id}")
+    return lines
+
+
+def answer_lines(answer: Answer) -> list[str]:
+    """How much was found, and the score where gold was given."""
+    found = (
+        f"{number(len(answer.rows))} rows"
+        if answer.rows is not None
+        else f"{len(answer.statements or ())} statements"
+    )
+    cover = answer.coverage
+    lines = [
+        f"answer: {found}, each with its source; {number(cover.spans_read)} of {number(cover.spans)} passages read"
+    ]
+    if (score := answer.score) is not None:
+        if score.problem:
+            lines.append(f"score: {score.problem}")
+        else:
+            lines.append(
+                f"score: precision {score.precision:.3f}, recall {score.recall:.3f}, F1 {score.f1:.3f} "
+                f"({score.matched} of {score.gold_rows} gold rows found, {score.found_rows} rows given)"
+            )
+    return lines
+
+
+def answer_document(answer: Answer) -> dict[str, Any]:
+    """The answer as `answer.json` has it."""
+    return answer.model_dump(mode="json", exclude_none=True)
+
+
+def _off(plan: Plan, calls: int, tokens: int, seconds: float) -> list[str]:
+    pairs = [("calls", calls, plan.total_calls), ("tokens", tokens, plan.tokens)]
+    found = [
+        f"{number(actual)} {name} ({_range(planned)} planned{_verdict(actual, planned)})"
+        for name, actual, planned in pairs
+    ]
+    if plan.seconds is not None:
+        planned = f"{duration(plan.seconds.low)} to {duration(plan.seconds.high)}"
+        found.append(f"{duration(seconds)} ({planned} planned{_verdict(seconds, plan.seconds)})")
+    return found
+
+
+def _verdict(actual: float, planned: Range) -> str:
+    if actual < planned.low:
+        return f", {1 - actual / planned.low:.0%} less than the least"
+    if actual > planned.high:
+        return f", {actual / planned.high - 1:.0%} more than the most" if planned.high else ", none expected"
+    return ""
+
+
+def account_document(
+    run: RunFolder, state: JobState, plan: Plan | None, answer: Answer | None, error: SwarmError | None
+) -> dict[str, Any]:
+    """The one document of `--json`: the answer, or how the job stands without one."""
+    document: dict[str, Any] = answer_document(answer) if answer is not None else {
+        "id": run.id, "status": str(state.phase), "tokens": state.total().tokens, "seconds": state.seconds(state.time),
+    }  # fmt: skip
+    document |= {"run": str(run.path)}
+    if plan is not None:
+        document["plan"] = plan.document()
+    if error is not None:
+        document["error"] = error_document(error)
+    return document

@@ -1,0 +1,235 @@
+"""The verbs that start work: run, ask, plan, resume.
+
+Owns their options, and how a job is put together from a file, overrides, or a bare question.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from swarm.cli.door import Json, RunId, Runs, emit, people, root_of, the_run, verb
+
+if TYPE_CHECKING:
+    from swarm.runtime.launch import Options
+    from swarm.spec import JobSpec
+
+Local = Annotated[bool, typer.Option("--local", help="Run in this process, without Ray.")]
+Address = Annotated[
+    str,
+    typer.Option(
+        "--address", metavar="HOST:PORT", help="Join this Ray cluster (`auto`: the one on this machine)."
+    ),
+]
+Id = Annotated[
+    str, typer.Option("--id", metavar="ID", help="Name of the run; made from the job's name if not given.")
+]
+Agents = Annotated[
+    int, typer.Option("--agents", min=1, metavar="N", help="Tasks that one host works on at once.")
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, as in --set budget.tokens=50000."),
+]
+JobFile = Annotated[str, typer.Argument(metavar="JOB.yaml", help="The job file; `-` reads it from stdin.")]
+DEFAULT_COLUMN = "answer=a short answer to the question, copied from the passage"
+
+
+@verb
+def run(
+    job: JobFile,
+    runs: Runs = None,
+    local: Local = False,
+    address: Address = "",
+    id: Id = "",
+    agents: Agents = 64,
+    overrides: Overrides = None,
+    as_json: Json = False,
+) -> None:
+    """Run a job and write its report.
+
+    Ctrl-C pauses the job: what is under way is finished and kept. `swarm resume` goes on.
+    """
+    from swarm.cli.driving import run_job
+
+    spec = read_job(job, overrides or [])
+    raise typer.Exit(run_job(spec, _options(runs, local, address, id, agents), as_json))
+
+
+@verb
+def ask(
+    question: Annotated[str, typer.Argument(help="The question.")],
+    paths: Annotated[
+        list[str], typer.Argument(metavar="PATH…", help="Files, folders, globs, python:PACKAGE or text:…")
+    ],
+    columns: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--column", metavar="NAME=DESCRIPTION", help="A column of the answer; may be given several times."
+        ),
+    ] = None,
+    merge: Annotated[
+        str, typer.Option(help="How rows are merged: auto, set, count, group, top-k, join.")
+    ] = "set",
+    model: Annotated[
+        str, typer.Option(help="`embedded`, a folder or hub name, or the endpoint's model name.")
+    ] = "embedded",
+    model_url: Annotated[
+        str, typer.Option("--model-url", metavar="URL", help="An OpenAI-compatible endpoint.")
+    ] = "",
+    key: Annotated[
+        str, typer.Option(metavar="env:NAME", help="The variable that holds the endpoint's key.")
+    ] = "",
+    runs: Runs = None,
+    local: Local = False,
+    address: Address = "",
+    id: Id = "",
+    agents: Agents = 64,
+    overrides: Overrides = None,
+    as_json: Json = False,
+) -> None:
+    """Ask a question about files, without a job file.
+
+    The answer is a table with one column, `answer`, each value copied from a passage and shown with its quote. Name your
+    own columns with --column: the embedded reader follows what they say.
+    """
+    from swarm.cli.driving import run_job
+
+    fields: dict[str, Any] = {
+        "name": "ask",
+        "question": question,
+        "inputs": list(paths),
+        "answer": {"columns": dict(_column(text) for text in columns or [DEFAULT_COLUMN]), "merge": merge},
+        "model": {
+            "name": model,
+            **({"engine": "openai", "url": model_url} if model_url else {}),
+            **({"key": key} if key else {}),
+        },
+    }
+    spec = put_together(fields, overrides or [], "ask")
+    raise typer.Exit(run_job(spec, _options(runs, local, address, id, agents), as_json))
+
+
+@verb
+def plan(job: JobFile, overrides: Overrides = None, as_json: Json = False) -> None:
+    """Say what a job will take, as ranges, and spend nothing."""
+    from swarm.cli.driving import plan_lines
+    from swarm.plan import plan_job
+
+    planned = plan_job(read_job(job, overrides or []))
+    for line in plan_lines(planned):
+        people(as_json).print(line, markup=False)
+    if as_json:
+        emit(planned.document())
+
+
+@verb
+def resume(
+    id: RunId,
+    pinned: Annotated[
+        bool, typer.Option("--pinned", help="Go on with the run's own copy of inputs that have changed.")
+    ] = False,
+    runs: Runs = None,
+    local: Local = False,
+    address: Address = "",
+    agents: Agents = 64,
+    as_json: Json = False,
+) -> None:
+    """Go on with a job that was paused, interrupted or killed.
+
+    Nothing that is recorded is done again. An input that has changed since stops the job, unless --pinned is given.
+    """
+    from dataclasses import replace
+
+    from swarm.cli.driving import resume_job
+
+    options = replace(_options(runs, local, address, "", agents), pinned=pinned)
+    raise typer.Exit(resume_job(the_run(id, runs), options, as_json))
+
+
+def _options(runs: Path | None, local: bool, address: str, id: str, agents: int) -> Options:
+    from swarm.errors import SpecError
+    from swarm.runtime.launch import Options
+
+    if local and address:
+        raise SpecError("--local and --address exclude each other", "--address", "leave one of the two out")
+    return Options(root_of(runs), "local" if local else "ray", address, agents, id)
+
+
+# ---- jobs ----
+
+
+def read_job(source: str, overrides: list[str]) -> JobSpec:
+    """The job of a file, or of stdin, with settings from the command line put over it.
+
+    Raises:
+        SpecError: what is wrong, by file and field.
+    """
+    from swarm.spec import load_spec
+
+    if source != "-":
+        spec = load_spec(Path(source))
+        return put_together(spec.model_dump(mode="json"), overrides, source) if overrides else spec
+    return put_together(_yaml(sys.stdin.read(), "stdin"), overrides, "stdin")
+
+
+def put_together(fields: Any, overrides: list[str], where: str) -> JobSpec:
+    """A job from plain data and overrides; relative paths are taken from the working folder."""
+    from swarm.spec import anchored, parse_spec
+
+    if isinstance(fields, dict):
+        for text in overrides:
+            _override(fields, text)
+    return anchored(parse_spec(fields, where), Path.cwd())
+
+
+def _override(fields: dict[str, Any], text: str) -> None:
+    """Puts one KEY=VALUE into nested settings; the value is read as YAML."""
+    from swarm.errors import SpecError
+
+    key, mark, value = text.partition("=")
+    if not mark or not key:
+        raise SpecError(f"{text!r} sets nothing", "--set", "write KEY=VALUE, such as budget.tokens=50000")
+    *way, last = key.split(".")
+    place: Any = fields
+    for part in way:
+        if isinstance(place, dict):
+            place = place.setdefault(part, {})
+        else:
+            place = place[int(part)] if _is_index(place, part) else None
+    if isinstance(place, dict):
+        place[last] = _yaml(value, f"--set {key}")
+    elif _is_index(place, last):
+        place[int(last)] = _yaml(value, f"--set {key}")
+    else:
+        raise SpecError(
+            f"{key!r} names no setting", "--set", "name a setting of the job file, its parts joined by dots"
+        )
+
+
+def _is_index(place: Any, part: str) -> bool:
+    return isinstance(place, list) and part.isdigit() and int(part) < len(place)
+
+
+def _yaml(text: str, where: str) -> Any:
+    import yaml
+
+    from swarm.errors import SpecError
+
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise SpecError(f"is not YAML: {str(error).splitlines()[0]}", where, "mend that line") from None
+
+
+def _column(text: str) -> tuple[str, str]:
+    from swarm.errors import SpecError
+
+    name, mark, description = text.partition("=")
+    if not mark:
+        cure = "write NAME=DESCRIPTION, such as exception='name of the exception'"
+        raise SpecError(f"{text!r} has no description", "--column", cure)
+    return name.strip(), description.strip()

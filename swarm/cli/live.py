@@ -1,0 +1,270 @@
+"""The view of a job at work: on a terminal a table that is redrawn, elsewhere plain lines with the time.
+
+Owns reading the log as it grows and saying how the job stands. It changes nothing, and works from any process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Protocol
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.spinner import Spinner
+from rich.table import Table
+from rich.text import Text
+
+from swarm.cli.door import duration, number
+from swarm.coordinator import JobState, Phase
+from swarm.coordinator.budget import money
+from swarm.events import CallFinished, CallStarted, Event, TaskFinished
+from swarm.spec import BudgetSpec, JobSpec
+from swarm.store.folder import RunFolder
+from swarm.store.sqlite import SqliteReader
+
+LOOK_SECONDS = 0.5
+"""How often the log is looked at."""
+LINE_SECONDS = 5.0
+"""How often a plain line is written while nothing else happens."""
+RATE_SECONDS = 30.0
+"""Over which past a rate is taken."""
+
+
+@dataclass(slots=True)
+class Progress:
+    """What the log says so far, and how fast it grows."""
+
+    spec: JobSpec
+    state: JobState = field(default_factory=JobState)
+    called: bool = False
+    recent: deque[tuple[float, int, int]] = field(default_factory=deque)
+    """(log time, tokens, tasks finished) of the last RATE_SECONDS."""
+
+    def apply(self, event: Event) -> None:
+        self.state.apply(event)
+        body = event.body
+        if isinstance(body, CallStarted):
+            self.called = True
+        elif isinstance(body, CallFinished):
+            self.recent.append((event.time, body.tokens_in + body.tokens_out, 0))
+        elif isinstance(body, TaskFinished):
+            self.recent.append((event.time, 0, 1))
+
+    def _rate(self, column: int, now: float) -> float:
+        while self.recent and self.recent[0][0] < now - RATE_SECONDS:
+            self.recent.popleft()
+        if not self.recent:
+            return 0.0
+        return sum(row[column] for row in self.recent) / max(1.0, min(RATE_SECONDS, now - self.recent[0][0]))
+
+    def tokens_a_second(self, now: float) -> float:
+        return self._rate(1, now)
+
+    def left(self, now: float) -> float | None:
+        """Seconds until the open tasks are done at the rate of the last half minute; None where that says nothing."""
+        rate, open_tasks = self._rate(2, now), sum(self.state.open.values())
+        return open_tasks / rate if rate and self.state.phase is Phase.WORKING else None
+
+    def stage(self) -> str:
+        """What is going on, in a word."""
+        state = self.state
+        if state.phase is Phase.PINNING:
+            return "cutting and pinning the inputs"
+        if state.phase is Phase.WORKING and not self.called:
+            return (
+                "loading the model"
+                if self.spec.model.engine in ("vllm", "transformers")
+                else "starting the agents"
+            )
+        if state.phase is Phase.WORKING:
+            return "over budget: finishing from the reserve" if state.allowed is not None else "working"
+        return state.status if state.phase is Phase.ENDED else "paused"
+
+    def roles(self) -> list[tuple[str, int, int]]:
+        """(role, tasks done, tasks known) in the order in which roles first had work."""
+        state = self.state
+        failed = {
+            role: sum(row[1] == role for row in state.failed) for role in {row[1] for row in state.failed}
+        }
+        names = dict.fromkeys([*state.finished, *state.open, *failed])
+        done = {name: state.finished[name] + failed.get(name, 0) for name in names}
+        return [(name, done[name], done[name] + state.open[name]) for name in names]
+
+    def notes(self) -> str:
+        """Rows found, and what became of them."""
+        board = self.state.board
+        kinds = board.kinds()
+        if not kinds:
+            return "no notes yet"
+        if "row" in kinds:
+            parts = [f"{number(kinds['row'])} rows"]
+            for verdict in ("supported", "unsupported", "unchecked"):
+                if count := board.count("row", verdict):
+                    parts.append(f"{number(count)} {verdict}")
+            if kinds.get("rejected"):
+                parts.append(f"{number(kinds['rejected'])} refused by code")
+            if kinds.get("finding"):
+                parts.append(f"{number(kinds['finding'])} findings")
+            return ", ".join(parts)
+        return ", ".join(f"{number(count)} {kind}" for kind, count in kinds.items())
+
+    def budget_left(self, now: float) -> str:
+        """The scarcest part of the budget, or that there is no limit."""
+        shares = budget_used(self.spec, self.state, now)
+        if not shares:
+            return "no limit"
+        used, name = max((used, name) for name, used in shares.items())
+        return f"{max(0.0, 1 - used):.0%} of {name} left"
+
+
+def budget_used(spec: JobSpec, state: JobState, now: float) -> dict[str, float]:
+    """Limit → share of it that is used, for the limits that are set."""
+    budget: BudgetSpec = spec.budget
+    spent = state.total()
+    paid = money(spec.model.price, spent.tokens_in, spent.tokens_out)
+    pairs = (
+        ("tokens", budget.tokens, spent.tokens), ("calls", budget.calls, spent.calls),
+        ("seconds", budget.seconds, state.seconds(now)), ("money", budget.money, paid),
+    )  # fmt: skip
+    return {name: used / limit for name, limit, used in pairs if limit}
+
+
+class Face(Protocol):
+    """Where a view appears."""
+
+    def stage(self, text: str) -> None:
+        """Something begins that may take a while."""
+        ...
+
+    def show(self, progress: Progress) -> None: ...
+
+    def say(self, text: str) -> None:
+        """A line that stays."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class PlainLines:
+    """Lines with the time: one when the stage changes, and one every few seconds in between."""
+
+    def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
+        self._console, self._clock = console, clock
+        self._stage, self._since, self._last = "", clock(), 0.0
+
+    def stage(self, text: str) -> None:
+        if text != self._stage:
+            self._stage, self._since, self._last = text, self._clock(), self._clock()
+            self.say(f"{text}…")
+
+    def show(self, progress: Progress) -> None:
+        self.stage(progress.stage())
+        now = self._clock()
+        if now - self._last < LINE_SECONDS or progress.state.phase is Phase.ENDED:
+            return
+        self._last = now
+        if progress.state.phase is Phase.WORKING and progress.called:
+            self.say(summary(progress))
+        else:
+            self.say(f"{self._stage}… {duration(now - self._since)}")
+
+    def say(self, text: str) -> None:
+        self._console.print(f"{datetime.now():%H:%M:%S}  {text}", markup=False)
+
+    def close(self) -> None:
+        return None
+
+
+class Screen:
+    """A table that is redrawn in place; what is said scrolls by above it."""
+
+    def __init__(self, console: Console) -> None:
+        self._console, self._stage, self._since = console, "", time.monotonic()
+        self._spinner = Spinner("dots")
+        self._live = Live(console=console, refresh_per_second=8, transient=True)
+        self._live.start()
+
+    def stage(self, text: str) -> None:
+        if text != self._stage:
+            self._stage, self._since = text, time.monotonic()
+        self._live.update(_Ticking(self._spinner, self._stage, self._since))
+
+    def show(self, progress: Progress) -> None:
+        stage = progress.stage()
+        if stage != self._stage:
+            self._stage, self._since = stage, time.monotonic()
+        ticking = _Ticking(self._spinner, stage, self._since)
+        self._live.update(Group(ticking, _table(progress), Text(_facts(progress), style="dim")))
+
+    def say(self, text: str) -> None:
+        self._live.console.print(text, markup=False)
+
+    def close(self) -> None:
+        self._live.stop()
+
+
+class _Ticking:
+    """A spinner with the stage and the seconds it has taken, counted anew at each redraw."""
+
+    def __init__(self, spinner: Spinner, stage: str, since: float) -> None:
+        self._spinner, self._stage, self._since = spinner, stage, since
+
+    def __rich__(self) -> Spinner:
+        self._spinner.update(text=Text(f"{self._stage}  {duration(time.monotonic() - self._since)}"))
+        return self._spinner
+
+
+def face(console: Console) -> Face:
+    """The view that fits a console."""
+    return Screen(console) if console.is_terminal and not console.is_dumb_terminal else PlainLines(console)
+
+
+def summary(progress: Progress) -> str:
+    """How a working job stands, on one line."""
+    roles = ", ".join(f"{name} {number(done)}/{number(known)}" for name, done, known in progress.roles())
+    return f"{roles}; {progress.notes()}; {_facts(progress)}"
+
+
+def _facts(progress: Progress) -> str:
+    now = time.time()
+    parts = [
+        f"{number(progress.state.total().tokens)} tokens",
+        f"{progress.tokens_a_second(now):,.0f} tokens/s",
+        f"budget: {progress.budget_left(now)}",
+    ]
+    left = progress.left(now)
+    if left is not None:
+        parts.append(f"about {duration(left)} left")
+    return ", ".join(parts)
+
+
+def _table(progress: Progress) -> Table:
+    table = Table.grid(padding=(0, 2))
+    for name, done, known in progress.roles():
+        bar = ProgressBar(total=max(1, known), completed=done, width=30)
+        table.add_row(name, bar, f"{number(done)} / {number(known)}")
+    table.add_row("board", Text(progress.notes()), "")
+    return table
+
+
+async def follow(run: RunFolder, spec: JobSpec, shown: Face, rests: Callable[[Progress], bool]) -> Progress:
+    """Reads the log as it grows and shows it, until `rests` says that nothing more will come."""
+    progress = Progress(spec)
+    with SqliteReader.open(run.path) as reader:
+        while True:
+            for event in await asyncio.to_thread(_new, reader, progress.state.seq):
+                progress.apply(event)
+            shown.show(progress)
+            if rests(progress):
+                return progress
+            await asyncio.sleep(LOOK_SECONDS)
+
+
+def _new(reader: SqliteReader, after: int) -> list[Event]:
+    return list(reader.read(after))

@@ -1,0 +1,119 @@
+"""Running a protocol's decisions once more over a log, and comparing.
+
+Owns the comparison. The log is only read: folding never calls a protocol, so a difference means that the protocol, a role
+or the coordinator decides otherwise now than it did then.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from swarm import events as ev
+from swarm.coordinator import Coordinator, JobState
+from swarm.coordinator.state import TaskRow
+from swarm.events import Event, identity
+from swarm.protocol import TaskView
+from swarm.runtime.prepare import prepare
+from swarm.runtime.session import read_job
+from swarm.store.interface import Reader
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How many decisions were compared, and the first difference: what it is, and at which event."""
+
+    decisions: int
+    difference: str = ""
+    at: int = 0
+
+
+def rehearse(reader: Reader) -> Outcome:
+    """Asks the protocol again, at each event that it was asked at, and compares its answers with the log.
+
+    Raises:
+        SwarmError: the job's protocol or model cannot be made here.
+    """
+    _, spec, roles = read_job(reader)
+    job = prepare(spec, roles)
+    again = _Again(spec, job.protocol, job.roles, job.overhead, JobState(), 0)
+    waiting: deque[Event] = deque()
+    """What the protocol says comes next."""
+    decisions = 0
+    for event, following in _with_next(reader.read()):
+        if waiting:
+            expected = waiting.popleft()
+            if (expected.body, expected.cause) != (event.body, event.cause):
+                return Outcome(decisions, _difference(expected, event), event.seq)
+            continue  # the rehearsal has folded it already
+        asked = again.asked(event, following)
+        if asked is None:
+            again.state.apply(event)
+            continue
+        decisions += 1
+        waiting.extend(again.decide(event, asked))
+    if waiting:
+        return Outcome(
+            decisions, f"the log ends where the protocol says {_said(waiting[0])}", again.state.seq
+        )
+    return Outcome(decisions)
+
+
+class _Again(Coordinator):
+    """A coordinator that takes its events from a log and answers only with what the protocol decides on them."""
+
+    def asked(self, event: Event, following: Event | None) -> TaskView | str | None:
+        """What the protocol was asked at this event: about a task's end, to start, about the budget, or nothing."""
+        body = event.body
+        if isinstance(body, ev.Decided) and not event.cause and body.state.get("started"):
+            return "start"
+        if isinstance(body, ev.BudgetReached):
+            return "budget"
+        if isinstance(body, ev.TaskFinished):
+            return self._brief(self.state.tasks[body.task], body.outcome)
+        if isinstance(body, ev.TaskFailed) and body.retry_at is None:
+            row, again = self.state.tasks[body.task], identity(body.task, "again", event.seq)
+            put_back = (
+                following is not None
+                and isinstance(following.body, ev.TaskAdded)
+                and following.body.task == again
+            )
+            return None if put_back else self._brief(row, "failed")
+        return None
+
+    def _brief(self, row: TaskRow, outcome: str) -> TaskView:
+        return TaskView(row.id, row.role, row.goal, row.spans, row.reads, outcome)
+
+    def decide(self, event: Event, asked: TaskView | str) -> list[Event]:
+        """Folds the event in, asks, and gives the events that the answer makes."""
+        self.state.apply(event)
+        self._begin(event.time)
+        if isinstance(asked, TaskView):
+            self._ended(asked, event)
+        elif asked == "start":
+            self._carry_out(self.protocol.start(self._view(None)), event.seq)
+        else:
+            self._carry_out(self.protocol.react(self.state.memory, event, self._view(None)), event.seq)
+        return list(self._out)
+
+
+def _with_next(events: Iterable[Event]) -> Iterator[tuple[Event, Event | None]]:
+    """Each event with the one after it."""
+    last: Event | None = None
+    for event in events:
+        if last is not None:
+            yield last, event
+        last = event
+    if last is not None:
+        yield last, None
+
+
+def _difference(expected: Event, found: Event) -> str:
+    return f"the protocol says {_said(expected)}, and the log has {_said(found)}"
+
+
+def _said(event: Event) -> str:
+    fields: dict[str, Any] = event.body.model_dump(exclude_defaults=True)
+    return f"{event.kind}({', '.join(f'{name}={value!r}' for name, value in fields.items())})"[:300]

@@ -1,0 +1,214 @@
+"""The verbs that look after runs: list, status, watch, pause, cancel, rm.
+
+Owns what they show of a run's standing. They read its log, leave words in its inbox, and never write into it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from swarm.cli.door import Json, RunId, Runs, duration, emit, err, number, out, people, root_of, the_run, verb
+
+if TYPE_CHECKING:
+    from swarm.cli.live import Progress
+    from swarm.store.folder import RunFolder, RunStatus
+
+Reason = Annotated[str, typer.Option("--reason", help="Why, for the log.")]
+
+
+@verb
+def list_(runs: Runs = None, as_json: Json = False) -> None:
+    """List the runs, the newest first."""
+    from dataclasses import asdict
+
+    from swarm.store.folder import list_runs
+
+    root = root_of(runs)
+    found = list_runs(root)
+    if as_json:
+        emit([asdict(one) for one in found])
+    elif not found:
+        out().print(f"no runs in {root}", markup=False)
+    else:
+        out().print(_table(found))
+
+
+def _table(found: list[RunStatus]) -> Any:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
+    for title in ("ID", "STATUS", "EVENTS", "STARTED", "WORKED ON BY"):
+        table.add_column(title, justify="right" if title == "EVENTS" else "left", no_wrap=True)
+    for one in found:
+        started = f"{datetime.fromtimestamp(one.created):%Y-%m-%d %H:%M}" if one.created else ""
+        table.add_row(one.id, Text(one.status), number(one.events), started, one.holder or "")
+    return table
+
+
+@verb
+def status(id: RunId, runs: Runs = None, as_json: Json = False) -> None:
+    """Say how a run stands: its phase, tasks by role, notes, cost and what is left of the budget."""
+    from swarm.store.folder import read_status
+
+    run = the_run(id, runs)
+    known = read_status(run)
+    if known.status == "damaged":
+        from swarm.errors import StoreError
+
+        cure = f"`swarm doctor --repair {run.id}` says what can be done"
+        raise StoreError(known.detail, str(run.log), cure)
+    progress = _progress(run)
+    for line in _status_lines(run, known, progress):
+        people(as_json).print(line, markup=False)
+    if as_json:
+        emit(_status_document(run, known, progress))
+
+
+def _progress(run: RunFolder) -> Progress:
+    from swarm.cli.live import Progress
+    from swarm.runtime.session import read_job
+    from swarm.store.sqlite import SqliteReader
+
+    with SqliteReader.open(run.path) as reader:
+        _, spec, _ = read_job(reader)
+        progress = Progress(spec)
+        for event in reader.read():
+            progress.apply(event)
+    return progress
+
+
+def _status_lines(run: RunFolder, known: RunStatus, progress: Progress) -> list[str]:
+    state = progress.state
+    spent, now = state.total(), time.time() if known.holder else state.time
+    lines = [
+        f"{run.id}: {known.status}{f', worked on by {known.holder}' if known.holder else ''}",
+        f"  {progress.spec.question}",
+        f"  corpus    {number(len(state.documents))} documents, {number(state.spans)} passages, {number(state.span_tokens)} tokens",
+    ]
+    lines += [
+        f"  {name:<9} {number(done)} of {number(known)} tasks" for name, done, known in progress.roles()
+    ]
+    lines += [
+        f"  board     {progress.notes()}",
+        f"  spent     {number(spent.calls)} calls, {number(spent.tokens)} tokens, {duration(state.seconds(now))}",
+        f"  budget    {progress.budget_left(now)}",
+    ]
+    if state.failed:
+        lines.append(
+            f"  given up  {number(len(state.failed))} tasks (`swarm logs {run.id} --kind TaskFailed`)"
+        )
+    if known.status in ("paused", "interrupted"):
+        lines.append(f"  go on with: swarm resume {run.id}")
+    return lines
+
+
+def _status_document(run: RunFolder, known: RunStatus, progress: Progress) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    from swarm.cli.live import budget_used
+
+    state, spent = progress.state, progress.state.total()
+    now = time.time() if known.holder else state.time
+    return asdict(known) | {
+        "question": progress.spec.question,
+        "corpus": {"documents": len(state.documents), "spans": state.spans, "tokens": state.span_tokens},
+        "roles": {name: {"done": done, "known": known} for name, done, known in progress.roles()},
+        "notes": state.board.kinds(),
+        "calls": spent.calls,
+        "tokens": spent.tokens,
+        "seconds": round(state.seconds(now), 3),
+        "budget_used": budget_used(progress.spec, state, now),
+        "failed": len(state.failed),
+        "files": state.files,
+    }
+
+
+@verb
+def watch(
+    id: RunId,
+    after: Annotated[
+        int | None,
+        typer.Option("--after", min=0, metavar="SEQ", help="Print each event after this number instead."),
+    ] = None,
+    runs: Runs = None,
+) -> None:
+    """Follow a run until it rests. Ends with it; Ctrl-C ends only the watching."""
+    run = the_run(id, runs)
+    if after is not None:
+        asyncio.run(_stream(run, after))
+        return
+    asyncio.run(_watch(run))
+
+
+async def _watch(run: RunFolder) -> None:
+    from swarm.cli.driving import account_lines
+    from swarm.cli.live import face, follow
+
+    spec = _progress(run).spec
+    shown = face(err())
+    try:
+        progress = await follow(run, spec, shown, lambda progress: _rests(run, progress))
+    finally:
+        shown.close()
+    for line in account_lines(run, progress.state, spec, None, None):
+        out().print(line, markup=False)
+
+
+def _rests(run: RunFolder, progress: Progress) -> bool:
+    from swarm.coordinator import Phase
+
+    return progress.state.phase is Phase.ENDED or run.holder() is None
+
+
+async def _stream(run: RunFolder, after: int) -> None:
+    from swarm.api import JobHandle
+    from swarm.cli.records import described
+
+    async for event in JobHandle(run).events(after):
+        out().print(described(event), markup=False)
+
+
+@verb
+def pause(id: RunId, reason: Reason = "", runs: Runs = None) -> None:
+    """Ask a running job to pause: what is under way is finished, nothing new begins."""
+    _leave(the_run(id, runs), "pause", reason)
+
+
+@verb
+def cancel(id: RunId, reason: Reason = "", runs: Runs = None) -> None:
+    """Ask a running job to end. Its report tells what was found until then."""
+    _leave(the_run(id, runs), "cancel", reason)
+
+
+def _leave(run: RunFolder, kind: str, text: str) -> None:
+    from swarm.errors import StoreError
+    from swarm.store.folder import read_status
+    from swarm.store.inbox import post
+
+    known = read_status(run)
+    if known.holder is None:
+        cure = f"`swarm resume {run.id}` goes on with it" if known.status in ("paused", "interrupted") else ""
+        raise StoreError(
+            f"nobody works on this run (it is {known.status}), so nothing can be asked of it", run.id, cure
+        )
+    post(run.path, kind, text)
+    err().print(f"asked {run.id} to {kind}; `swarm status {run.id}` says when it has", markup=False)
+
+
+@verb
+def rm(
+    ids: Annotated[
+        list[str], typer.Argument(metavar="ID…", help="Runs to delete, with their logs and reports.")
+    ],
+    runs: Runs = None,
+) -> None:
+    """Delete runs and all their files. One that is being worked on is refused."""
+    for run in [the_run(id, runs) for id in ids]:
+        run.remove()
+        err().print(f"removed {run.id}", markup=False)

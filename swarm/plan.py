@@ -1,0 +1,233 @@
+"""What a job will take, as ranges, before anything is spent; and afterwards, how far off that was.
+
+Owns the estimate and the one table of rates behind it. It reads inputs to measure them, calls no model and writes nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from swarm.corpus import Pinned, open_spans, pin
+from swarm.runtime.prepare import Prepared, prepare
+from swarm.spec import JobSpec
+
+EXACT_BYTES = 8 << 20
+"""Input up to this size is cut to count its spans; what lies beyond is reckoned from that, by size."""
+BREADCRUMB = 16
+CLAIM = 48
+EXCERPT = (60, 160)
+"""Tokens of a breadcrumb, of a claim with its quote, and of the excerpt that a verifier gets."""
+ROWS_A_SPAN = (0.1, 1.0)
+READER_OUTPUT = (3.0, 30.0)
+"""Tokens that a reader writes for a passage, on average: most passages hold nothing."""
+SAMPLES = 1.05
+"""Calls for each needed one at most: outputs that break their contract are drawn again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """What a machine does: tokens a second in and out over all calls at once, and seconds until it begins."""
+
+    tokens_in: float
+    tokens_out: float
+    start: float
+    source: str
+
+
+RATES: dict[tuple[str, bool], Rate] = {
+    ("vllm", False): Rate(700, 130, 45, "SmolLM2-135M on 2 CPU cores, vLLM 0.32, merged weights"),
+    ("transformers", False): Rate(
+        450, 12, 15, "SmolLM2-135M on 2 CPU cores, transformers 5.19, one call at a time"
+    ),
+}
+"""(engine, on a GPU) → measured rates. Nothing is promised where nothing was measured."""
+CALL_SECONDS = (0.5, 5.0)
+"""Seconds that one call to an endpoint takes: an assumption, for no endpoint is like another."""
+SPREAD = (0.6, 1.6)
+"""How much faster or slower than the measured machine this one may be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    low: float
+    high: float
+
+    def __add__(self, other: Range) -> Range:
+        return Range(self.low + other.low, self.high + other.high)
+
+    def times(self, low: float, high: float) -> Range:
+        return Range(self.low * low, self.high * high)
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """What the inputs amount to. `exact` is False where a part was reckoned from the rest by its size."""
+
+    documents: int
+    spans: int
+    tokens: int
+    exact: bool
+    skipped: int = 0
+    remarks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The estimate of a job. `tokens_in` and `tokens_out` are of all calls; `seconds` and `money` may be unknown."""
+
+    name: str
+    input: Measure
+    calls: Mapping[str, Range]
+    tokens_in: Range
+    tokens_out: Range
+    seconds: Range | None
+    rate: str
+    money: Range | None
+    currency: str
+    over: tuple[str, ...]
+    """Limits of the budget that the job may reach, each with what it is likely to need."""
+
+    @property
+    def total_calls(self) -> Range:
+        return sum(self.calls.values(), Range(0, 0))
+
+    @property
+    def tokens(self) -> Range:
+        return self.tokens_in + self.tokens_out
+
+    def document(self) -> dict[str, Any]:
+        """The plan as plain data, for `--json`."""
+        return asdict(self) | {"total_calls": asdict(self.total_calls), "tokens": asdict(self.tokens)}
+
+
+def plan_job(spec: JobSpec) -> Plan:
+    """Checks a job, reads its inputs and estimates what it takes.
+
+    Raises:
+        SwarmError: whatever would stop the job from starting.
+    """
+    job = prepare(spec)
+    return estimate(job, measure(job, pin(spec.inputs)))
+
+
+def measure(job: Prepared, corpus: Pinned) -> Measure:
+    """Counts spans and tokens of the inputs, by cutting the first EXACT_BYTES of them.
+
+    Raises:
+        CorpusError: an input changed or went while it was read.
+    """
+    spans = tokens = seen = 0
+    total = sum(document.size for document in corpus.documents)
+    for source, document in zip(corpus.sources, corpus.documents, strict=True):
+        if seen >= EXACT_BYTES:
+            break
+        characters = 0
+        for span, text in open_spans(source, job.tokenizer, job.protocol.span_tokens, document=document):
+            spans, tokens, characters = spans + 1, tokens + span.tokens, characters + len(text)
+            if characters >= EXACT_BYTES:
+                break
+        seen += min(characters, document.size) if characters >= EXACT_BYTES else document.size
+    exact = seen >= total
+    scale = 1.0 if exact else total / seen
+    return Measure(
+        len(corpus.documents),
+        round(spans * scale),
+        round(tokens * scale),
+        exact,
+        len(corpus.skipped),
+        corpus.remarks,
+    )
+
+
+def estimate(job: Prepared, size: Measure) -> Plan:
+    """The ranges for a job over inputs of this size."""
+    calls = {role: count for role, count in _calls(job, size).items() if count.high}
+    read = Range(0, 0)
+    written = Range(0, 0)
+    for role, count in calls.items():
+        prompt, output = _tokens_a_call(job, role, size)
+        read += Range(count.low * prompt.low, count.high * prompt.high)
+        written += Range(count.low * output.low, count.high * output.high)
+    seconds, source = _time(job, calls, read, written)
+    price = job.spec.model.price
+    money = None
+    if price is not None:
+        money = read.times(price.input / 1e6, price.input / 1e6) + written.times(
+            price.output / 1e6, price.output / 1e6
+        )
+    total = sum(calls.values(), Range(0, 0))
+    return Plan(
+        job.spec.name, size, calls, read, written, seconds, source, money, price.currency if price else "",
+        _over(job.spec, total, read + written, seconds, money),
+    )  # fmt: skip
+
+
+def _calls(job: Prepared, size: Measure) -> dict[str, Range]:
+    """Calls of each role. One for each span; one for each row that is judged; the rest are few."""
+    options, spec = job.spec.protocol.options, job.spec
+    rows = Range(size.spans * ROWS_A_SPAN[0], size.spans * ROWS_A_SPAN[1])
+    group = int(options.get("group", 12))
+    expected = {
+        "planner": Range(1, 1) if spec.answer.merge == "auto" and not spec.answer.statements else Range(0, 0),
+        "reader": Range(size.spans, size.spans).times(1, SAMPLES),
+        "verifier": rows if options.get("verify", True) else Range(0, 0),
+        "reducer": rows.times(1 / group, 1.1 / group) if spec.answer.statements else Range(0, 0),
+        "writer": Range(0, 0) if spec.answer.statements or options.get("headlines", 6) == 0 else Range(0, 2),
+    }
+    return {
+        role: Range(round(r.low), -int(-r.high // 1)) for role, r in expected.items() if role in job.roles
+    }
+
+
+def _tokens_a_call(job: Prepared, role: str, size: Measure) -> tuple[Range, Range]:
+    """(prompt, output) tokens of one call of a role."""
+    fixed, most = job.overhead[role], job.roles[role].max_tokens
+    passage = size.tokens / max(1, size.spans)
+    match role:
+        case "reader":
+            prompt = fixed + BREADCRUMB + passage
+            return Range(prompt, prompt), Range(*READER_OUTPUT)
+        case "verifier":
+            return Range(fixed + CLAIM + EXCERPT[0], fixed + CLAIM + BREADCRUMB + EXCERPT[1]), Range(2, 3)
+        case _:
+            return Range(fixed + 16, min(job.roles[role].window, job.spec.model.window)), Range(8, most)
+
+
+def _time(job: Prepared, calls: Mapping[str, Range], read: Range, written: Range) -> tuple[Range | None, str]:
+    model = job.spec.model
+    if model.engine == "openai":
+        total = sum(calls.values(), Range(0, 0))
+        return (
+            total.times(CALL_SECONDS[0] / model.concurrency, CALL_SECONDS[1] / model.concurrency)
+            + Range(1, 10),
+            f"assuming {CALL_SECONDS[0]:g} to {CALL_SECONDS[1]:g} s a call, {model.concurrency} at once",
+        )
+    rate = RATES.get((model.engine, os.path.exists("/dev/nvidia0")))
+    if rate is None or model.name != "embedded":
+        return None, "no rate was measured for this model here"
+    # At best the texts that all calls share are computed once and kept.
+    shared = sum(count.low * job.overhead[role] for role, count in calls.items())
+    busy = Range((read.low - shared) / rate.tokens_in, read.high / rate.tokens_in)
+    busy += written.times(1 / rate.tokens_out, 1 / rate.tokens_out)
+    return busy.times(*SPREAD) + Range(rate.start * SPREAD[0], rate.start * SPREAD[1]), rate.source
+
+
+def _over(
+    spec: JobSpec, calls: Range, tokens: Range, seconds: Range | None, money: Range | None
+) -> tuple[str, ...]:
+    """What of the budget may not be enough."""
+    budget, share = spec.budget, 1 - spec.budget.reserve
+    found = []
+    for name, limit, need in (
+        ("tokens", budget.tokens, tokens), ("calls", budget.calls, calls), ("seconds", budget.seconds, seconds),
+        ("money", budget.money, money),
+    ):  # fmt: skip
+        if limit is not None and need is not None and need.high > limit * share:
+            verdict = "is not enough" if need.low > limit else "may not be enough"
+            found.append(
+                f"budget.{name} = {limit:,} {verdict}: {need.low:,.0f} to {need.high:,.0f} are likely needed"
+            )
+    return tuple(found)
