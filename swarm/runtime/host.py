@@ -221,7 +221,7 @@ def pack_note(content: Mapping[str, Any]) -> bytes:
 def _started(task: str, turn: int, sample: int, channel: str, prompt: Prompt, sampling: Sampling) -> ev.CallStarted:
     return ev.CallStarted(
         task=task, turn=turn, sample=sample, channel=channel, prompt=prompt.digest, tokens=prompt.tokens,
-        manifest=tuple(prompt.manifest()), sampling=_settings(sampling),
+        manifest=prompt.manifest, sampling=_settings(sampling),
     )  # fmt: skip
 
 

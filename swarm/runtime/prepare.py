@@ -11,8 +11,7 @@ from dataclasses import dataclass
 import msgpack
 from pydantic import TypeAdapter
 
-import swarm
-from swarm import events as ev
+from swarm import __version__, events as ev
 from swarm.agents.roles import Role, find_role, parse_role
 from swarm.errors import SpecError, StoreError
 from swarm.events import body_hash
@@ -52,7 +51,7 @@ class Prepared:
         created = ev.JobCreated(
             job=job, name=self.spec.name, spec=body_hash(spec), protocol=self.protocol.name,
             protocol_digest=self.protocol_digest, roles={name: body_hash(data) for name, data in roles.items()},
-            notes=body_hash(schemas), tokenizer=self.tokenizer.digest, seed=self.spec.seed, software=swarm.__version__,
+            notes=body_hash(schemas), tokenizer=self.tokenizer.digest, seed=self.spec.seed, software=__version__,
         )  # fmt: skip
         return created, bodies
 
