@@ -117,6 +117,9 @@ class MapReduce:
         self.spec, self.options = spec, options
         self.span_tokens = options.span_tokens
         self.columns = PROSE if spec.answer.statements else spec.answer.columns
+        self._question = Part("question", f"Question: {spec.question}\n")
+        self._schema = Part("schema", columns_text(self.columns))
+        self._rows_schema = rows_schema(len(self.columns))
 
     # ---- on the JobMaster ----
 
@@ -219,16 +222,13 @@ class MapReduce:
             case _:
                 return self._written(material.notes, said) if said else self._ask_writer(material.notes)
 
-    def _question(self) -> Part:
-        return Part("question", f"Question: {self.spec.question}\n")
-
     def _plan(self, material: Material) -> Action:
         facts = material.facts
         paths = ", ".join(facts["paths"][:3])
         inventory = f"Input: {facts['documents']} documents, {facts['spans']} passages, such as {paths}\n"
         schema = {"type": "array", "prefixItems": [{"enum": list(TASKS)}, {"enum": list(MERGES)}], "items": False,
                   "minItems": 2, "maxItems": 2}  # fmt: skip
-        parts = (self._question(), Part("schema", columns_text(self.columns)), Part("inventory", inventory, trust="corpus"))
+        parts = (self._question, self._schema, Part("inventory", inventory, trust="corpus"))
         return CallModel(parts, schema)
 
     def _planned(self, said: Said) -> Action:
@@ -238,8 +238,8 @@ class MapReduce:
         return Done((Post("plan", {"task": answer[0], "merge": answer[1]}),), outcome=answer[1])
 
     def _ask_reader(self, passage: Passage) -> Action:
-        parts = (self._question(), Part("schema", columns_text(self.columns)), *passage_parts(passage))
-        return CallModel(parts, rows_schema(len(self.columns)))
+        parts = (self._question, self._schema, *passage_parts(passage))
+        return CallModel(parts, self._rows_schema)
 
     def _rows(self, passage: Passage, said: Said) -> Action:
         notes = read_rows(passage, said.text, said.finish, self.columns, self.spec.answer.quote_pattern)
@@ -254,7 +254,7 @@ class MapReduce:
         around = excerpt(passage.text, start - passage.start, end - passage.start)
         origin = f"s:{passage.number}"
         parts = (
-            self._question(),
+            self._question,
             Part("claim", f"Claim: {claim_text(note.content['values'])}\n", "agent", note.id, passage.train),
             Part("quote", f"Quote: {note.content['quote']}\n", "corpus", origin, passage.train),
             Part("breadcrumb", f"Passage: {passage.breadcrumb}\n", "corpus", origin, passage.train),
@@ -287,7 +287,7 @@ class MapReduce:
         lines = "".join(f"[{n}] {note.content['values']['statement']}\n" for n, note in enumerate(notes, 1))
         item = {"type": "array", "prefixItems": [{"type": "string"}, {"type": "array", "items": {"type": "integer"}}],
                 "items": False, "minItems": 2, "maxItems": 2}  # fmt: skip
-        parts = (self._question(), Part("statements", f"Statements:\n{lines}", "agent", ",".join(n.id for n in notes)))
+        parts = (self._question, Part("statements", f"Statements:\n{lines}", "agent", ",".join(n.id for n in notes)))
         return CallModel(parts, {"type": "array", "items": item, "maxItems": len(notes)})
 
     def _merged(self, task: TaskBrief, notes: Sequence[NoteText], said: Said) -> Action:
@@ -312,7 +312,7 @@ class MapReduce:
         lines = "".join(f"[{n}] {claim_text(note.content['values'])}\n" for n, note in enumerate(notes, 1))
         item = {"type": "array", "prefixItems": [{"type": "string"}, {"type": "integer"}], "items": False,
                 "minItems": 2, "maxItems": 2}  # fmt: skip
-        parts = (self._question(), Part("findings", f"Findings:\n{lines}", "agent", ",".join(n.id for n in notes)))
+        parts = (self._question, Part("findings", f"Findings:\n{lines}", "agent", ",".join(n.id for n in notes)))
         return CallModel(parts, {"type": "array", "items": item, "maxItems": len(notes)})
 
     def _written(self, notes: Sequence[NoteText], said: Said) -> Action:

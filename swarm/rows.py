@@ -191,10 +191,11 @@ def _places(text: str, words: Sequence[str]) -> Iterator[tuple[int, int]]:
 
     Written out because a regular expression for each quote costs a hundred times as much to compile as to use.
     """
-    start = text.find(words[0]) if words else -1
+    start, plain = (text.find(words[0]), " ".join(words)) if words else (-1, "")
     while start >= 0:
-        end = start + len(words[0])
-        for word in words[1:]:
+        plainly = text.startswith(plain, start)
+        end = start + len(plain if plainly else words[0])
+        for word in () if plainly else words[1:]:
             at = end
             while text[at : at + 1].isspace():
                 at += 1

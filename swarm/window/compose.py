@@ -7,10 +7,11 @@ and a line says how many. That depends on sizes alone, so a task that is taken u
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import cast
 
 from swarm.protocol import Part
-from swarm.window.pack import ChatTemplate, Prompt, Segment, Speaker, Trust, pack, template_tokens
+from swarm.window.pack import ChatTemplate, Prompt, Segment, Speaker, Trust, pack, template_tokens, text_digest
 from swarm.window.tokens import Tokenizer
 
 
@@ -22,8 +23,8 @@ def compose(
     Raises:
         WindowError: what may not be left out does not fit.
     """
-    head = [_segment(Part("role", prompt, origin=role, speaker="system"), tokenizer)] if prompt else []
-    segments = head + [_segment(part, tokenizer) for part in parts]
+    head = (Part("role", prompt, origin=role, speaker="system"),) if prompt else ()
+    segments = [_segment(part, tokenizer) for part in (*head, *parts)]
     turns = [at for at, segment in enumerate(segments) if segment.kind == "turn"]
     if turns:
         segments = _compacted(segments, turns, template, tokenizer, limit)
@@ -46,10 +47,21 @@ def _compacted(
 
 
 def _segment(part: Part, tokenizer: Tokenizer) -> Segment:
+    return _fixed(part, tokenizer) if part.trust == "operator" else _measured(part, tokenizer)
+
+
+@lru_cache(maxsize=1024)
+def _fixed(part: Part, tokenizer: Tokenizer) -> Segment:
+    """What the operator says is the same in call after call: it is measured once."""
+    return _measured(part, tokenizer)
+
+
+def _measured(part: Part, tokenizer: Tokenizer) -> Segment:
     tokens = part.tokens if part.tokens >= 0 else tokenizer.count(part.text)
     return Segment(
-        part.kind, part.text, tokens, cast(Speaker, part.speaker), cast(Trust, part.trust), part.origin, part.train
-    )
+        part.kind, part.text, tokens, cast(Speaker, part.speaker), cast(Trust, part.trust), part.origin, part.train,
+        text_digest(part.text),
+    )  # fmt: skip
 
 
 def role_overhead(prompt: str, fixed: Mapping[str, str], template: ChatTemplate, tokenizer: Tokenizer) -> int:

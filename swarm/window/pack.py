@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import groupby
 from typing import Any, Literal
 
 from swarm.errors import WindowError
@@ -33,9 +34,8 @@ class Segment:
     trust: Trust = "operator"
     origin: str = ""
     train: bool = True
-
-    def digest(self) -> str:
-        return text_digest(self.text)
+    digest: str = ""
+    """The text's digest where it is known already; the manifest computes it where it is not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +49,9 @@ class ChatTemplate:
     closing: str
     overhead: int = 0
     name: str = ""
+
+    def __hash__(self) -> int:
+        return hash((self.name, self.closing, self.overhead))
 
     def pieces(self, segments: tuple[Segment, ...]) -> list[tuple[str, bool]]:
         """The rendered prompt as (text, may hold special tokens) pieces, in order, ready to be encoded one by one."""
@@ -71,12 +74,16 @@ ENDPOINT = ChatTemplate({"system": "", "user": "", "assistant": ""}, "", overhea
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A packed window, ready to be sent. `tokens` counts the template as well."""
+    """A packed window, ready to be sent. `tokens` counts the template as well.
+
+    `manifest` is what a trace is read from: (digest, kind, origin, trust, may be trained on, tokens) of each segment.
+    """
 
     segments: tuple[Segment, ...]
     template: ChatTemplate
     tokens: int
     digest: str
+    manifest: tuple[tuple[str, str, str, str, bool, int], ...]
 
     def ids(self, tokenizer: Tokenizer) -> list[int]:
         """Token ids, the concatenation of each piece's own."""
@@ -94,10 +101,6 @@ class Prompt:
                 out.append({"role": segment.speaker, "content": segment.text})
         return out
 
-    def manifest(self) -> list[tuple[str, str, str, str, bool, int]]:
-        """(digest, kind, origin, trust, may be trained on, tokens) of each segment: what a trace is read from."""
-        return [(s.digest(), s.kind, s.origin, s.trust, s.train, s.tokens) for s in self.segments]
-
 
 def pack(
     segments: list[Segment] | tuple[Segment, ...], template: ChatTemplate, tokenizer: Tokenizer, limit: int, where: str
@@ -108,7 +111,7 @@ def pack(
         WindowError: the segments do not fit; the largest one is named.
     """
     kept = tuple(segment for segment in segments if segment.text)
-    tokens = sum(segment.tokens for segment in kept) + template_tokens(kept, template, tokenizer)
+    tokens = sum([segment.tokens for segment in kept]) + template_tokens(kept, template, tokenizer)
     if tokens > limit:
         largest = max(kept, key=lambda segment: segment.tokens)
         raise WindowError(
@@ -117,18 +120,26 @@ def pack(
             where,
             "raise model.window (or the role's window), or lower the protocol's span_tokens",
         )
-    digest = hashlib.blake2b(template.name.encode(), digest_size=16)
-    for segment in kept:
-        digest.update(f"{segment.speaker}\0{segment.digest()}\0".encode())
-    return Prompt(kept, template, tokens, digest.hexdigest())
+    manifest = tuple([
+        (s.digest or text_digest(s.text), s.kind, s.origin, s.trust, s.train, s.tokens) for s in kept
+    ])  # fmt: skip
+    named = "".join([f"{s.speaker}\0{row[0]}\0" for s, row in zip(kept, manifest, strict=True)])
+    digest = hashlib.blake2b((template.name + named).encode(), digest_size=16).hexdigest()
+    return Prompt(kept, template, tokens, digest, manifest)
 
 
 def template_tokens(segments: tuple[Segment, ...], template: ChatTemplate, tokenizer: Tokenizer) -> int:
     """Tokens that the template itself takes for these segments."""
+    speakers = [segment.speaker for segment in segments]
+    return _template_tokens(template, tuple([who for who, _ in groupby(speakers)]), tokenizer)
+
+
+@lru_cache(maxsize=1024)
+def _template_tokens(template: ChatTemplate, speakers: tuple[Speaker, ...], tokenizer: Tokenizer) -> int:
     if template.overhead:
-        turns = 1 + sum(1 for a, b in zip(segments, segments[1:], strict=False) if a.speaker != b.speaker)
-        return template.overhead * (turns + 1)
-    return sum(len(encode(tokenizer, text, True)) for text, special in template.pieces(segments) if special)
+        return template.overhead * (len(speakers) + 1)
+    turns = tuple(Segment("turn", "x", 1, who) for who in speakers)
+    return sum(len(encode(tokenizer, text, True)) for text, special in template.pieces(turns) if special)
 
 
 def text_digest(text: str) -> str:
