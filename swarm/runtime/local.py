@@ -7,6 +7,7 @@ import asyncio
 from swarm.errors import SwarmError
 from swarm.models.choose import create_model
 from swarm.models.interface import Model
+from swarm.runtime.collector import calm_collector
 from swarm.runtime.host import Host, serve
 from swarm.runtime.prepare import Prepared
 from swarm.runtime.session import Session
@@ -27,10 +28,11 @@ async def work_locally(session: Session, agents: int, model: Model | None = None
     model = model or create_model(job.spec.model, channels(job))
     host = Host("local", job.spec, job.protocol, job.roles, model, agents)
     try:
-        async with asyncio.TaskGroup() as group:
-            group.create_task(session.begin("local"))
-            group.create_task(serve(host, session.master))
-            group.create_task(session.tend())
+        with calm_collector():
+            async with asyncio.TaskGroup() as group:
+                group.create_task(session.begin("local"))
+                group.create_task(serve(host, session.master))
+                group.create_task(session.tend())
     except* SwarmError as several:
         raise first_error(several) from None
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import cast
+from typing import Any, cast
 
 from swarm.protocol import Part
 from swarm.window.pack import ChatTemplate, Prompt, Segment, Speaker, Trust, pack, template_tokens, text_digest
@@ -51,7 +51,7 @@ def _segment(part: Part, tokenizer: Tokenizer) -> Segment:
 
 
 @lru_cache(maxsize=1024)
-def _fixed(part: Part, tokenizer: Tokenizer) -> Segment:
+def _fixed(part: Part, tokenizer: Any) -> Segment:
     """What the operator says is the same in call after call: it is measured once."""
     return _measured(part, tokenizer)
 

@@ -42,6 +42,9 @@ class Tokenizer(Protocol):
     def offsets(self, text: str) -> list[tuple[int, int]]:
         """Character range of each token of `text`, in order; `len(offsets(text)) == count(text)`."""
 
+    def __hash__(self) -> int:
+        """By identity: what has been measured with a tokenizer is remembered beside it."""
+
 
 class Counts:
     """A bounded memory of token counts, keyed by the text's hash so that it holds no text."""
