@@ -1,8 +1,8 @@
 """Jobs from Python: submit one, follow its events, wait for its answer.
 
-Owns the JobHandle, which is a view of a run's log and a way into its inbox: it works from any process, and losing it loses
-nothing. The driver is a process of its own, so that a job outlives whoever submitted it. Async first; `run` is the one
-sync door.
+Owns the JobHandle, which is a view of a run's log and a way into its inbox: it works from any process, and losing it
+loses nothing. The driver is a process of its own, so that a job outlives whoever submitted it. Async first; `run` is
+the one sync door.
 """
 
 from __future__ import annotations
@@ -21,8 +21,7 @@ from typing import IO, Any
 from swarm import errors
 from swarm.errors import SwarmError
 from swarm.events import Event, JobEnded, PhaseChanged, ReportWritten
-from swarm.report.answer import gather
-from swarm.report.shapes import Answer
+from swarm.report import Answer, gather
 from swarm.spec import JobSpec, anchored
 from swarm.store.folder import RunFolder, find_run, list_runs, new_id, read_status, runs_root
 from swarm.store.inbox import post
@@ -36,7 +35,7 @@ class Driver:
     """The process that runs a job, and what it says; both are gone from here when the handle is."""
 
     def __init__(self, command: list[str], spec: JobSpec) -> None:
-        self._said: IO[bytes] = tempfile.TemporaryFile()
+        self._said: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  it lives as long as the driver
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
@@ -101,8 +100,8 @@ class JobHandle:
         return read_status(self._run).status
 
     async def events(self, after: int = 0) -> AsyncIterator[Event]:
-        """The events after a number, as they become durable, until the job rests: ended with its report, paused, or left
-        by its driver.
+        """The events after a number, as they become durable, until the job rests: ended with its report, paused, or
+        left by its driver.
 
         Raises:
             StoreError: the log is damaged.
@@ -138,9 +137,7 @@ class JobHandle:
                 raise error
             kind, _, hash = reason.partition(":")
             why = reader.body(hash).decode(errors="replace") if kind == "model" and hash else reason
-        raise SwarmError(
-            f"stopped before its end{f': {why}' if why else ''}", self.id, f"swarm resume {self.id}"
-        )
+        raise SwarmError(f"stopped before its end{f': {why}' if why else ''}", self.id, f"swarm resume {self.id}")
 
     async def pause(self, reason: str = "") -> None:
         """Asks the job to pause. Returns when the word is left, not when it is heard."""
@@ -175,7 +172,7 @@ async def submit(
     if run.path.exists():
         cure = f"choose another id, or `swarm resume {run.id}`"
         raise errors.StoreError(f"a run called {run.id!r} exists already", str(run.path), cure)
-    command = [sys.executable, "-m", "swarm", "run", "-", "--json", "--runs", str(root), "--id", run.id]
+    command = [sys.executable, "-P", "-m", "swarm", "run", "-", "--json", "--runs", str(root), "--id", run.id]
     command += ["--local"] if local else ["--address", address] if address else []
     driver = await asyncio.to_thread(Driver, command, anchored(spec, Path.cwd()))
     while not run.log.exists():

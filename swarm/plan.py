@@ -1,6 +1,7 @@
 """What a job will take, as ranges, before anything is spent; and afterwards, how far off that was.
 
-Owns the estimate and the one table of rates behind it. It reads inputs to measure them, calls no model and writes nothing.
+Owns the estimate and the one table of rates behind it. It reads inputs to measure them, calls no model and writes
+nothing.
 """
 
 from __future__ import annotations
@@ -39,9 +40,7 @@ class Rate:
 
 RATES: dict[tuple[str, bool], Rate] = {
     ("vllm", False): Rate(700, 130, 45, "SmolLM2-135M on 2 CPU cores, vLLM 0.32, merged weights"),
-    ("transformers", False): Rate(
-        450, 12, 15, "SmolLM2-135M on 2 CPU cores, transformers 5.19, one call at a time"
-    ),
+    ("transformers", False): Rate(450, 12, 15, "SmolLM2-135M on 2 CPU cores, transformers 5.19, one call at a time"),
 }
 """(engine, on a GPU) → measured rates. Nothing is promised where nothing was measured."""
 CALL_SECONDS = (0.5, 5.0)
@@ -155,9 +154,7 @@ def estimate(job: Prepared, size: Measure) -> Plan:
     price = job.spec.model.price
     money = None
     if price is not None:
-        money = read.times(price.input / 1e6, price.input / 1e6) + written.times(
-            price.output / 1e6, price.output / 1e6
-        )
+        money = read.times(price.input / 1e6, price.input / 1e6) + written.times(price.output / 1e6, price.output / 1e6)
     total = sum(calls.values(), Range(0, 0))
     return Plan(
         job.spec.name, size, calls, read, written, seconds, source, money, price.currency if price else "",
@@ -177,9 +174,7 @@ def _calls(job: Prepared, size: Measure) -> dict[str, Range]:
         "reducer": rows.times(1 / group, 1.1 / group) if spec.answer.statements else Range(0, 0),
         "writer": Range(0, 0) if spec.answer.statements or options.get("headlines", 6) == 0 else Range(0, 2),
     }
-    return {
-        role: Range(round(r.low), -int(-r.high // 1)) for role, r in expected.items() if role in job.roles
-    }
+    return {role: Range(round(r.low), -int(-r.high // 1)) for role, r in expected.items() if role in job.roles}
 
 
 def _tokens_a_call(job: Prepared, role: str, size: Measure) -> tuple[Range, Range]:
@@ -201,8 +196,7 @@ def _time(job: Prepared, calls: Mapping[str, Range], read: Range, written: Range
     if model.engine == "openai":
         total = sum(calls.values(), Range(0, 0))
         return (
-            total.times(CALL_SECONDS[0] / model.concurrency, CALL_SECONDS[1] / model.concurrency)
-            + Range(1, 10),
+            total.times(CALL_SECONDS[0] / model.concurrency, CALL_SECONDS[1] / model.concurrency) + Range(1, 10),
             f"assuming {CALL_SECONDS[0]:g} to {CALL_SECONDS[1]:g} s a call, {model.concurrency} at once",
         )
     rate = RATES.get((model.engine, os.path.exists("/dev/nvidia0")))
@@ -215,9 +209,7 @@ def _time(job: Prepared, calls: Mapping[str, Range], read: Range, written: Range
     return busy.times(*SPREAD) + Range(rate.start * SPREAD[0], rate.start * SPREAD[1]), rate.source
 
 
-def _over(
-    spec: JobSpec, calls: Range, tokens: Range, seconds: Range | None, money: Range | None
-) -> tuple[str, ...]:
+def _over(spec: JobSpec, calls: Range, tokens: Range, seconds: Range | None, money: Range | None) -> tuple[str, ...]:
     """What of the budget may not be enough."""
     budget, share = spec.budget, 1 - spec.budget.reserve
     found = []
@@ -227,7 +219,5 @@ def _over(
     ):  # fmt: skip
         if limit is not None and need is not None and need.high > limit * share:
             verdict = "is not enough" if need.low > limit else "may not be enough"
-            found.append(
-                f"budget.{name} = {limit:,} {verdict}: {need.low:,.0f} to {need.high:,.0f} are likely needed"
-            )
+            found.append(f"budget.{name} = {limit:,} {verdict}: {need.low:,.0f} to {need.high:,.0f} are likely needed")
     return tuple(found)

@@ -66,9 +66,7 @@ def models(as_json: Json = False) -> None:
         emit({"engines": engines, "embedded": embedded, "adapters": adapters})
         return
     for engine in engines:
-        state = (
-            f"installed ({engine['version']})" if engine["version"] else f"not installed: {engine['install']}"
-        )
+        state = f"installed ({engine['version']})" if engine["version"] else f"not installed: {engine['install']}"
         out().print(f"{engine['name']:<13} {engine['about']}; {state}", markup=False)
     state = embedded["path"] or f"not installed: {embedded['install']}"
     out().print(f"{'embedded':<13} {embedded['model']}: {state}", markup=False)

@@ -31,9 +31,7 @@ def version_of(package: str) -> str:
 
 @verb
 def doctor(
-    repair: Annotated[
-        str, typer.Option("--repair", metavar="RUN", help="Say what is wrong with this run's log.")
-    ] = "",
+    repair: Annotated[str, typer.Option("--repair", metavar="RUN", help="Say what is wrong with this run's log.")] = "",
     apply: Annotated[
         bool,
         typer.Option("--apply", help="With --repair: cut a damaged tail, keeping a copy of what was cut."),
@@ -48,9 +46,7 @@ def doctor(
         _repair(repair, apply, runs, as_json)
         return
     if apply:
-        raise SpecError(
-            "does nothing by itself", "--apply", "say which run: swarm doctor --repair RUN --apply"
-        )
+        raise SpecError("does nothing by itself", "--apply", "say which run: swarm doctor --repair RUN --apply")
     findings = [*_machine(root_of(runs)), *_runs(root_of(runs))]
     for good, what in findings:
         people(as_json).print(f"{'ok     ' if good else 'PROBLEM'} {what}", markup=False)
@@ -113,7 +109,7 @@ def _repair(name: str, apply: bool, runs: Path | None, as_json: bool) -> None:
     if found is None:
         text = f"{run.id}: nothing is wrong with its log"
     elif found.kept is not None:
-        text = f"{run.id}: cut records {found.first} to {found.last}; a copy is in {found.kept}. `swarm resume {run.id}` goes on"
+        text = f"{run.id}: cut records {found.first} to {found.last}; a copy is in {found.kept}"
     else:
         text = f"{run.id}: {found.detail}. {_outlook(found, run.id)}"
     people(as_json).print(text, markup=False)
@@ -126,5 +122,7 @@ def _repair(name: str, apply: bool, runs: Path | None, as_json: bool) -> None:
 
 def _outlook(found: Damage, id: str) -> str:
     if found.place == "tail":
-        return f"`swarm doctor --repair {id} --apply` cuts records {found.first} to {found.last} and keeps a copy of them"
+        return (
+            f"`swarm doctor --repair {id} --apply` cuts records {found.first} to {found.last} and keeps a copy of them"
+        )
     return "It cannot be cut away; restore the run folder from a copy, or start the job anew"

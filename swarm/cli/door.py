@@ -1,7 +1,7 @@
 """What every verb shares: its common options, where its words go, and how an error becomes an exit code.
 
-Owns the split between people and programs: with `--json` exactly one JSON document goes to stdout and everything else to
-stderr. It knows no verb.
+Owns the split between people and programs: with `--json` exactly one JSON document goes to stdout and everything else
+to stderr. It knows no verb.
 """
 
 from __future__ import annotations
@@ -26,13 +26,9 @@ if TYPE_CHECKING:
 
 Runs = Annotated[
     Path | None,
-    typer.Option(
-        "--runs", envvar="SWARM_RUNS", metavar="DIR", help="Folder of the runs; `runs` if not given."
-    ),
+    typer.Option("--runs", envvar="SWARM_RUNS", metavar="DIR", help="Folder of the runs; `runs` if not given."),
 ]
-Json = Annotated[
-    bool, typer.Option("--json", help="Print one JSON document on stdout; all else goes to stderr.")
-]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout; all else goes to stderr.")]
 RunId = Annotated[str, typer.Argument(metavar="ID", help="A run's id, the start of one, or `latest`.")]
 DEBUG = "SWARM_DEBUG"
 
@@ -114,9 +110,7 @@ def error_document(error: SwarmError) -> dict[str, Any]:
 
 def _unexpected(error: Exception) -> SwarmError:
     """A fault of ours: the details go to a file that can be sent in."""
-    with tempfile.NamedTemporaryFile(
-        "w", prefix="swarm-error-", suffix=".txt", delete=False, encoding="utf-8"
-    ) as file:
+    with tempfile.NamedTemporaryFile("w", prefix="swarm-error-", suffix=".txt", delete=False, encoding="utf-8") as file:
         file.write("".join(traceback.format_exception(error)))
     first = str(error).splitlines()[0] if str(error) else ""
     return SwarmError(

@@ -1,6 +1,7 @@
 """Driving a job from the command line: the plan before, the view while it runs, and the account after it.
 
-Owns the one road of `run`, `ask` and `resume`. How a job runs is the runtime's business; what a report is, the report's.
+Owns the one road of `run`, `ask` and `resume`. How a job runs is the runtime's business; what a report is, that of
+`swarm.report`.
 """
 
 from __future__ import annotations
@@ -18,8 +19,7 @@ from swarm.coordinator import JobState, Phase
 from swarm.coordinator.budget import money
 from swarm.errors import ExitCode, ModelError, SwarmError
 from swarm.plan import Plan, Range, plan_job
-from swarm.report.answer import gather
-from swarm.report.shapes import Answer
+from swarm.report import Answer, gather, write_report
 from swarm.runtime.launch import Opened, Options, run_again, run_new
 from swarm.runtime.session import read_job
 from swarm.spec import JobSpec
@@ -59,8 +59,6 @@ class Drive:
 
 def render(run: RunFolder) -> Mapping[str, str]:
     """Writes a run's report from its log; the digest of each file."""
-    from swarm.report import write_report
-
     with SqliteReader.open(run.path) as reader:
         return write_report(reader, run)
 
@@ -185,9 +183,7 @@ def _why_paused(reader: SqliteReader, state: JobState) -> SwarmError | None:
     return ModelError(message or where, where if message else "model", cure.strip())
 
 
-def account_lines(
-    run: RunFolder, state: JobState, spec: JobSpec, plan: Plan | None, answer: Any
-) -> list[str]:
+def account_lines(run: RunFolder, state: JobState, spec: JobSpec, plan: Plan | None, answer: Any) -> list[str]:
     """How a job ended, what it cost, and how far off the plan was."""
     spent, lines = state.total(), []
     seconds = state.seconds(state.time)
@@ -211,9 +207,7 @@ def account_lines(
 def answer_lines(answer: Answer) -> list[str]:
     """How much was found, and the score where gold was given."""
     found = (
-        f"{number(len(answer.rows))} rows"
-        if answer.rows is not None
-        else f"{len(answer.statements or ())} statements"
+        f"{number(len(answer.rows))} rows" if answer.rows is not None else f"{len(answer.statements or ())} statements"
     )
     cover = answer.coverage
     lines = [

@@ -40,8 +40,8 @@ def board_document(reader: SqliteReader) -> dict[str, Any]:
         note["content"] = _content(reader, note["body"])
     cited = sorted({cite[1] for cite in graph["cites"]})
     documents = [
-        {"id": row.id, "path": _text(reader, row.path), "media": row.media, "origin": row.origin, "licence": row.licence,
-         "digest": row.digest, "size": row.size}
+        {"id": row.id, "path": _text(reader, row.path), "media": row.media, "origin": row.origin,
+         "licence": row.licence, "digest": row.digest, "size": row.size}
         for row in state.documents.values()
     ]  # fmt: skip
     spans = {}

@@ -20,16 +20,10 @@ if TYPE_CHECKING:
 Local = Annotated[bool, typer.Option("--local", help="Run in this process, without Ray.")]
 Address = Annotated[
     str,
-    typer.Option(
-        "--address", metavar="HOST:PORT", help="Join this Ray cluster (`auto`: the one on this machine)."
-    ),
+    typer.Option("--address", metavar="HOST:PORT", help="Join this Ray cluster (`auto`: the one on this machine)."),
 ]
-Id = Annotated[
-    str, typer.Option("--id", metavar="ID", help="Name of the run; made from the job's name if not given.")
-]
-Agents = Annotated[
-    int, typer.Option("--agents", min=1, metavar="N", help="Tasks that one host works on at once.")
-]
+Id = Annotated[str, typer.Option("--id", metavar="ID", help="Name of the run; made from the job's name if not given.")]
+Agents = Annotated[int, typer.Option("--agents", min=1, metavar="N", help="Tasks that one host works on at once.")]
 Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, as in --set budget.tokens=50000."),
@@ -71,18 +65,12 @@ def ask(
             "--column", metavar="NAME=DESCRIPTION", help="A column of the answer; may be given several times."
         ),
     ] = None,
-    merge: Annotated[
-        str, typer.Option(help="How rows are merged: auto, set, count, group, top-k, join.")
-    ] = "set",
+    merge: Annotated[str, typer.Option(help="How rows are merged: auto, set, count, group, top-k, join.")] = "set",
     model: Annotated[
         str, typer.Option(help="`embedded`, a folder or hub name, or the endpoint's model name.")
     ] = "embedded",
-    model_url: Annotated[
-        str, typer.Option("--model-url", metavar="URL", help="An OpenAI-compatible endpoint.")
-    ] = "",
-    key: Annotated[
-        str, typer.Option(metavar="env:NAME", help="The variable that holds the endpoint's key.")
-    ] = "",
+    model_url: Annotated[str, typer.Option("--model-url", metavar="URL", help="An OpenAI-compatible endpoint.")] = "",
+    key: Annotated[str, typer.Option(metavar="env:NAME", help="The variable that holds the endpoint's key.")] = "",
     runs: Runs = None,
     local: Local = False,
     address: Address = "",
@@ -93,8 +81,8 @@ def ask(
 ) -> None:
     """Ask a question about files, without a job file.
 
-    The answer is a table with one column, `answer`, each value copied from a passage and shown with its quote. Name your
-    own columns with --column: the embedded reader follows what they say.
+    The answer is a table with one column, `answer`, each value copied from a passage and shown with its quote. Name
+    your own columns with --column: the embedded reader follows what they say.
     """
     from swarm.cli.driving import run_job
 

@@ -77,11 +77,7 @@ class Progress:
         if state.phase is Phase.PINNING:
             return "cutting and pinning the inputs"
         if state.phase is Phase.WORKING and not self.called:
-            return (
-                "loading the model"
-                if self.spec.model.engine in ("vllm", "transformers")
-                else "starting the agents"
-            )
+            return "loading the model" if self.spec.model.engine in ("vllm", "transformers") else "starting the agents"
         if state.phase is Phase.WORKING:
             return "over budget: finishing from the reserve" if state.allowed is not None else "working"
         return state.status if state.phase is Phase.ENDED else "paused"
@@ -89,9 +85,7 @@ class Progress:
     def roles(self) -> list[tuple[str, int, int]]:
         """(role, tasks done, tasks known) in the order in which roles first had work."""
         state = self.state
-        failed = {
-            role: sum(row[1] == role for row in state.failed) for role in {row[1] for row in state.failed}
-        }
+        failed = {role: sum(row[1] == role for row in state.failed) for role in {row[1] for row in state.failed}}
         names = dict.fromkeys([*state.finished, *state.open, *failed])
         done = {name: state.finished[name] + failed.get(name, 0) for name in names}
         return [(name, done[name], done[name] + state.open[name]) for name in names]
@@ -164,9 +158,11 @@ class PlainLines:
             self.say(f"{text}…")
 
     def show(self, progress: Progress) -> None:
+        if progress.state.phase is Phase.ENDED:
+            return
         self.stage(progress.stage())
         now = self._clock()
-        if now - self._last < LINE_SECONDS or progress.state.phase is Phase.ENDED:
+        if now - self._last < LINE_SECONDS:
             return
         self._last = now
         if progress.state.phase is Phase.WORKING and progress.called:

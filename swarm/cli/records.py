@@ -28,8 +28,7 @@ SHOWN = 160
 def report(id: RunId, runs: Runs = None, as_json: Json = False) -> None:
     """Write a run's report anew from its log. That of a job still at work is marked as a draft."""
     from swarm.cli.driving import answer_document, answer_lines
-    from swarm.report import write_report
-    from swarm.report.answer import gather
+    from swarm.report import gather, write_report
     from swarm.store.sqlite import SqliteReader
 
     run = the_run(id, runs)
@@ -48,9 +47,7 @@ def report(id: RunId, runs: Runs = None, as_json: Json = False) -> None:
 @verb
 def artifacts(
     id: RunId,
-    get: Annotated[
-        str, typer.Option("--get", metavar="NAME", help="Write this file's content to stdout.")
-    ] = "",
+    get: Annotated[str, typer.Option("--get", metavar="NAME", help="Write this file's content to stdout.")] = "",
     runs: Runs = None,
     as_json: Json = False,
 ) -> None:
@@ -80,9 +77,7 @@ def export(
     events: Annotated[
         bool, typer.Option("--events", help="The events, one JSON object a line, instead of the board.")
     ] = False,
-    to: Annotated[
-        Path | None, typer.Option("--to", metavar="FILE", help="Write here instead of to stdout.")
-    ] = None,
+    to: Annotated[Path | None, typer.Option("--to", metavar="FILE", help="Write here instead of to stdout.")] = None,
     runs: Runs = None,
 ) -> None:
     """Write the blackboard's graph with its texts, or the whole log, as JSON."""
@@ -93,11 +88,7 @@ def export(
     with SqliteReader.open(run.path) as reader:
         import json
 
-        lines = (
-            event_lines(reader)
-            if events
-            else [json.dumps(board_document(reader), ensure_ascii=False, indent=1)]
-        )
+        lines = event_lines(reader) if events else [json.dumps(board_document(reader), ensure_ascii=False, indent=1)]
         file = to.open("w", encoding="utf-8") if to else sys.stdout
         try:
             for line in lines:
@@ -115,9 +106,7 @@ def logs(
     kind: Annotated[
         str, typer.Option("--kind", metavar="KIND", help="Only events of this kind, such as TaskFailed.")
     ] = "",
-    tail: Annotated[
-        int, typer.Option("--tail", min=0, metavar="N", help="Only the last N of them; 0 for all.")
-    ] = 50,
+    tail: Annotated[int, typer.Option("--tail", min=0, metavar="N", help="Only the last N of them; 0 for all.")] = 50,
     runs: Runs = None,
     as_json: Json = False,
 ) -> None:
@@ -223,9 +212,7 @@ def replay(
             "status": state.status or str(state.phase),
             "notes": state.board.kinds(),
         }
-        people(as_json).print(
-            f"{run.id}: {number(state.seq)} events fold to {document['status']}", markup=False
-        )
+        people(as_json).print(f"{run.id}: {number(state.seq)} events fold to {document['status']}", markup=False)
         if verify:
             outcome = rehearse(reader)
             document |= {"decisions": outcome.decisions, "difference": outcome.difference}
@@ -236,9 +223,7 @@ def replay(
                     where,
                     "the protocol or a role differs from what the run was made with",
                 )
-            text = (
-                f"every checksum holds, and the protocol decides {number(outcome.decisions)} times as it did"
-            )
+            text = f"every checksum holds, and the protocol decides {number(outcome.decisions)} times as it did"
             people(as_json).print(text, markup=False)
     if as_json:
         emit(document)

@@ -1,7 +1,7 @@
 """Running a protocol's decisions once more over a log, and comparing.
 
-Owns the comparison. The log is only read: folding never calls a protocol, so a difference means that the protocol, a role
-or the coordinator decides otherwise now than it did then.
+Owns the comparison. The log is only read: folding never calls a protocol, so a difference means that the protocol, a
+role or the coordinator decides otherwise now than it did then.
 """
 
 from __future__ import annotations
@@ -55,9 +55,7 @@ def rehearse(reader: Reader) -> Outcome:
         decisions += 1
         waiting.extend(again.decide(event, asked))
     if waiting:
-        return Outcome(
-            decisions, f"the log ends where the protocol says {_said(waiting[0])}", again.state.seq
-        )
+        return Outcome(decisions, f"the log ends where the protocol says {_said(waiting[0])}", again.state.seq)
     return Outcome(decisions)
 
 
@@ -76,9 +74,7 @@ class _Again(Coordinator):
         if isinstance(body, ev.TaskFailed) and body.retry_at is None:
             row, again = self.state.tasks[body.task], identity(body.task, "again", event.seq)
             put_back = (
-                following is not None
-                and isinstance(following.body, ev.TaskAdded)
-                and following.body.task == again
+                following is not None and isinstance(following.body, ev.TaskAdded) and following.body.task == again
             )
             return None if put_back else self._brief(row, "failed")
         return None

@@ -89,20 +89,17 @@ def _status_lines(run: RunFolder, known: RunStatus, progress: Progress) -> list[
     lines = [
         f"{run.id}: {known.status}{f', worked on by {known.holder}' if known.holder else ''}",
         f"  {progress.spec.question}",
-        f"  corpus    {number(len(state.documents))} documents, {number(state.spans)} passages, {number(state.span_tokens)} tokens",
+        f"  corpus    {number(len(state.documents))} documents, {number(state.spans)} passages, "
+        f"{number(state.span_tokens)} tokens",
     ]
-    lines += [
-        f"  {name:<9} {number(done)} of {number(known)} tasks" for name, done, known in progress.roles()
-    ]
+    lines += [f"  {name:<9} {number(done)} of {number(known)} tasks" for name, done, known in progress.roles()]
     lines += [
         f"  board     {progress.notes()}",
         f"  spent     {number(spent.calls)} calls, {number(spent.tokens)} tokens, {duration(state.seconds(now))}",
         f"  budget    {progress.budget_left(now)}",
     ]
     if state.failed:
-        lines.append(
-            f"  given up  {number(len(state.failed))} tasks (`swarm logs {run.id} --kind TaskFailed`)"
-        )
+        lines.append(f"  given up  {number(len(state.failed))} tasks (`swarm logs {run.id} --kind TaskFailed`)")
     if known.status in ("paused", "interrupted"):
         lines.append(f"  go on with: swarm resume {run.id}")
     return lines
@@ -203,9 +200,7 @@ def _leave(run: RunFolder, kind: str, text: str) -> None:
 
 @verb
 def rm(
-    ids: Annotated[
-        list[str], typer.Argument(metavar="ID…", help="Runs to delete, with their logs and reports.")
-    ],
+    ids: Annotated[list[str], typer.Argument(metavar="ID…", help="Runs to delete, with their logs and reports.")],
     runs: Runs = None,
 ) -> None:
     """Delete runs and all their files. One that is being worked on is refused."""

@@ -1,7 +1,7 @@
 """The window of a model call, put together again from the log.
 
-Owns finding a call by its name and showing every segment of its prompt: text, kind, origin, whose words they are, and how
-many tokens. It reads the manifest that was recorded with the call, and composes nothing anew.
+Owns finding a call by its name and showing every segment of its prompt: text, kind, origin, whose words they are, and
+how many tokens. It reads the manifest that was recorded with the call, and composes nothing anew.
 """
 
 from __future__ import annotations
@@ -60,22 +60,16 @@ def find_calls(reader: SqliteReader, name: str) -> list[Call]:
             calls[key].failed = body
     tasks = sorted({key[0] for key in calls})
     if not tasks:
-        raise StoreError(
-            f"there is no call {name!r}", "CALL", "`swarm logs ID --kind CallStarted` lists the calls"
-        )
+        raise StoreError(f"there is no call {name!r}", "CALL", "`swarm logs ID --kind CallStarted` lists the calls")
     if len(tasks) > 1:
-        raise StoreError(
-            f"{name!r} could be of {', '.join(tasks[:5])}", "CALL", "write more of the task's id"
-        )
+        raise StoreError(f"{name!r} could be of {', '.join(tasks[:5])}", "CALL", "write more of the task's id")
     return list(calls.values())
 
 
 def window_lines(reader: SqliteReader, call: Call) -> Iterator[str]:
     """A call for people."""
     started = call.started
-    sampling = ", ".join(
-        f"{name} {value}" for name, value in started.sampling.items() if value not in ("", None)
-    )
+    sampling = ", ".join(f"{name} {value}" for name, value in started.sampling.items() if value not in ("", None))
     yield f"══ call {call.name} · {started.tokens} prompt tokens · channel {started.channel or 'base'} · {sampling}"
     for number, (digest, kind, origin, trust, train, tokens) in enumerate(started.manifest, 1):
         may = "may be learned from" if train else "not to be learned from"
@@ -103,9 +97,7 @@ def window_document(reader: SqliteReader, call: Call) -> dict[str, Any]:
     """A call for programs."""
     started = call.started
     names = ("digest", "kind", "origin", "trust", "train", "tokens")
-    segments = [
-        {**dict(zip(names, row, strict=True)), "text": text_of(reader, row[0])} for row in started.manifest
-    ]
+    segments = [{**dict(zip(names, row, strict=True)), "text": text_of(reader, row[0])} for row in started.manifest]
     document: dict[str, Any] = {
         "call": call.name, "channel": started.channel, "prompt": started.prompt, "tokens": started.tokens,
         "sampling": started.sampling, "segments": segments, "output": None, "error": None,
