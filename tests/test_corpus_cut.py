@@ -147,6 +147,29 @@ def test_a_breadcrumb_is_one_line_of_bounded_length(tokenizer: FileTokenizer) ->
     assert len(span.breadcrumb) < 300 and "\n" not in span.breadcrumb and "long" in span.breadcrumb
 
 
+class UnsteadyTokenizer:
+    """A beginning of a text may have more tokens than the whole: three characters a token, or one."""
+
+    exact = True
+    digest = "unsteady"
+
+    def encode(self, text: str, special: bool = False) -> list[int]:
+        return [0] * self.count(text)
+
+    def count(self, text: str) -> int:
+        return len(self.offsets(text))
+
+    def offsets(self, text: str) -> list[tuple[int, int]]:
+        width = 1 if len(text) % 3 else 3
+        return [(at, at + width) for at in range(0, len(text), width)]
+
+
+@pytest.mark.parametrize("media", [*Media])
+def test_the_limit_holds_for_a_tokenizer_that_counts_beginnings_higher(media: str) -> None:
+    text = "def f():\n" + "some words and more, " * 40 + "\n\nx = 1\n" * 30
+    check(text, list(cut_text(text, "a", media, UnsteadyTokenizer(), max_tokens=50)), UnsteadyTokenizer(), 50)
+
+
 # Plain text
 
 
@@ -276,6 +299,27 @@ def test_comments_go_with_the_definition_they_stand_above_or_in(tokenizer: FileT
         f"# About g.\n\ndef g():\n{body(5)}".rstrip(),
         "# The end.",
     ]
+
+
+def test_a_comment_that_does_not_fit_stands_alone(tokenizer: FileTokenizer) -> None:
+    comment = "# The agents read the text and write what they found.\n" * 8
+    function = f"@decorated\ndef f():\n{body(7)}"
+    assert cut(f"{comment}\n{function}", tokenizer, max_tokens=200) == [
+        ("m.py", comment.rstrip()),
+        ("m.py > f", function.rstrip()),
+    ]
+    # Right above the function it is cut off all the same, for the function must not be.
+    assert cut(f"{comment}{function}", tokenizer, max_tokens=200)[-1] == ("m.py > f", function.rstrip())
+
+
+def test_small_functions_inside_a_long_one_are_not_cut(tokenizer: FileTokenizer) -> None:
+    inner = "".join(
+        f"    def tiny_{number}(name):\n        if name is None:\n            raise ValueError\n"
+        for number in range(40)
+    )
+    spans = cut(f"def outer():\n{inner}", tokenizer)
+    assert len(spans) > 2 and all(text.startswith("    def tiny") for _, text in spans[1:])
+    assert {name.split(" (")[0] for name, _ in spans} == {"m.py > outer"}
 
 
 def test_definitions_inside_conditions_are_found(tokenizer: FileTokenizer) -> None:
@@ -451,7 +495,7 @@ def test_rst_headings_take_their_levels_from_their_order(tokenizer: FileTokenize
 def test_other_code_is_cut_at_top_level_blocks(tokenizer: FileTokenizer) -> None:
     lines = "".join(f"  total += compute({number});\n" for number in range(6))
     first = f"function first(a) {{\n{lines}\n{lines}}}\n"
-    text = f"// header\n#include <x>\n\n{first}\nclass Second {{\n{lines}}}\n\n\nconst x = 1;\n"
+    text = f"// header\n#include <x>\n\n{first}\nclass Second {{\n{lines}\n}}\n\n\nconst x = 1;\n"
     spans = markup(text, Media.CODE, tokenizer)
     assert [name for name, _ in spans] == ["doc.md", "doc.md > first", "doc.md > Second", "doc.md"]
     assert spans[1][1].startswith("function first") and spans[1][1].endswith("}")

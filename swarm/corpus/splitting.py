@@ -107,7 +107,8 @@ def next_passage(ruler: Ruler, start: int, end: int, boundaries: Boundaries) -> 
             passage = ruler.passage(start, stop)
             if passage is None or passage.tokens <= ruler.limit:
                 return passage, stop
-            budget -= max(1, passage.tokens - ruler.limit)
+            # Alone, this beginning has more tokens than it had inside the longer text.
+            budget = min(budget - 1, max(1, budget * ruler.limit // passage.tokens))
         else:
             budget -= 1
     raise CorpusError(
