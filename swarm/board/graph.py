@@ -6,20 +6,17 @@ events. Span nodes are named `s:NUMBER`; every other node is a note.
 
 from __future__ import annotations
 
-from bisect import insort
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterator
-from dataclasses import replace
+from heapq import merge
 from typing import Any
 
 import networkx as nx
 
+from swarm.board.order import Order, Position
 from swarm.errors import ProtocolError
 from swarm.events import NoteJudged, NotePosted
 from swarm.protocol import NoteView
-
-Position = tuple[int, int, str]
-"""(first cited span, first character, note id): the order of every query, so that completion order never shows."""
 
 
 class Board:
@@ -27,12 +24,13 @@ class Board:
 
     def __init__(self) -> None:
         self.graph: nx.MultiDiGraph[str] = nx.MultiDiGraph()
-        self._order: dict[str, list[Position]] = defaultdict(list)
+        self._nodes = self.graph.nodes
+        self._orders: dict[tuple[str, str, str], Order] = defaultdict(Order)
+        """(kind, verdict, status) → the notes that have them, in the order of the text they cite."""
         self._tasks: dict[str, list[str]] = defaultdict(list)
-        self._counts: Counter[tuple[str, str, str]] = Counter()
 
     def __len__(self) -> int:
-        return sum(self._counts.values())
+        return sum(map(len, self._orders.values()))
 
     # ---- folding ----
 
@@ -55,48 +53,58 @@ class Board:
             self.graph.add_edge(event.note, f"s:{span}", key=f"cites:{start}:{end}")
         for kind, other in event.links:
             self.graph.add_edge(event.note, other, key=kind)
-        insort(self._order[event.kind], _position(view))
+        self._orders[event.kind, "", event.status].add(_position(view))
         self._tasks[event.task].append(event.note)
-        self._counts[event.kind, "", event.status] += 1
 
     def judge(self, event: NoteJudged) -> None:
         """Puts a verdict on a note; a later verdict replaces an earlier one."""
-        view = self.note(event.note)
-        self._counts[view.kind, view.verdict, view.status] -= 1
-        self._counts[view.kind, event.verdict, view.status] += 1
-        self.graph.nodes[event.note]["note"] = replace(view, verdict=event.verdict)
+        view, position = self.note(event.note), _position(self.note(event.note))
+        self._orders[view.kind, view.verdict, view.status].remove(position)
+        self._orders[view.kind, event.verdict, view.status].add(position)
+        self._nodes[event.note]["note"] = NoteView(
+            view.id, view.kind, view.task, view.status, event.verdict, view.body, view.seq, view.cites, view.links, view.flags
+        )
 
     # ---- queries ----
 
     def note(self, id: str) -> NoteView:
+        """The note of this id.
+
+        Raises:
+            ProtocolError: there is none.
+        """
         try:
-            view: NoteView = self.graph.nodes[id]["note"]
+            view: NoteView = self._nodes[id]["note"]
         except KeyError:
             raise ProtocolError(f"there is no note {id} on the board", "note", "ids are shown by `swarm export`") from None
         return view
 
     def notes(self, kind: str, verdict: str | None = None, status: str | None = None) -> Iterator[NoteView]:
         """Notes of a kind in the order of the text they cite."""
-        for _, _, id in self._order.get(kind, ()):
-            view: NoteView = self.graph.nodes[id]["note"]
-            if (verdict is None or view.verdict == verdict) and (status is None or view.status == status):
-                yield view
+        orders = self._matching(kind, verdict, status)
+        nodes = self._nodes
+        for _, _, id in orders[0] if len(orders) == 1 else merge(*orders):
+            view: NoteView = nodes[id]["note"]
+            yield view
 
     def by_task(self, task: str) -> list[NoteView]:
         return [self.note(id) for id in self._tasks.get(task, ())]
 
     def count(self, kind: str, verdict: str | None = None, status: str | None = None) -> int:
-        return sum(
-            number
-            for (k, v, s), number in self._counts.items()
+        return sum(map(len, self._matching(kind, verdict, status)))
+
+    def _matching(self, kind: str, verdict: str | None, status: str | None) -> list[Order]:
+        return [
+            order
+            for (k, v, s), order in self._orders.items()
             if k == kind and (verdict is None or v == verdict) and (status is None or s == status)
-        )
+        ]
 
     def kinds(self) -> dict[str, int]:
         """How many notes of each kind there are."""
         out: Counter[str] = Counter()
-        for (kind, _, _), number in self._counts.items():
-            out[kind] += number
+        for (kind, _, _), order in self._orders.items():
+            out[kind] += len(order)
         return {kind: number for kind, number in sorted(out.items()) if number}
 
     def citing(self, span: int) -> list[NoteView]:
@@ -106,9 +114,9 @@ class Board:
 
     def provenance(self, id: str) -> list[NoteView]:
         """The note and every note that it rests on, down to those that cite spans, each once, nearest first."""
-        seen, queue, out = {id}, [id], []
+        seen, queue, out = {id}, deque((id,)), []
         while queue:
-            view = self.note(queue.pop(0))
+            view = self.note(queue.popleft())
             out.append(view)
             for _, other in view.links:
                 if other not in seen:
