@@ -29,6 +29,8 @@ def check(
     budget: BudgetSpec, price: Price | None, state: JobState, now: float, tokens: int, may_use_reserve: bool
 ) -> Refusal | None:
     """Whether a call of up to `tokens` tokens may start, counting what is spent and what running work may still spend."""
+    if budget.tokens is None and budget.calls is None and budget.money is None and budget.seconds is None:
+        return None
     share = 1.0 if may_use_reserve else 1.0 - budget.reserve
     spent = state.total()
     if budget.tokens is not None and spent.tokens + state.reserved + tokens > budget.tokens * share:

@@ -134,16 +134,18 @@ class Coordinator:
         if row is None or row.token != report.token or self.state.phase is Phase.ENDED:
             self.stale += 1
             return
-        brief = TaskView(row.id, row.role, row.goal, row.spans, row.reads, "")
         for body in report.events:
-            if isinstance(body, ev.TaskFailed):
-                body = self._with_retry(body, row, report.retryable)
-            key = f"{body.task}:{type(body).__name__}:{body.turn}:{body.sample}" if isinstance(body, ev.CallFinished) else ""
-            event = self._emit(body, key=key)
-            if isinstance(body, ev.TaskFinished):
-                self._ended(TaskView(brief.id, brief.role, brief.goal, brief.spans, brief.reads, body.outcome), event)
+            if isinstance(body, ev.CallFinished):
+                self._emit(body, key=f"{body.task}:CallFinished:{body.turn}:{body.sample}")
+            elif isinstance(body, ev.TaskFinished):
+                brief = TaskView(row.id, row.role, row.goal, row.spans, row.reads, body.outcome)
+                self._ended(brief, self._emit(body))
             elif isinstance(body, ev.TaskFailed):
-                self._after_failure(body, brief, row.query, event)
+                brief = TaskView(row.id, row.role, row.goal, row.spans, row.reads, "")
+                body = self._with_retry(body, row, report.retryable)
+                self._after_failure(body, brief, row.query, self._emit(body))
+            else:
+                self._emit(body)
 
     def _with_retry(self, body: ev.TaskFailed, row: TaskRow, retryable: bool) -> ev.TaskFailed:
         """Stamps the time of the next attempt: exponential back-off, with jitter drawn from the job's seed."""
@@ -267,11 +269,12 @@ class Coordinator:
             self._command(command, cause, index)
 
     def _command(self, command: Command, cause: int, index: int) -> None:
-        job = self.state.created.job if self.state.created else ""
-        id = identity(job, cause, index)
         match command:
+            case Judge():
+                self._emit(ev.NoteJudged(note=command.note, verdict=command.verdict, task=command.task), cause)
             case AddTask():
                 self._known(command.role)
+                id = self._new_id(cause, index)
                 self._emit(
                     ev.TaskAdded(task=id, role=command.role, goal=command.goal, spans=command.spans, reads=command.reads,
                                  query=command.query, priority=command.priority),  # fmt: skip
@@ -280,16 +283,18 @@ class Coordinator:
             case AddRange():
                 self._known(command.role)
                 if command.first < command.stop:
+                    id = self._new_id(cause, index)
                     self._emit(
                         ev.RangeAdded(range=id, role=command.role, goal=command.goal, first=command.first,
                                       stop=command.stop, priority=command.priority),  # fmt: skip
                         cause,
                     )
-            case Judge():
-                self._emit(ev.NoteJudged(note=command.note, verdict=command.verdict, task=command.task), cause)
             case Finish():
                 status = "budget" if self.state.limits and command.status == "done" else command.status
                 self._emit(ev.JobEnded(status=status, reason=command.reason), cause)
+
+    def _new_id(self, cause: int, index: int) -> str:
+        return identity(self.state.created.job if self.state.created else "", cause, index)
 
     def _known(self, role: str) -> None:
         if role not in self.roles:

@@ -18,6 +18,7 @@ import msgpack
 
 from swarm.coordinator import Coordinator, Grant, JobState, Phase
 from swarm.coordinator.coordinator import LEASE_SECONDS
+from swarm.coordinator.state import DocumentRow
 from swarm.errors import StoreError
 from swarm.events import Body, Event
 from swarm.protocol import Material, NoteText, Passage, Said, TaskBrief
@@ -30,6 +31,9 @@ LONG_POLL_SECONDS = 1.0
 """How long a pull waits for work to appear before it is answered empty."""
 REMEMBERED = 20_000
 """Bodies that stay in memory after they were written or read."""
+
+SpanRow = tuple[DocumentRow, int, int, str, str]
+"""A span's document, start, tokens, digest and breadcrumb."""
 
 
 class JobMaster:
@@ -186,40 +190,38 @@ class JobMaster:
     # ---- working sets ----
 
     def _work(self, grants: Sequence[Grant]) -> tuple[Work, ...]:
-        self._fetch({hash for grant in grants for hash in self._named(grant)})
-        return tuple(self._one(grant) for grant in grants)
+        spans = {number: self._span(number) for grant in grants for number in grant.spans}
+        named = {digest for _, _, _, digest, _ in spans.values()}
+        for grant in grants:
+            named.update(self.state.board.note(id).body for id in grant.reads)
+            named.update(output for _, _, output, _ in grant.said)
+        self._fetch(named)
+        return tuple([self._one(grant, spans) for grant in grants])
 
-    def _named(self, grant: Grant) -> list[str]:
-        """Hashes of all bodies in a working set."""
-        spans = [self._span(number)[3] for number in grant.spans]
-        return spans + [self.state.board.note(id).body for id in grant.reads] + [output for _, _, output, _ in grant.said]
-
-    def _one(self, grant: Grant) -> Work:
+    def _one(self, grant: Grant, spans: Mapping[int, SpanRow]) -> Work:
         last = {turn: (sample, output, finish) for turn, sample, output, finish in grant.said}
-        said = tuple(Said(turn, self._text(output), finish) for turn, (_, output, finish) in sorted(last.items()))
+        said = tuple([Said(turn, self._text(output), finish) for turn, (_, output, finish) in sorted(last.items())])
         material = Material(
-            tuple(self._passage(number) for number in grant.spans),
-            tuple(self._note(id) for id in grant.reads),
+            tuple([self._passage(number, spans[number]) for number in grant.spans]),
+            tuple([self._note(id) for id in grant.reads]),
             self._inventory() if grant.role == "planner" else {},
         )
         samples = {turn: sample + 1 for turn, (sample, _, _) in last.items()}
         return Work(TaskBrief(grant.task, grant.role, grant.goal, grant.attempt), grant.token, material, said, samples)
 
-    def _passage(self, number: int) -> Passage:
-        start, _, tokens, digest, breadcrumb = self._span(number)
-        row = self.state.documents[self.state.block_of(number)[0]]
-        return Passage(
-            number, row.id, self.path(row.path), start, self._text(digest), tokens, breadcrumb, row.train
-        )  # fmt: skip
+    def _passage(self, number: int, span: SpanRow) -> Passage:
+        row, start, tokens, digest, breadcrumb = span
+        return Passage(number, row.id, self.path(row.path), start, self._text(digest), tokens, breadcrumb, row.train)
 
-    def _span(self, number: int) -> tuple[int, int, int, str, str]:
-        _, block, at = self.state.block_of(number)
+    def _span(self, number: int) -> SpanRow:
+        document, block, at = self.state.block_of(number)
         rows = self._blocks.get(block)
         if rows is None:
             rows = self._blocks[block] = unpack_block(self.store.body(block))
             if len(self._blocks) > 64:
                 self._blocks.popitem(last=False)
-        return rows[at]
+        start, _, tokens, digest, breadcrumb = rows[at]
+        return self.state.documents[document], start, tokens, digest, breadcrumb
 
     def _note(self, id: str) -> NoteText:
         view = self.state.board.note(id)

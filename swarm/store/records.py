@@ -50,9 +50,9 @@ def chained(
     payload: bytes,
 ) -> int:
     """The checksum of a record that follows one with checksum `previous`."""
-    names = kind.encode(), key.encode()
-    numbers = _NUMBERS(seq, time, epoch, cause, version, len(names[0]), len(names[1]), len(payload))
-    return zlib.crc32(payload, zlib.crc32(numbers + names[0] + names[1], previous))
+    kind_bytes, key_bytes = kind.encode(), key.encode()
+    numbers = _NUMBERS(seq, time, epoch, cause, version, len(kind_bytes), len(key_bytes), len(payload))
+    return zlib.crc32(b"".join((numbers, kind_bytes, key_bytes, payload)), previous)
 
 
 def to_rows(events: Sequence[Event], tip: Tip, epoch: int) -> list[Row]:
