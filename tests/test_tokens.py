@@ -56,9 +56,18 @@ def test_count_encode_and_offsets_agree(either: Tokenizer, text: str) -> None:
 
 
 def test_lone_surrogates_are_counted_and_keep_offsets(either: Tokenizer) -> None:
-    text = "a \ud800 b"
+    text = "a \ud800 \udfff b"
     assert either.count(text) == len(either.offsets(text)) > 0
     assert either.offsets(text)[-1][1] == len(text)
+
+
+def test_control_strings_in_text_are_ordinary_text(tmp_path: Path) -> None:
+    """The same tokens as from a tokenizer that has never heard of control tokens."""
+    knowing = small_tokenizer(tmp_path)
+    file = tmp_path / "tokenizer.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "added_tokens": []}))
+    text = "the <|im_start|>value<|im_end|> of"
+    assert knowing.encode(text) == FileTokenizer(file).encode(text)
 
 
 def test_added_tokens_of_any_kind_are_out_of_reach_for_text(tmp_path: Path) -> None:

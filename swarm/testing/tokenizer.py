@@ -19,6 +19,7 @@ _TEXT = '''
             return item.value
 
 The agents read the text and write what they found to the blackboard. Each claim has its source.
+f <| g <| h <| i <| j
 '''
 
 
