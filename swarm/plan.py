@@ -15,7 +15,7 @@ from swarm.corpus import Pinned, open_spans, pin
 from swarm.runtime.prepare import Prepared, prepare
 from swarm.spec import JobSpec
 
-EXACT_BYTES = 8 << 20
+EXACT_BYTES = 2 << 20
 """Input up to this size is cut to count its spans; what lies beyond is reckoned from that, by size."""
 BREADCRUMB = 16
 CLAIM = 48

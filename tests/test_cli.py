@@ -1,0 +1,218 @@
+"""Every verb, over one finished run: what people read, and the one document that programs get."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.commands import ROOT, Said, job_file, start, swarm
+from tests.jobs import ROWS, write_sources
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with sources, a job file, and one finished run called `first` under `runs`."""
+    folder = tmp_path_factory.mktemp("cli")
+    path = job_file(folder, write_sources(folder, copies=2))
+    said = swarm("run", path, "--local", "--runs", folder / "runs", "--id", "first", "--json")
+    assert said.code == 0, said.err
+    (folder / "said.json").write_text(said.out)
+    (folder / "said.txt").write_text(said.err)
+    return folder
+
+
+def over(place: Path, verb: str, *arguments: object) -> Said:
+    said = swarm(verb, *arguments, "--runs", place / "runs")
+    assert said.code == 0, said.err
+    return said
+
+
+def test_a_run_prints_one_document_and_leaves_its_files(place: Path) -> None:
+    document = json.loads((place / "said.json").read_text())
+    assert document["status"] == "done" and document["id"] == "first"
+    found = {(row["values"]["function"], row["values"]["exception"]) for row in document["rows"]}
+    assert found == set(ROWS) and all(row["cites"] for row in document["rows"])
+    written = json.loads((place / "runs" / "first" / "answer.json").read_text())
+    assert {key: document[key] for key in written} == written
+    for name in ("report.md", "report.html", "spec.yaml", "rows.csv"):
+        assert (place / "runs" / "first" / name).stat().st_size
+
+
+def test_a_run_says_its_plan_before_and_how_far_off_it_was_after(place: Path) -> None:
+    text = (place / "said.txt").read_text()
+    assert text.index("plan: ") < text.index("run first in ") < text.index("against the plan: ")
+    assert "2 documents" in text and "report.html" in text
+
+
+def test_people_get_the_same_without_json(place: Path) -> None:
+    said = swarm("run", place / "job.yaml", "--local", "--runs", place / "others")
+    assert said.code == 0 and "answer: " in said.err and said.out == ""
+
+
+def test_list_and_status(place: Path) -> None:
+    assert "first" in over(place, "list").out and "done" in over(place, "list").out
+    (one,) = over(place, "list", "--json").document
+    assert one["id"] == "first" and one["status"] == "done"
+    assert "supported" in over(place, "status", "latest").out
+    document = over(place, "status", "fi", "--json").document
+    assert document["roles"]["reader"]["done"] == document["corpus"]["spans"]
+
+
+def test_an_empty_folder_has_no_runs(tmp_path: Path) -> None:
+    assert "no runs" in swarm("list", "--runs", tmp_path).out
+    said = swarm("status", "latest", "--runs", tmp_path)
+    assert said.code == 1 and "there is no run 'latest'" in said.err
+
+
+def test_logs_tell_events_of_a_kind(place: Path) -> None:
+    assert "JobEnded" in over(place, "logs", "first").out.splitlines()[-2]
+    events = over(place, "logs", "first", "--kind", "TaskFinished", "--tail", 3, "--json").document
+    assert [event["kind"] for event in events] == ["TaskFinished"] * 3
+    said = swarm("logs", "first", "--kind", "Nothing", "--runs", place / "runs")
+    assert said.code == 2 and "TaskFinished" in said.err
+
+
+def test_show_prints_the_whole_window_of_a_call(place: Path) -> None:
+    calls = over(place, "logs", "first", "--kind", "CallFinished", "--tail", 0, "--json").document
+    reading = next(call["body"] for call in calls if "QueueEmpty" in show(place, call["body"]["task"]).out)
+    text = show(place, reading["task"]).out
+    for part in ("Question: Which function raises", "Columns: function = ", "Passage: ", "raise QueueEmpty", "holds"):
+        assert part in text
+    (document,) = show(place, f"{reading['task']}:0:0", "--json").document
+    kinds = [segment["kind"] for segment in document["segments"]]
+    assert kinds == ["role", "question", "schema", "breadcrumb", "span"]
+    assert all(segment["text"] for segment in document["segments"])
+    assert sum(segment["tokens"] for segment in document["segments"]) <= document["tokens"]
+    assert json.loads(document["output"])
+
+
+def show(place: Path, call: str, *options: str) -> Said:
+    return over(place, "show", call, "--run", "first", *options)
+
+
+def test_show_says_what_fits_no_call(place: Path) -> None:
+    for name, code in (("zzz", 1), ("a:b", 2), ("", 2)):
+        assert swarm("show", name, "--runs", place / "runs").code == code
+
+
+def test_report_and_artifacts(place: Path) -> None:
+    before = (place / "runs" / "first" / "report.md").read_bytes()
+    assert "report.html" in over(place, "report", "first").out
+    assert over(place, "artifacts", "first", "--get", "report.md").out.encode() == before
+    names = [one["name"] for one in over(place, "artifacts", "first", "--json").document]
+    assert {"answer.json", "report.html", "report.md", "rows.csv"} <= set(names)
+    said = swarm("artifacts", "first", "--get", "../x", "--runs", place / "runs")
+    assert said.code == 1 and "answer.json" in said.err
+
+
+def test_export_gives_the_board_and_the_events(place: Path, tmp_path: Path) -> None:
+    board = over(place, "export", "first").document
+    rows = [note for note in board["notes"] if note["kind"] == "row"]
+    assert rows and all(row["content"]["quote"].startswith("raise ") for row in rows)
+    for note, span, start, end in board["cites"]:
+        if note == rows[0]["id"]:
+            text, offset = board["spans"][f"s:{span}"]["text"], board["spans"][f"s:{span}"]["start"]
+            assert text[start - offset : end - offset] == rows[0]["content"]["quote"]
+    over(place, "export", "first", "--events", "--to", tmp_path / "events.jsonl")
+    events = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()]
+    assert [event["seq"] for event in events] == list(range(1, len(events) + 1))
+
+
+def test_replay_verifies_the_protocols_decisions(place: Path) -> None:
+    document = over(place, "replay", "first", "--verify", "--json").document
+    assert document["decisions"] > 10 and not document["difference"]
+
+
+def test_replay_names_the_first_decision_that_differs(place: Path, tmp_path: Path) -> None:
+    shipped = (ROOT / "protocols" / "map_reduce.py").read_text(encoding="utf-8")
+    other = tmp_path / "other.py"
+    other.write_text(shipped, encoding="utf-8")
+    path = job_file(tmp_path, write_sources(tmp_path), protocol={"name": str(other), "options": {"span_tokens": 160}})
+    assert swarm("run", path, "--local", "--runs", tmp_path / "runs").code == 0
+    assert swarm("replay", "latest", "--verify", "--runs", tmp_path / "runs").code == 0
+    other.write_text(shipped.replace("priority=-1", "priority=-2"), encoding="utf-8")
+    said = swarm("replay", "latest", "--verify", "--runs", tmp_path / "runs")
+    assert said.code == 1 and "priority=-2" in said.err and "priority=-1" in said.err
+
+
+def test_watch_follows_to_the_end(place: Path) -> None:
+    assert "done" in over(place, "watch", "first").out
+    lines = over(place, "watch", "first", "--after", 5).out.splitlines()
+    assert lines[0].split()[0] == "6" and "ReportWritten" in lines[-1]
+
+
+def test_a_run_that_nobody_works_on_takes_no_orders(place: Path) -> None:
+    for verb in ("pause", "cancel"):
+        said = swarm(verb, "first", "--runs", place / "runs")
+        assert said.code == 1 and "nobody works on this run" in said.err
+
+
+def test_rm_removes(place: Path) -> None:
+    swarm("run", place / "job.yaml", "--local", "--runs", place / "gone", "--id", "second")
+    assert swarm("rm", "second", "--runs", place / "gone").code == 0
+    assert not (place / "gone" / "second").exists()
+
+
+def test_the_catalogue() -> None:
+    names = {role["name"] for role in swarm("roles", "--json").document}
+    assert {"planner", "reader", "verifier", "reducer", "writer"} <= names
+    assert swarm("roles", "reader").out.startswith("---\nname: reader")
+    assert swarm("roles", "nobody").code == 2
+    assert "map_reduce" in {one["name"] for one in swarm("protocols", "--json").document}
+    assert {"vllm", "openai"} <= {engine["name"] for engine in swarm("models", "--json").document["engines"]}
+
+
+def test_doctor_finds_nothing_wrong_here(place: Path) -> None:
+    said = swarm("doctor", "--runs", place / "runs", "--json")
+    assert said.code == 0 and all(one["ok"] for one in said.document)
+    assert "nothing is wrong" in over(place, "doctor", "--repair", "first").out
+    assert swarm("doctor", "--apply").code == 2
+
+
+def test_ask_needs_no_job_file(tmp_path: Path) -> None:
+    source = write_sources(tmp_path)
+    options = ("--local", "--runs", tmp_path / "runs", "--set", "model.engine=scripted", "--set", "model.name=raises")
+    columns = ("--column", "function=its qualified name", "--column", "exception=the class that is raised")
+    said = swarm("ask", "What is raised?", source, *columns, *options, "--json")
+    assert said.code == 0, said.err
+    assert [tuple(row["values"].values()) for row in said.document["rows"]] == ROWS
+    assert swarm("ask", "What?", source, "--column", "nothing", *options).code == 2
+
+
+def test_a_job_comes_from_stdin_too(place: Path) -> None:
+    text = (place / "job.yaml").read_text()
+    assert swarm("plan", "-", "--json", stdin=text).document["name"] == "raises"
+    assert "is not YAML" in swarm("plan", "-", stdin="{").err
+
+
+def test_settings_are_changed_from_the_command_line(place: Path) -> None:
+    job = place / "job.yaml"
+    changed = swarm("plan", job, "--set", "budget.tokens=1500", "--set", "answer.merge=set", "--json").document
+    assert "planner" not in changed["calls"] and any("budget.tokens" in line for line in changed["over"])
+    for override in ("budget", "inputs.7=x", "budget.tokens.x=1", "=1"):
+        said = swarm("plan", job, "--set", override)
+        assert said.code == 2 and "error: " in said.err
+
+
+def test_help_is_quick_and_loads_nothing_heavy() -> None:
+    code = "import sys\nsys.argv = ['swarm', '--help']\nfrom swarm.cli import main\ntry: main()\nfinally: print(*sys.modules)"
+    best = 9.9
+    for _ in range(3):
+        began = time.monotonic()
+        ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+        best = min(best, time.monotonic() - began)
+    assert ran.returncode == 0 and "resume" in ran.stdout
+    assert not {"ray", "torch", "transformers", "vllm", "networkx", "pydantic"} & set(ran.stdout.split())
+    assert best < 2.0, "0.2 s on an idle machine"
+
+
+def test_a_job_as_a_process(place: Path) -> None:
+    process = start("run", place / "job.yaml", "--local", "--json", "--runs", place / "process")
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert json.loads(out)["status"] == "done"

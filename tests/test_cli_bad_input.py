@@ -1,0 +1,226 @@
+"""What people get wrong: one clear message, an exit code, and nothing half-written."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from swarm.testing.endpoint import Endpoint
+from tests.commands import Said, job_file, swarm
+from tests.jobs import write_sources
+
+
+def refused(folder: Path, *arguments: object, **changes: Any) -> Said:
+    """Runs a job that is wrong, and checks that it left nothing."""
+    path = job_file(folder, changes.pop("source", None) or write_sources(folder), **changes)
+    said = swarm("run", path, "--local", "--runs", folder / "runs", *arguments)
+    assert said.code != 0 and said.out == ""
+    errors = [line for line in said.err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1, said.err
+    assert "Traceback" not in said.err
+    assert not (folder / "runs").exists() or not list((folder / "runs").iterdir())
+    return said
+
+
+# ---- inputs ----
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    said = refused(tmp_path, source=tmp_path / "nowhere.txt")
+    assert said.code == 2 and "nowhere.txt" in said.err
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(b"", "no text"), (b" \n\n", "no text"), (bytes(range(256)) * 40, "not UTF-8"), (b"\x00\x01\x02" * 900, "bad.txt")],
+    ids=["empty", "blank", "binary", "controls"],
+)
+def test_a_file_without_text(tmp_path: Path, content: bytes, words: str) -> None:
+    (tmp_path / "bad.txt").write_bytes(content)
+    said = refused(tmp_path, source=tmp_path / "bad.txt")
+    assert said.code == 2 and "bad.txt" in said.err and words in said.err
+
+
+def test_another_encoding(tmp_path: Path) -> None:
+    (tmp_path / "latin.txt").write_bytes("Über Äcker und Flüsse.\n".encode("latin-1") * 20)
+    said = refused(tmp_path, source=tmp_path / "latin.txt")
+    assert said.code == 2 and "latin.txt" in said.err and "UTF-8" in said.err
+
+
+def test_a_single_line_of_megabytes_is_read_in_pieces(tmp_path: Path) -> None:
+    (tmp_path / "line.txt").write_text("one word after the other " * 60_000)
+    document = swarm("plan", job_file(tmp_path, tmp_path / "line.txt"), "--json").document
+    assert document["input"]["spans"] > 1000
+
+
+def test_files_of_a_folder_that_cannot_be_read_are_skipped_and_reported(tmp_path: Path) -> None:
+    source = write_sources(tmp_path)
+    (source / "garbage.py").write_bytes(bytes(range(256)))
+    (source / "gone.py").symlink_to(tmp_path / "nowhere.py")
+    said = swarm("run", job_file(tmp_path, source), "--local", "--runs", tmp_path / "runs", "--json")
+    assert said.code == 0 and "left out: 2 files" in said.err
+    assert {"garbage.py", "gone.py"} == {Path(one["path"]).name for one in said.document["skipped"]}
+
+
+# ---- jobs ----
+
+
+def test_no_job_file(tmp_path: Path) -> None:
+    said = swarm("run", tmp_path / "no.yaml", "--runs", tmp_path / "runs")
+    assert said.code == 2 and "no.yaml" in said.err and not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("text", ["", "just words", "- a\n- b\n", "name: [", "\x00", "name: a\n\tb: c\n"])
+def test_a_job_file_that_is_none(tmp_path: Path, text: str) -> None:
+    (tmp_path / "job.yaml").write_text(text)
+    said = swarm("run", tmp_path / "job.yaml", "--runs", tmp_path / "runs")
+    assert said.code == 2 and "job.yaml" in said.err and not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"protocol": {"name": "map_reduce", "options": {"span_tokens": 5000}}}, ["protocol.options.span_tokens", "lower it"]),
+        ({"protocol": {"name": "map_reduce", "options": {"spantokens": 50}}}, ["spantokens", "span_tokens"]),
+        ({"protocol": "no_such"}, ["no_such", "map_reduce"]),
+        ({"protocol": "nowhere.py"}, ["nowhere.py"]),
+        ({"roles": {"nobody": "x.md"}}, ["roles.nobody", "reader"]),
+        ({"roles": {"reader": "x.md"}}, ["roles.reader", "x.md"]),
+        ({"model": {"engine": "abacus"}}, ["model.engine", "abacus", "vllm"]),
+        ({"model": {"engine": "scripted", "nam": "raises"}}, ["model.nam", "name"]),
+        ({"model": {"engine": "openai", "name": "x"}}, ["url"]),
+        ({"model": {"engine": "openai", "name": "x", "url": "http://h/v1", "key": "sk-secret"}}, ["env:NAME"]),
+        ({"answer": {"columns": {}}}, ["answer", "column"]),
+        ({"answer": {"columns": {"function": "its name"}, "by": "other"}}, ["by", "other", "function"]),
+        ({"budget": {"tokens": 0}}, ["budget.tokens", "0"]),
+        ({"budget": {"calls": 0}}, ["budget.calls"]),
+        ({"budget": {"tokens": 100}}, ["budget.tokens", "100", "swarm plan"]),
+        ({"question": " "}, ["question"]),
+        ({"name": "Über uns"}, ["name"]),
+        ({"inputs": []}, ["inputs"]),
+        ({"colour": "red"}, ["colour", "question"]),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)  # fmt: skip
+def test_a_wrong_setting_is_named_with_its_cure(tmp_path: Path, changes: dict[str, Any], words: list[str]) -> None:
+    said = refused(tmp_path, **changes)
+    assert said.code == 2
+    assert all(word in said.err for word in words), said.err
+    assert "sk-secret" not in said.err
+
+
+def test_errors_are_a_document_too(tmp_path: Path) -> None:
+    path = job_file(tmp_path, tmp_path / "nowhere.txt")
+    said = swarm("run", path, "--local", "--runs", tmp_path / "runs", "--json")
+    assert said.code == 2 and said.document["error"]["kind"] == "CorpusError"
+    assert said.document["error"]["exit_code"] == 2 and "error: " in said.err
+
+
+# ---- where it runs ----
+
+
+def test_an_id_that_exists(tmp_path: Path) -> None:
+    options = (job_file(tmp_path, write_sources(tmp_path)), "--local", "--runs", tmp_path / "runs", "--id", "one")
+    assert swarm("run", *options).code == 0
+    before = (tmp_path / "runs" / "one" / "log.sqlite").read_bytes()
+    said = swarm("run", *options)
+    assert said.code == 1 and "exists already" in said.err
+    assert (tmp_path / "runs" / "one" / "log.sqlite").read_bytes() == before
+
+
+def test_an_id_that_is_no_name(tmp_path: Path) -> None:
+    assert refused(tmp_path, "--id", "../up").code == 2
+
+
+@pytest.mark.ray
+def test_a_cluster_that_does_not_answer(tmp_path: Path) -> None:
+    path = job_file(tmp_path, write_sources(tmp_path))
+    said = swarm("run", path, "--address", "127.0.0.1:1", "--runs", tmp_path / "runs")
+    assert said.code == 1 and "127.0.0.1:1" in said.err and "does not answer" in said.err
+    assert not list((tmp_path / "runs").iterdir())
+    assert swarm("run", path, "--address", "x", "--local").code == 2
+
+
+def test_no_space_for_the_run(tmp_path: Path) -> None:
+    """A file system of 300 KB, in a name space of its own."""
+    unshare = shutil.which("unshare")
+    if not unshare or subprocess.run([unshare, "-rm", "true"], capture_output=True).returncode:
+        pytest.skip("no name spaces here")
+    runs = tmp_path / "runs"
+    runs.mkdir()
+    path = job_file(tmp_path, write_sources(tmp_path, copies=60))
+    command = f"mount -t tmpfs -o size=300k none {runs} && exec {sys.executable} -m swarm run {path} --local --runs {runs}"
+    ran = subprocess.run([unshare, "-rm", "sh", "-c", command], capture_output=True, text=True, timeout=120)
+    assert ran.returncode == 1 and "no space left" in ran.stderr, ran.stderr
+    assert "Traceback" not in ran.stderr
+
+
+# ---- endpoints ----
+
+
+def answered_so(behaviour: str, folder: Path, **settings: Any) -> Said:
+    """A job on an endpoint that behaves so on every call."""
+    with Endpoint(behaviour=behaviour, **settings) as endpoint:
+        model = {"engine": "openai", "name": "any", "url": endpoint.url, "timeout_s": 1.0}
+        path = job_file(folder, write_sources(folder), model=model)
+        return swarm("run", path, "--local", "--runs", folder / "runs", "--id", "one")
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "words"),
+    [
+        ("401", "does not accept the key"),
+        ("404", "does not know the model"),
+        ("429", "too many requests"),
+        ("500", "answers 500"),
+        ("nonsense", "answers nonsense"),
+        ("empty", "answers nonsense"),
+        ("hang", "model.timeout_s"),
+    ],
+)
+def test_an_endpoint_that_gives_no_answers_pauses_the_job(tmp_path: Path, behaviour: str, words: str) -> None:
+    said = answered_so(behaviour, tmp_path)
+    assert said.code == 1 and words in said.err, said.err
+    assert "resume with: swarm resume one" in said.err
+
+
+def test_an_endpoint_that_refuses_the_key_at_once(tmp_path: Path) -> None:
+    said = answered_so("ok", tmp_path, key="right")
+    assert said.code == 1 and "does not accept the key" in said.err
+
+
+def test_an_endpoint_that_is_not_there(tmp_path: Path) -> None:
+    model = {"engine": "openai", "name": "any", "url": "http://127.0.0.1:1/v1"}
+    path = job_file(tmp_path, write_sources(tmp_path), model=model)
+    said = swarm("run", path, "--local", "--runs", tmp_path / "runs")
+    assert said.code == 1 and "http://127.0.0.1:1/v1" in said.err and "does not answer" in said.err
+
+
+def test_a_job_goes_on_when_the_endpoint_is_mended(tmp_path: Path) -> None:
+    with Endpoint(behaviour="401") as endpoint:
+        model = {"engine": "openai", "name": "any", "url": endpoint.url}
+        path = job_file(tmp_path, write_sources(tmp_path), model=model)
+        options = ("--local", "--runs", tmp_path / "runs")
+        assert swarm("run", path, *options, "--id", "one").code == 1
+        assert swarm("status", "one", *options[1:], "--json").document["status"] == "paused"
+        endpoint.behaviour = "ok"
+        said = swarm("resume", "one", *options, "--json")
+    assert said.code == 0 and len(said.document["rows"]) == 4
+
+
+def test_a_run_spoils_nothing_outside_its_folder(tmp_path: Path) -> None:
+    path = job_file(tmp_path, write_sources(tmp_path))
+    before = snapshot(tmp_path / "code")
+    assert swarm("run", path, "--local", "--runs", tmp_path / "runs").code == 0
+    assert snapshot(tmp_path / "code") == before
+    assert yaml.safe_load(path.read_text())["name"] == "raises"
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}

@@ -1,0 +1,142 @@
+"""Jobs that stop before their end, and how they go on: Ctrl-C, pause, cancel, changed inputs, a damaged log."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import apsw
+import pytest
+
+from tests.commands import job_file, start, swarm
+from tests.jobs import ROWS, write_sources
+
+COPIES = 4
+SLOW = {"engine": "scripted", "name": "raises+slow:0.3"}
+
+
+@contextmanager
+def working(folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """A slow job called `one`, at work in a process of its own."""
+    path = job_file(folder, write_sources(folder, COPIES), model=SLOW)
+    process = start("run", path, "--local", "--agents", 1, "--runs", folder / "runs", "--id", "one")
+    assert process.stderr is not None
+    try:
+        for line in process.stderr:
+            if "working…" in line:
+                break
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def paused(tmp_path: Path) -> Path:
+    """A folder with a job called `one` that Ctrl-C has paused."""
+    with working(tmp_path) as process:
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 1 and "paused" in err and "resume with: swarm resume one" in err
+    assert "Traceback" not in err
+    return tmp_path
+
+
+def resume(folder: Path, *options: object) -> tuple[int, str, str]:
+    said = swarm("resume", "one", "--local", "--runs", folder / "runs", "--json", *options)
+    return said.code, said.out, said.err
+
+
+def test_ctrl_c_pauses_and_resume_finishes(paused: Path) -> None:
+    status = swarm("status", "one", "--runs", paused / "runs", "--json").document
+    assert status["status"] == "paused" and status["holder"] is None
+    calls = status["calls"]
+    code, out, err = resume(paused)
+    assert code == 0, err
+    document = json.loads(out)
+    assert len(document["rows"]) == len(ROWS) and document["calls"] > calls
+    assert all(len(row["cites"]) == COPIES for row in document["rows"])
+    code, out, err = resume(paused)
+    assert code == 1 and "has ended" in err
+
+
+def test_pause_and_cancel_from_another_terminal(tmp_path: Path) -> None:
+    with working(tmp_path) as process:
+        assert swarm("pause", "one", "--runs", tmp_path / "runs", "--reason", "lunch").code == 0
+        process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "lunch" in swarm("logs", "one", "--runs", tmp_path / "runs").out
+    again = start("resume", "one", "--local", "--agents", 1, "--runs", tmp_path / "runs", "--json")
+    assert again.stderr is not None
+    while "working…" not in again.stderr.readline():
+        pass
+    assert swarm("cancel", "one", "--runs", tmp_path / "runs").code == 0
+    out, err = again.communicate(timeout=60)
+    assert again.returncode == 4, err
+    assert json.loads(out)["status"] == "cancelled" and (tmp_path / "runs" / "one" / "report.html").exists()
+
+
+def test_two_at_once(tmp_path: Path) -> None:
+    with working(tmp_path) as process:
+        code, _, err = resume(tmp_path)
+        assert code == 1 and f"process {process.pid}" in err
+        said = swarm("run", tmp_path / "job.yaml", "--local", "--runs", tmp_path / "runs", "--id", "one")
+        assert said.code == 1 and "exists already" in said.err
+        said = swarm("rm", "one", "--runs", tmp_path / "runs")
+        assert said.code == 1 and (tmp_path / "runs" / "one").is_dir()
+        said = swarm("status", "one", "--runs", tmp_path / "runs")
+        assert said.code == 0 and f"worked on by process {process.pid}" in said.out
+        assert swarm("report", "one", "--runs", tmp_path / "runs", "--json").document["draft"]
+
+
+def test_a_killed_driver_is_seen_and_its_job_goes_on(tmp_path: Path) -> None:
+    with working(tmp_path) as process:
+        process.kill()
+        process.communicate()
+    assert swarm("status", "one", "--runs", tmp_path / "runs", "--json").document["status"] == "interrupted"
+    code, out, err = resume(tmp_path)
+    assert code == 0 and len(json.loads(out)["rows"]) == len(ROWS), err
+
+
+@pytest.mark.parametrize("gone", [False, True], ids=["changed", "gone"])
+def test_an_input_that_is_not_what_it_was_stops_a_resume(paused: Path, gone: bool) -> None:
+    file = paused / "code" / "module_002.py"
+    if gone:
+        file.unlink()
+    else:
+        file.write_text("nothing = 1\n")
+    code, out, err = resume(paused)
+    assert code == 2 and "module_002.py" in err and "--pinned" in err
+    assert json.loads(out)["error"]["kind"] == "CorpusError"
+    code, out, err = resume(paused, "--pinned")
+    assert code == 0, err
+    assert all(len(row["cites"]) == COPIES for row in json.loads(out)["rows"])
+
+
+def test_a_damaged_tail_is_named_and_cut_only_on_demand(paused: Path) -> None:
+    log = paused / "runs" / "one" / "log.sqlite"
+    with closing(apsw.Connection(str(log))) as connection:
+        connection.execute("UPDATE events SET payload = x'00' WHERE seq = (SELECT max(seq) FROM events)")
+    code, _, err = resume(paused)
+    assert code == 1 and "damaged" in err and "swarm doctor --repair one" in err
+    said = swarm("doctor", "--runs", paused / "runs")
+    assert said.code in (0, 1)
+    said = swarm("doctor", "--repair", "one", "--runs", paused / "runs")
+    assert said.code == 1 and "--apply" in said.out
+    said = swarm("doctor", "--repair", "one", "--apply", "--runs", paused / "runs")
+    assert said.code == 0 and "a copy is in" in said.out
+    code, out, err = resume(paused)
+    assert code == 0 and len(json.loads(out)["rows"]) == len(ROWS), err
+
+
+def test_a_budget_stops_the_reading_and_the_report_is_written(tmp_path: Path) -> None:
+    path = job_file(tmp_path, write_sources(tmp_path, COPIES), budget={"tokens": 3000})
+    said = swarm("run", path, "--local", "--agents", 1, "--runs", tmp_path / "runs", "--json")
+    assert said.code == 3, said.err
+    document = said.document
+    assert document["status"] == "budget" and document["unread"] and document["tokens"] <= 3000
+    assert "is not enough" in said.err
