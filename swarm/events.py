@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict
 
 from swarm.errors import StoreError
 
+_PACKER = msgpack.Packer(use_bin_type=True)
 MAX_PAYLOAD = 1 << 20
 """Bytes that one event may take on disk; text that long belongs in a body."""
 
@@ -308,9 +309,12 @@ def encode(body: Body) -> bytes:
     """The payload of an event as it stands on disk.
 
     Raises:
-        StoreError: the payload is larger than MAX_PAYLOAD.
+        StoreError: the payload is larger than MAX_PAYLOAD, or holds a number or text that can't be packed.
     """
-    payload: bytes = msgpack.packb(body.__dict__, use_bin_type=True)
+    try:
+        payload: bytes = _PACKER.pack(body.__dict__)
+    except (OverflowError, UnicodeEncodeError) as error:
+        raise StoreError(f"an event of kind {type(body).__name__} holds what no log can: {error}", "log") from error
     if len(payload) > MAX_PAYLOAD:
         raise StoreError(f"an event of kind {type(body).__name__} takes {len(payload)} bytes", "log", "store its text as a body")
     return payload

@@ -117,7 +117,7 @@ def crash(spec: JobSpec, folder: RunFolder, commits: int) -> bool:
     return code != 0
 
 
-@pytest.mark.parametrize("commits", [4, 9, 14, 23])
+@pytest.mark.parametrize("commits", [4, 6, 8, 10])
 def test_a_killed_job_resumes_and_repeats_nothing(tmp_path: Path, commits: int) -> None:
     spec = job(write_sources(tmp_path, 2))
     undisturbed = run(spec, tmp_path, id="undisturbed")
@@ -137,23 +137,24 @@ def test_a_job_survives_one_kill_after_another(tmp_path: Path) -> None:
     spec = job(write_sources(tmp_path, 2))
     folder = RunFolder(tmp_path, "killed")
     kills = 0
-    while crash(spec, folder, 5 + kills):
+    while crash(spec, folder, 4 + kills):
         kills += 1
-    assert kills >= 3
+    assert kills >= 2
     assert rows(folder) == rows(run(spec, tmp_path, id="undisturbed"))
     assert max(Counter(finished(events_of(folder))).values()) == 1
 
 
 def test_an_agent_of_200_turns_goes_on_with_identical_windows_after_a_kill(tmp_path: Path) -> None:
     spec = job(
-        write_sources(tmp_path, 34),
+        write_sources(tmp_path, 41),
         protocol={"name": "rolling", "options": {"span_tokens": 160, "passages": 400}},
+        model={"engine": "scripted", "name": "raises+slow:0.001"},
     )
     undisturbed = run(spec, tmp_path, id="undisturbed")
     whole = prompts(events_of(undisturbed))
     assert len(whole) >= 200 and len({task for task, _, _ in whole}) == 1
     folder = RunFolder(tmp_path, "killed")
-    assert crash(spec, folder, 150)
+    assert crash(spec, folder, 120)
     said = len(answered(events_of(folder)))
     assert 50 < said < len(whole)
     resume(folder)
@@ -231,7 +232,7 @@ def test_an_input_that_changed_stops_a_resume_and_the_pinned_copy_is_offered(tmp
     source = write_sources(tmp_path)
     spec = job(source)
     folder = RunFolder(tmp_path, "changed")
-    assert crash(spec, folder, 6)
+    assert crash(spec, folder, 5)
     (source / "module_000.py").write_text("x = 1\n", encoding="utf-8")
     with pytest.raises(CorpusError, match="module_000.py") as caught:
         resume(folder)

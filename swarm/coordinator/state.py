@@ -273,7 +273,9 @@ def _document(state: JobState, event: Event, body: ev.DocumentPinned) -> None:
 
 
 def _pinned(state: JobState, event: Event, body: ev.CorpusPinned) -> None:
-    state.pinned, state.phase = True, Phase.WORKING
+    state.pinned = True
+    if state.phase is Phase.PINNING:
+        state.phase = Phase.WORKING
 
 
 def _task(state: JobState, event: Event, body: ev.TaskAdded) -> None:

@@ -19,7 +19,7 @@ from swarm.events import Body, body_hash
 from swarm.runtime.prepare import Prepared
 
 BLOCK = 256
-"""Spans of one block: what is read, cut and made durable at a time."""
+"""Spans that are read, cut and made durable at a time."""
 
 
 @dataclass(slots=True)
@@ -43,13 +43,13 @@ def pin_blocks(corpus: Pinned, job: Prepared, state: JobState) -> Iterator[Block
     """
     first, tokens = state.spans, state.span_tokens
     started = state.block_rows[-1][0] if state.block_rows else ""
+    block = Block()
     for source, document in zip(corpus.sources, corpus.documents, strict=True):
         if document.id in state.documents:
             continue
         spans = open_spans(source, job.tokenizer, job.protocol.span_tokens, document=document)
         done = sum(1 for _ in islice(spans, _spans_in(state, document.id))) if document.id == started else 0
         while rows := list(islice(spans, BLOCK)):
-            block = Block()
             size = sum(span.tokens for span, _ in rows)
             packed = block.keep(pack_block([span for span, _ in rows]))
             block.bodies |= {span.digest: text.encode("utf-8", "surrogatepass") for span, text in rows}
@@ -57,21 +57,20 @@ def pin_blocks(corpus: Pinned, job: Prepared, state: JobState) -> Iterator[Block
                 ev.SpansPinned(document=document.id, first=first, count=len(rows), tokens=size, block=packed)
             )
             first, tokens, done = first + len(rows), tokens + size, done + len(rows)
-            yield block
-        block = Block()
+            if len(block.bodies) >= BLOCK:
+                yield block
+                block = Block()
         block.events.append(
             ev.DocumentPinned(
-                document=document.id, path=block.keep(document.path.encode()), media=str(document.media),
-                origin=document.origin, licence=document.licence, train=document.train, digest=document.digest,
-                size=document.size, spans=done,
+                document=document.id, path=block.keep(document.path.encode("utf-8", "surrogatepass")),
+                media=str(document.media), origin=document.origin, licence=document.licence, train=document.train,
+                digest=document.digest, size=document.size, spans=done,
             )  # fmt: skip
         )
-        yield block
     if not first:
         raise CorpusError("the inputs hold no text but white space", "inputs", "name files that hold text")
-    block = Block()
     for skipped in corpus.skipped:
-        note = block.keep(msgpack.packb([skipped.path, skipped.reason], unicode_errors="surrogateescape"))
+        note = block.keep(msgpack.packb([skipped.path, skipped.reason], unicode_errors="surrogatepass"))
         block.events.append(ev.SourceSkipped(note=note))
     block.events.append(ev.CorpusPinned(documents=len(corpus.documents), spans=first, tokens=tokens))
     yield block

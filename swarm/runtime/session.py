@@ -7,6 +7,7 @@ share. It starts no host and no model; a shell does.
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from swarm.runtime.master import JobMaster
 from swarm.runtime.pins import Block, check_unchanged, pin_blocks
 from swarm.runtime.prepare import Prepared, check_pinned, prepare
 from swarm.spec import JobSpec, parse_spec
+from swarm.store.blobs import write_durably
+from swarm.store.connection import naming
 from swarm.store.folder import RunFolder
 from swarm.store.inbox import drain
 from swarm.store.interface import Reader
@@ -43,13 +46,17 @@ class Session:
     @classmethod
     def create(cls, job: Prepared, corpus: Pinned, run: RunFolder) -> Session:
         """Makes the run folder and log of a job that has been checked."""
-        spec = job.spec
         run.create()
-        run.spec.write_text(yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
-        store = SqliteWriter.open(run.path)
-        master = JobMaster(job, store, JobState())
-        created, bodies = job.creation(run.id)
-        master.append([created], bodies)
+        try:
+            with naming(run.spec):
+                write_durably(run.spec, yaml.safe_dump(job.spec.model_dump(mode="json"), sort_keys=False).encode())
+            store = SqliteWriter.open(run.path)
+            master = JobMaster(job, store, JobState())
+            created, bodies = job.creation(run.id)
+            master.append([created], bodies)
+        except SwarmError:
+            shutil.rmtree(run.path, ignore_errors=True)  # nothing has begun: nothing may stay half-made
+            raise
         run.make_latest()
         return cls(run, job, store, master, corpus)
 
@@ -86,9 +93,12 @@ class Session:
         if self.corpus is not None:
             blocks = pin_blocks(self.corpus, self.job, self.master.state)
             while (block := await asyncio.to_thread(_next, blocks)) is not None:
+                if self.master.resting:
+                    return
                 self.master.append(block.events, block.bodies)
             self.corpus = None
-        self.master.start()
+        if not self.master.resting:
+            self.master.start()
 
     async def tend(self) -> None:
         """Reads the inbox and takes back the leases of silent hosts, until nothing more will happen."""
