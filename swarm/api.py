@@ -60,9 +60,12 @@ class Driver:
             return None
         self._said.seek(0)
         try:
-            said: dict[str, Any] = json.loads(self._said.read())["error"]
-        except (ValueError, KeyError, TypeError):
+            document: dict[str, Any] = json.loads(self._said.read())
+        except ValueError:
             return SwarmError(f"the driver ended with exit code {self._process.returncode}", "swarm run")
+        said = document.get("error")
+        if said is None:
+            return None  # the job has no answer, and its log says why
         kind = getattr(errors, said["kind"], SwarmError)
         found: SwarmError = kind(said["message"], said["where"], said["cure"])
         return found
@@ -72,7 +75,8 @@ class JobHandle:
     """One job, seen through its log. Make one with `submit` or `JobHandle.open`."""
 
     def __init__(self, run: RunFolder, driver: Driver | None = None) -> None:
-        self._run, self._driver = run, driver
+        self._run, self.driver = run, driver
+        """The process that runs the job, where this handle started it."""
 
     @classmethod
     def open(cls, id: str, runs: str | Path | None = None) -> JobHandle:
@@ -133,7 +137,7 @@ class JobHandle:
         with SqliteReader.open(self._run.path) as reader:
             if status:
                 return await asyncio.to_thread(gather, reader)
-            if self._driver is not None and (error := self._driver.error()) is not None:
+            if self.driver is not None and (error := self.driver.error()) is not None:
                 raise error
             kind, _, hash = reason.partition(":")
             why = reader.body(hash).decode(errors="replace") if kind == "model" and hash else reason
@@ -149,11 +153,17 @@ class JobHandle:
 
     def _left(self) -> bool:
         """Whether nobody works on the job any more."""
-        return (self._driver is None or self._driver.ended()) and self._run.holder() is None
+        return (self.driver is None or self.driver.ended()) and self._run.holder() is None
 
 
 async def submit(
-    spec: JobSpec, *, runs: str | Path | None = None, local: bool = False, address: str = "", id: str = ""
+    spec: JobSpec,
+    *,
+    runs: str | Path | None = None,
+    local: bool = False,
+    address: str = "",
+    id: str = "",
+    agents: int = 64,
 ) -> JobHandle:
     """Starts a job in a driver of its own, and returns once its log is there.
 
@@ -162,6 +172,7 @@ async def submit(
         local: without Ray, in the driver's process.
         address: a Ray cluster to join, as HOST:PORT or `auto`; by default the driver starts one.
         id: the run's id; made from the job's name if empty.
+        agents: tasks that one host works on at once.
 
     Raises:
         SwarmError: what kept the job from starting.
@@ -172,7 +183,21 @@ async def submit(
     if run.path.exists():
         cure = f"choose another id, or `swarm resume {run.id}`"
         raise errors.StoreError(f"a run called {run.id!r} exists already", str(run.path), cure)
-    command = [sys.executable, "-P", "-m", "swarm", "run", "-", "--json", "--runs", str(root), "--id", run.id]
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "swarm",
+        "run",
+        "-",
+        "--json",
+        "--runs",
+        str(root),
+        "--id",
+        run.id,
+        "--agents",
+        str(agents),
+    ]
     command += ["--local"] if local else ["--address", address] if address else []
     driver = await asyncio.to_thread(Driver, command, anchored(spec, Path.cwd()))
     while not run.log.exists():
@@ -183,7 +208,13 @@ async def submit(
 
 
 def run(
-    spec: JobSpec, *, runs: str | Path | None = None, local: bool = False, address: str = "", id: str = ""
+    spec: JobSpec,
+    *,
+    runs: str | Path | None = None,
+    local: bool = False,
+    address: str = "",
+    id: str = "",
+    agents: int = 64,
 ) -> Answer:
     """Runs a job and waits for its answer: `submit` and `result` for code that is not async.
 
@@ -192,7 +223,7 @@ def run(
     """
 
     async def both() -> Answer:
-        return await (await submit(spec, runs=runs, local=local, address=address, id=id)).result()
+        return await (await submit(spec, runs=runs, local=local, address=address, id=id, agents=agents)).result()
 
     return asyncio.run(both())
 

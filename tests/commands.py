@@ -44,7 +44,13 @@ def start(*arguments: object, **options: Any) -> subprocess.Popen[str]:
     """Starts a command as a process of its own."""
     command = [sys.executable, "-m", "swarm", *(str(argument) for argument in arguments)]
     return subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True, **options
+        command,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
+        text=True,
+        **options,
     )
 
 

@@ -114,10 +114,10 @@ def test_export_gives_the_board_and_the_events(place: Path, tmp_path: Path) -> N
     board = over(place, "export", "first").document
     rows = [note for note in board["notes"] if note["kind"] == "row"]
     assert rows and all(row["content"]["quote"].startswith("raise ") for row in rows)
-    for note, span, start, end in board["cites"]:
+    for note, span, first, last in board["cites"]:
         if note == rows[0]["id"]:
             text, offset = board["spans"][f"s:{span}"]["text"], board["spans"][f"s:{span}"]["start"]
-            assert text[start - offset : end - offset] == rows[0]["content"]["quote"]
+            assert text[first - offset : last - offset] == rows[0]["content"]["quote"]
     over(place, "export", "first", "--events", "--to", tmp_path / "events.jsonl")
     events = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()]
     assert [event["seq"] for event in events] == list(range(1, len(events) + 1))
@@ -200,7 +200,9 @@ def test_settings_are_changed_from_the_command_line(place: Path) -> None:
 
 
 def test_help_is_quick_and_loads_nothing_heavy() -> None:
-    code = "import sys\nsys.argv = ['swarm', '--help']\nfrom swarm.cli import main\ntry: main()\nfinally: print(*sys.modules)"
+    code = (
+        "import sys; sys.argv = ['swarm', '-h']; from swarm.cli import main\ntry: main()\nfinally: print(*sys.modules)"
+    )
     best = 9.9
     for _ in range(3):
         began = time.monotonic()

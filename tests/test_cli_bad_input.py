@@ -38,7 +38,12 @@ def test_a_missing_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "words"),
-    [(b"", "no text"), (b" \n\n", "no text"), (bytes(range(256)) * 40, "not UTF-8"), (b"\x00\x01\x02" * 900, "bad.txt")],
+    [
+        (b"", "no text"),
+        (b" \n\n", "no text"),
+        (bytes(range(256)) * 40, "not UTF-8"),
+        (b"\x00\x01\x02" * 900, "bad.txt"),
+    ],
     ids=["empty", "blank", "binary", "controls"],
 )
 def test_a_file_without_text(tmp_path: Path, content: bytes, words: str) -> None:
@@ -86,8 +91,8 @@ def test_a_job_file_that_is_none(tmp_path: Path, text: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"protocol": {"name": "map_reduce", "options": {"span_tokens": 5000}}}, ["protocol.options.span_tokens", "lower it"]),
-        ({"protocol": {"name": "map_reduce", "options": {"spantokens": 50}}}, ["spantokens", "span_tokens"]),
+        ({"protocol": {"options": {"span_tokens": 5000}}}, ["protocol.options.span_tokens", "lower it"]),
+        ({"protocol": {"options": {"spantokens": 50}}}, ["spantokens", "span_tokens"]),
         ({"protocol": "no_such"}, ["no_such", "map_reduce"]),
         ({"protocol": "nowhere.py"}, ["nowhere.py"]),
         ({"roles": {"nobody": "x.md"}}, ["roles.nobody", "reader"]),
@@ -155,7 +160,9 @@ def test_no_space_for_the_run(tmp_path: Path) -> None:
     runs = tmp_path / "runs"
     runs.mkdir()
     path = job_file(tmp_path, write_sources(tmp_path, copies=60))
-    command = f"mount -t tmpfs -o size=300k none {runs} && exec {sys.executable} -m swarm run {path} --local --runs {runs}"
+    command = (
+        f"mount -t tmpfs -o size=300k none {runs} && exec {sys.executable} -m swarm run {path} --local --runs {runs}"
+    )
     ran = subprocess.run([unshare, "-rm", "sh", "-c", command], capture_output=True, text=True, timeout=120)
     assert ran.returncode == 1 and "no space left" in ran.stderr, ran.stderr
     assert "Traceback" not in ran.stderr

@@ -183,7 +183,7 @@ class Screen:
     def __init__(self, console: Console) -> None:
         self._console, self._stage, self._since = console, "", time.monotonic()
         self._spinner = Spinner("dots")
-        self._live = Live(console=console, refresh_per_second=8, transient=True)
+        self._live = Live(console=console, refresh_per_second=4, transient=True)
         self._live.start()
 
     def stage(self, text: str) -> None:
@@ -250,13 +250,18 @@ def _table(progress: Progress) -> Table:
 
 
 async def follow(run: RunFolder, spec: JobSpec, shown: Face, rests: Callable[[Progress], bool]) -> Progress:
-    """Reads the log as it grows and shows it, until `rests` says that nothing more will come."""
+    """Reads the log as it grows and shows it, until `rests` says that nothing more will come.
+
+    What stood in the log before is shown once something is added to it, or if nothing ever is.
+    """
     progress = Progress(spec)
     with SqliteReader.open(run.path) as reader:
+        old = reader.last()
         while True:
             for event in await asyncio.to_thread(_new, reader, progress.state.seq):
                 progress.apply(event)
-            shown.show(progress)
+            if progress.state.seq > old or rests(progress):
+                shown.show(progress)
             if rests(progress):
                 return progress
             await asyncio.sleep(LOOK_SECONDS)

@@ -1,0 +1,99 @@
+"""Jobs from Python, through the driver that `submit` starts."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+import swarm
+from swarm.api import JobHandle
+from swarm.events import CallFinished, JobEnded, PhaseChanged, ReportWritten
+from swarm.spec import ModelSpec
+from tests.jobs import ROWS, job, write_sources
+
+SLOW = ModelSpec(engine="scripted", name="raises+slow:0.3")
+
+
+def test_run_gives_the_answer(tmp_path: Path) -> None:
+    answer = swarm.run(job(write_sources(tmp_path)), runs=tmp_path / "runs", local=True)
+    assert answer.status == "done" and not answer.draft
+    assert [tuple(row.values.values()) for row in answer.rows or ()] == ROWS
+    again = JobHandle.open("latest", tmp_path / "runs")
+    assert again.id == answer.id and again.status() == "done"
+    assert asyncio.run(again.result()) == answer
+
+
+def test_events_come_once_each_in_order_until_the_report(tmp_path: Path) -> None:
+    async def follow() -> list[swarm.Event]:
+        handle = await swarm.submit(job(write_sources(tmp_path)), runs=tmp_path / "runs", local=True, id="one")
+        return [event async for event in handle.events(after=2)]
+
+    events = asyncio.run(follow())
+    assert [event.seq for event in events] == list(range(3, 3 + len(events)))
+    assert isinstance(events[-1].body, ReportWritten)
+
+
+def test_cancel_ends_a_job_with_what_it_has(tmp_path: Path) -> None:
+    async def cancelled() -> swarm.Answer:
+        spec = job(write_sources(tmp_path, 6), model=SLOW.model_dump())
+        handle = await swarm.submit(spec, runs=tmp_path / "runs", local=True)
+        async for event in handle.events():
+            if isinstance(event.body, CallFinished):
+                await handle.cancel("enough")
+                break
+        return await handle.result()
+
+    answer = asyncio.run(cancelled())
+    assert answer.status == "cancelled" and answer.reason == "enough" and answer.unread
+
+
+def test_pause_leaves_a_job_that_has_no_answer_yet(tmp_path: Path) -> None:
+    async def paused() -> JobHandle:
+        spec = job(write_sources(tmp_path, 6), model=SLOW.model_dump())
+        handle = await swarm.submit(spec, runs=tmp_path / "runs", local=True)
+        await handle.pause("lunch")
+        kinds = [type(event.body) async for event in handle.events()]
+        assert PhaseChanged in kinds and JobEnded not in kinds
+        with pytest.raises(swarm.SwarmError, match=r"lunch.*\n.*swarm resume"):
+            await handle.result()
+        return handle
+
+    assert asyncio.run(paused()).status() == "paused"
+
+
+def test_a_driver_that_is_killed_is_noticed(tmp_path: Path) -> None:
+    async def killed() -> str:
+        spec = job(write_sources(tmp_path, 6), model=SLOW.model_dump())
+        handle = await swarm.submit(spec, runs=tmp_path / "runs", local=True)
+        assert handle.driver is not None
+        os.kill(handle.driver.pid, signal.SIGKILL)
+        with pytest.raises(swarm.SwarmError, match="exit code -9"):
+            await handle.result()
+        return handle.status()
+
+    assert asyncio.run(killed()) == "interrupted"
+
+
+def test_what_keeps_a_job_from_starting_is_raised_here(tmp_path: Path) -> None:
+    async def submit(id: str = "") -> JobHandle:
+        return await swarm.submit(job(tmp_path / "nowhere.txt"), runs=tmp_path / "runs", local=True, id=id)
+
+    with pytest.raises(swarm.CorpusError, match=r"nowhere\.txt"):
+        asyncio.run(submit())
+    with pytest.raises(swarm.SpecError, match="cannot name a run"):
+        asyncio.run(submit(id="../up"))
+    (tmp_path / "runs" / "taken").mkdir(parents=True)
+    with pytest.raises(swarm.StoreError, match="exists already"):
+        asyncio.run(submit(id="taken"))
+    with pytest.raises(swarm.StoreError, match="there is no run"):
+        JobHandle.open("none", tmp_path / "runs")
+
+
+def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="nonsense"):
+        swarm.nonsense  # noqa: B018
+    assert set(swarm.__all__) <= set(dir(swarm))

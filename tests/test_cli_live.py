@@ -1,0 +1,137 @@
+"""The view of a job at work, fed with a real log, event by event."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+
+import pytest
+from rich.console import Console
+
+from swarm.cli.live import LINE_SECONDS, PlainLines, Progress, Screen, budget_used, face, follow, summary
+from swarm.coordinator import Phase
+from swarm.events import Event
+from swarm.spec import BudgetSpec, JobSpec
+from swarm.store.folder import RunFolder
+from tests.jobs import events_of, job, run, write_sources
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunFolder, JobSpec, list[Event]]:
+    folder = tmp_path_factory.mktemp("live")
+    spec = job(write_sources(folder, 2))
+    done = run(spec, folder / "runs")
+    return done, spec, events_of(done)
+
+
+class Clock:
+    """Seconds that pass when a test says so."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def lines(console: Console) -> list[str]:
+    assert isinstance(console.file, io.StringIO)
+    return [line[10:] for line in console.file.getvalue().splitlines()]
+
+
+def plain() -> Console:
+    return Console(file=io.StringIO(), width=500)
+
+
+def test_progress_counts_what_the_log_says(ran: tuple[RunFolder, JobSpec, list[Event]]) -> None:
+    _, spec, events = ran
+    progress = Progress(spec)
+    stages = []
+    for event in events:
+        progress.apply(event)
+        stages.append(progress.stage())
+        assert all(done <= known for _, done, known in progress.roles())
+    assert list(dict.fromkeys(stages)) == ["cutting and pinning the inputs", "starting the agents", "working", "done"]
+    reading = {name: (done, known) for name, done, known in progress.roles()}["reader"]
+    assert reading[0] == reading[1] == progress.state.spans
+    assert progress.notes().startswith("8 rows, 8 supported")
+    assert "tokens/s" in summary(progress) and "no limit" in summary(progress)
+
+
+def test_rates_and_the_time_left_come_from_the_last_half_minute(ran: tuple[RunFolder, JobSpec, list[Event]]) -> None:
+    _, spec, events = ran
+    progress = Progress(spec)
+    for event in events[: len(events) // 2]:
+        progress.apply(event)
+    now = progress.state.time
+    assert progress.state.phase is Phase.WORKING
+    assert progress.tokens_a_second(now) > 0 and (progress.left(now) or 0) > 0
+    assert progress.tokens_a_second(now + 60) == 0 and progress.left(now + 60) is None
+
+
+def test_the_scarcest_limit_is_shown(ran: tuple[RunFolder, JobSpec, list[Event]]) -> None:
+    _, spec, events = ran
+    limited = spec.model_copy(update={"budget": BudgetSpec(tokens=1_000_000, calls=25)})
+    progress = Progress(limited)
+    for event in events:
+        progress.apply(event)
+    used = budget_used(limited, progress.state, progress.state.time)
+    assert set(used) == {"tokens", "calls"} and used["calls"] > used["tokens"]
+    assert progress.budget_left(progress.state.time).endswith("of calls left")
+
+
+def test_plain_lines_come_with_stages_and_every_few_seconds(ran: tuple[RunFolder, JobSpec, list[Event]]) -> None:
+    _, spec, events = ran
+    clock, console = Clock(), plain()
+    view, progress = PlainLines(console, clock), Progress(spec)
+    view.stage("starting Ray")
+    for event in events:
+        progress.apply(event)
+        view.show(progress)
+    assert lines(console)[0] == "starting Ray…"
+    assert lines(console)[-1] == "working…"
+    before = len(lines(console))
+    halfway = Progress(spec)
+    for event in events[: len(events) * 3 // 4]:
+        halfway.apply(event)
+    for _ in range(4):
+        clock.now += LINE_SECONDS / 2
+        view.show(halfway)
+    assert len(lines(console)) == before + 2 and "reader" in lines(console)[-1]
+
+
+def test_a_long_stage_says_how_long_it_takes(ran: tuple[RunFolder, JobSpec, list[Event]]) -> None:
+    _, spec, events = ran
+    clock, console = Clock(), plain()
+    view, progress = PlainLines(console, clock), Progress(spec)
+    for event in events[:3]:
+        progress.apply(event)
+    view.show(progress)
+    clock.now += 12
+    view.show(progress)
+    assert lines(console) == ["cutting and pinning the inputs…", "cutting and pinning the inputs… 12 s"]
+
+
+def test_a_terminal_gets_a_table(ran: tuple[RunFolder, JobSpec, list[Event]]) -> None:
+    _, spec, events = ran
+    console = Console(file=io.StringIO(), force_terminal=True, width=100, height=30)
+    view = face(console)
+    assert isinstance(view, Screen)
+    progress = Progress(spec)
+    for event in events:
+        progress.apply(event)
+    view.stage("starting Ray")
+    view.show(progress)
+    view.say("a line that stays")
+    view.close()
+    assert isinstance(console.file, io.StringIO)
+    text = console.file.getvalue()
+    assert "reader" in text and "a line that stays" in text
+    assert isinstance(face(plain()), PlainLines)
+
+
+def test_following_ends_when_the_job_rests(ran: tuple[RunFolder, JobSpec, list[Event]]) -> None:
+    done, spec, events = ran
+    console = plain()
+    ended = asyncio.run(follow(done, spec, PlainLines(console), lambda progress: progress.state.phase is Phase.ENDED))
+    assert ended.state.seq == events[-1].seq

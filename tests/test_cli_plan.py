@@ -1,0 +1,82 @@
+"""What a plan says, and that real jobs fall inside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from swarm import plan
+from swarm.cli.driving import plan_lines
+from swarm.corpus import pin
+from swarm.plan import Range, measure, plan_job
+from swarm.runtime.prepare import prepare
+from swarm.spec import BudgetSpec, ModelSpec, Price
+from tests.jobs import job, run, state_of, write_sources
+
+
+def test_a_job_falls_inside_its_plan(tmp_path: Path) -> None:
+    spec = job(write_sources(tmp_path, 6))
+    planned = plan_job(spec)
+    state = state_of(run(spec, tmp_path / "runs"))
+    assert planned.input.exact and planned.input.spans == state.spans and planned.input.tokens == state.span_tokens
+    spent = state.total()
+    assert planned.total_calls.low <= spent.calls <= planned.total_calls.high
+    assert planned.tokens.low <= spent.tokens <= planned.tokens.high
+
+
+def test_calls_follow_the_protocols_options(tmp_path: Path) -> None:
+    spec = job(write_sources(tmp_path))
+    assert set(plan_job(spec).calls) == {"planner", "reader", "verifier", "writer"}
+    options = {"span_tokens": 160, "verify": False, "headlines": 0}
+    bare = spec.model_copy(update={
+        "protocol": spec.protocol.model_copy(update={"options": options}),
+        "answer": spec.answer.model_copy(update={"merge": "set"}),
+    })  # fmt: skip
+    assert set(plan_job(bare).calls) == {"reader"}
+
+
+def test_money_and_what_the_budget_may_not_cover(tmp_path: Path) -> None:
+    spec = job(write_sources(tmp_path))
+    priced = spec.model_copy(update={
+        "model": ModelSpec(engine="scripted", name="raises", price=Price(input=1.0, output=4.0)),
+        "budget": BudgetSpec(tokens=2000, money=50.0),
+    })  # fmt: skip
+    planned = plan_job(priced)
+    assert planned.money is not None and 0 < planned.money.low < planned.money.high < 1
+    assert len(planned.over) == 1 and "budget.tokens = 2,000" in planned.over[0]
+    text = "\n".join(plan_lines(planned))
+    assert "USD" in text and "budget: budget.tokens" in text
+
+
+def test_an_endpoints_time_is_an_assumption_and_says_so(tmp_path: Path) -> None:
+    spec = job(write_sources(tmp_path)).model_copy(
+        update={"model": ModelSpec(engine="openai", name="any", url="http://127.0.0.1:1/v1")}
+    )
+    planned = plan_job(spec)
+    assert planned.seconds is not None and "assuming" in planned.rate
+
+
+@pytest.mark.model
+def test_the_embedded_models_time_comes_from_the_table(tmp_path: Path) -> None:
+    planned = plan_job(job(write_sources(tmp_path)).model_copy(update={"model": ModelSpec()}))
+    if planned.seconds is not None:  # no rate is claimed for a GPU
+        assert planned.seconds.low < planned.seconds.high and "vLLM" in planned.rate
+
+
+def test_large_input_is_reckoned_from_its_beginning(tmp_path: Path) -> None:
+    text = "".join(f"Line {number} says that nothing is to be found here.\n" for number in range(60_000))
+    (tmp_path / "large.txt").write_text(text)
+    assert len(text) > plan.EXACT_BYTES
+    spec = job(tmp_path / "large.txt")
+    prepared = prepare(spec)
+    size = measure(prepared, pin(spec.inputs))
+    whole = [span.tokens for span, _ in pin(spec.inputs).spans(prepared.tokenizer, prepared.protocol.span_tokens)]
+    assert not size.exact
+    assert size.spans == pytest.approx(len(whole), rel=0.05) and size.tokens == pytest.approx(sum(whole), rel=0.05)
+    assert "about" in "\n".join(plan_lines(plan.estimate(prepared, size)))
+
+
+def test_ranges_add_and_scale() -> None:
+    assert Range(1, 2) + Range(3, 4) == Range(4, 6)
+    assert Range(1, 2).times(2, 3) == Range(2, 6)

@@ -1,0 +1,122 @@
+"""Jobs as people write them: the short forms, where paths start, and what is said of a wrong one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from swarm.errors import SpecError
+from swarm.spec import AnswerSpec, Column, InputSpec, JobSpec, anchored, load_spec, parse_spec
+
+LEAST: dict[str, Any] = {
+    "name": "least",
+    "question": "What is it?",
+    "inputs": ["a.txt"],
+    "answer": {"columns": {"thing": "what it is"}},
+}
+
+
+def wrong(**changes: Any) -> SpecError:
+    with pytest.raises(SpecError) as caught:
+        parse_spec({**LEAST, **changes}, "job.yaml")
+    return caught.value
+
+
+def test_the_least_job_has_every_default() -> None:
+    spec = parse_spec(LEAST)
+    assert spec.inputs == (InputSpec(source="a.txt"),)
+    assert spec.answer == AnswerSpec(columns=(Column(name="thing", description="what it is"),))
+    assert (spec.protocol.name, spec.model.engine, spec.model.name) == ("map_reduce", "vllm", "embedded")
+    assert spec.budget.tokens is None and spec.seed == 0
+
+
+def test_short_forms_mean_the_long_ones() -> None:
+    short = {
+        **LEAST,
+        "inputs": "a.txt",
+        "protocol": "map_reduce",
+        "answer": {"columns": {"thing": {"description": "x"}}},
+    }
+    long = {
+        **LEAST,
+        "inputs": [{"source": "a.txt"}],
+        "protocol": {"name": "map_reduce", "options": {}},
+        "answer": {"columns": [{"name": "thing", "description": "x"}]},
+    }
+    assert parse_spec(short) == parse_spec(long)
+
+
+def test_a_spec_survives_yaml_and_has_one_digest() -> None:
+    spec = parse_spec(LEAST)
+    again = parse_spec(yaml.safe_load(yaml.safe_dump(spec.model_dump(mode="json"))))
+    assert again == spec and again.digest() == spec.digest()
+    assert parse_spec({**LEAST, "seed": 1}).digest() != spec.digest()
+    shuffled = dict(reversed(list(LEAST.items())))
+    assert parse_spec(shuffled).digest() == spec.digest()
+
+
+def test_a_spec_never_changes() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        parse_spec(LEAST).name = "other"
+
+
+@pytest.mark.parametrize(
+    ("changes", "where", "words"),
+    [
+        ({"colour": 1}, "job.yaml: colour", "known settings there: answer, budget"),
+        ({"model": {"engin": "vllm"}}, "job.yaml: model.engin", "engine"),
+        ({"inputs": [{"source": "a", "licens": "x"}]}, "job.yaml: inputs.0.licens", "licence"),
+        ({"question": None}, "job.yaml: question", "string"),
+        ({"seed": "many"}, "job.yaml: seed", "many"),
+        ({"budget": {"reserve": 1.0}}, "job.yaml: budget.reserve", "less than 1"),
+        ({"budget": {"money": 5}, "model": {"engine": "openai", "url": "http://x/v1"}}, "job.yaml", "model.price"),
+        ({"model": {"url": "http://x/v1"}}, "job.yaml: model", "only `engine: openai` uses"),
+        ({"answer": {"columns": {"thing": "x"}, "statements": True}}, "job.yaml: answer", "keep one of the two"),
+        ({"answer": {"columns": {"quote": "x"}}}, "job.yaml: answer", "choose another"),
+        ({"answer": {"columns": {"Thing": "x"}}}, "job.yaml: answer.columns.0.name", "Thing"),
+        ({"answer": {"columns": {"thing": {"description": "x", "pattern": "["}}}}, "pattern", "regular expression"),
+        ({"answer": {"columns": {"thing": "x"}, "quote_pattern": "("}}, "quote_pattern", "regular expression"),
+        ({"answer": {"columns": {"thing": "x"}, "key": ["other"]}}, "job.yaml: answer", "columns are thing"),
+        ({"answer": {"columns": {"thing": "x"}, "merge": "sort"}}, "answer.merge", "group"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_named_with_its_place(changes: dict[str, Any], where: str, words: str) -> None:
+    error = wrong(**changes)
+    assert where in error.where and words in str(error), str(error)
+
+
+def test_missing_settings_are_counted() -> None:
+    with pytest.raises(SpecError) as caught:
+        parse_spec({"name": "x"}, "job.yaml")
+    assert caught.value.where == "job.yaml: question" and "2 more problems" in caught.value.cure
+
+
+def test_a_job_that_is_no_mapping() -> None:
+    with pytest.raises(SpecError, match="list, not a mapping"):
+        parse_spec([LEAST])
+
+
+def test_relative_paths_start_from_the_job_file(tmp_path: Path) -> None:
+    data = {
+        **LEAST,
+        "inputs": ["a.txt", "/b.txt", "python:json", "text:hello", "docs/*.md"],
+        "roles": {"reader": "mine.md"},
+        "protocol": "ways/mine.py",
+        "answer": {**LEAST["answer"], "gold": "gold.jsonl"},
+    }
+    (tmp_path / "job.yaml").write_text(yaml.safe_dump(data))
+    spec = load_spec(tmp_path / "job.yaml")
+    assert [item.source for item in spec.inputs] == [
+        f"{tmp_path}/a.txt", "/b.txt", "python:json", "text:hello", f"{tmp_path}/docs/*.md",
+    ]  # fmt: skip
+    assert spec.roles == {"reader": f"{tmp_path}/mine.md"} and spec.protocol.name == f"{tmp_path}/ways/mine.py"
+    assert spec.answer.gold == f"{tmp_path}/gold.jsonl"
+    assert anchored(spec, Path("/elsewhere")) == spec
+
+
+def test_gold_that_is_computed_is_no_path(tmp_path: Path) -> None:
+    spec = anchored(JobSpec.model_validate({**LEAST, "answer": {**LEAST["answer"], "gold": "ast:raises"}}), tmp_path)
+    assert spec.answer.gold == "ast:raises"
