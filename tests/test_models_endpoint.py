@@ -1,0 +1,180 @@
+"""An endpoint that answers, and one that fails in every way: over real HTTP on this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from typing import Any
+
+import pytest
+
+from swarm.errors import ModelError
+from swarm.models.choose import create_model
+from swarm.models.interface import Completion, Request, Sampling
+from swarm.models.openai import compact
+from swarm.protocol import Part
+from swarm.rows import rows_schema
+from swarm.spec import ModelSpec
+from swarm.testing.endpoint import Endpoint
+from swarm.window.compose import compose
+
+PASSAGE = "def get(self):\n    raise QueueEmpty\n"
+SECRET = "sk-very-secret-1234"
+
+
+async def call(spec: ModelSpec, sampling: Sampling) -> Completion:
+    model = create_model(spec)
+    parts = (
+        Part("question", "Question: which?\n"),
+        Part("schema", "Columns: function = its name; exception = what it raises; quote = words that show it\n"),
+        Part("breadcrumb", "Passage: queues.py > Queue.get\n"),
+        Part("span", PASSAGE),
+    )
+    prompt = compose("reader", "You read.", parts, model.template, model.tokenizer, spec.window)
+    await model.start()
+    try:
+        return await model.complete(Request("k", prompt, sampling, "reader"))
+    finally:
+        await model.close()
+
+
+def ask(endpoint: Endpoint | str, **settings: Any) -> Completion:
+    url = endpoint if isinstance(endpoint, str) else endpoint.url
+    spec = ModelSpec(**{"engine": "openai", "name": "tiny", "url": url, "timeout_s": 5, **settings})
+    return asyncio.run(call(spec, Sampling(64, seed=7, schema=rows_schema(2))))
+
+
+def refused(endpoint: Endpoint | str, **settings: Any) -> ModelError:
+    with pytest.raises(ModelError) as caught:
+        ask(endpoint, **settings)
+    assert SECRET not in str(caught.value)
+    return caught.value
+
+
+def test_an_answer_comes_back_as_the_engines_here_write_it() -> None:
+    with Endpoint() as endpoint:
+        completion = ask(endpoint)
+    assert completion.text == '[["Queue.get","QueueEmpty","raise QueueEmpty"]]'
+    assert completion.weights == "declared:tiny"
+    assert completion.finish == "stop"
+    assert completion.tokens_in > 0 and completion.tokens_out > 0
+
+
+def test_one_call_is_one_request_in_openais_form() -> None:
+    with Endpoint() as endpoint:
+        ask(endpoint)
+        [sent] = endpoint.requests
+    assert [message["role"] for message in sent["messages"]] == ["system", "user"]
+    assert sent["messages"][1]["content"].endswith(PASSAGE)
+    assert (sent["model"], sent["max_tokens"], sent["temperature"], sent["seed"]) == ("tiny", 64, 0.0, 7)
+    form = sent["response_format"]["json_schema"]
+    assert form["strict"] is True
+    assert form["schema"]["properties"] == {"value": rows_schema(2)}
+
+
+def test_a_server_built_on_vllm_gets_the_schema_as_it_is() -> None:
+    with Endpoint(models="vllm") as endpoint:
+        assert ask(endpoint).text == '[["Queue.get","QueueEmpty","raise QueueEmpty"]]'
+        [sent] = endpoint.requests
+    assert sent["response_format"]["json_schema"]["schema"] == rows_schema(2)
+
+
+def test_an_endpoint_without_a_list_of_models_is_taken_as_it_is() -> None:
+    with Endpoint(models="") as endpoint:
+        assert json.loads(ask(endpoint).text)
+
+
+def test_an_output_that_was_cut_off_says_so_and_loses_the_wrapper() -> None:
+    with Endpoint(behaviour="length") as endpoint:
+        completion = ask(endpoint)
+    assert completion.finish == "length"
+    assert completion.text.startswith("[")
+
+
+def test_the_key_is_read_from_the_environment_and_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TEST_ENDPOINT_KEY", SECRET)
+    with Endpoint(key=SECRET) as endpoint:
+        assert ask(endpoint, key="env:TEST_ENDPOINT_KEY").finish == "stop"
+
+
+def test_a_key_that_is_not_set_is_named_before_any_call() -> None:
+    error = refused("http://127.0.0.1:1/v1", key="env:NO_SUCH_KEY_HERE")
+    assert "NO_SUCH_KEY_HERE is not set" in str(error)
+    assert (error.kind, error.retryable, error.where) == ("refused", False, "model.key")
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "kind", "retryable", "says"),
+    [
+        ("401", "refused", False, "TEST_ENDPOINT_KEY"),
+        ("403", "refused", False, "TEST_ENDPOINT_KEY"),
+        ("404", "refused", False, "'tiny'"),
+        ("400", "refused", False, "told to answer 400"),
+        ("429", "overloaded", True, "too many requests"),
+        ("429:7", "overloaded", True, "wait 7 s"),
+        ("500", "broken", True, "told to answer 500"),
+        ("503", "broken", True, "told to answer 503"),
+        ("nonsense", "broken", True, "nonsense"),
+        ("empty", "broken", True, "nonsense"),
+        ("no-choices", "broken", True, "nonsense"),
+        ("close", "broken", True, "broke off"),
+    ],
+)
+def test_each_failure_is_named(
+    behaviour: str, kind: str, retryable: bool, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TEST_ENDPOINT_KEY", SECRET)
+    with Endpoint(key=SECRET, behaviour=behaviour) as endpoint:
+        error = refused(endpoint, key="env:TEST_ENDPOINT_KEY")
+        assert len(endpoint.requests) == 1, "a call is sent once; trying again is the coordinator's decision"
+    assert (error.kind, error.retryable) == (kind, retryable)
+    assert says in str(error)
+    assert error.where.startswith("model")
+
+
+def test_a_wrong_key_is_found_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TEST_ENDPOINT_KEY", SECRET)
+    with Endpoint(key="another") as endpoint:
+        error = refused(endpoint, key="env:TEST_ENDPOINT_KEY")
+        assert not endpoint.requests
+    assert (error.kind, error.retryable) == ("refused", False)
+
+
+def test_an_endpoint_that_says_nothing_is_a_timeout() -> None:
+    with Endpoint(behaviour="hang") as endpoint:
+        error = refused(endpoint, timeout_s=0.3)
+    assert (error.kind, error.retryable, error.where) == ("timeout", True, "model.timeout_s")
+
+
+def test_an_address_where_nobody_listens_is_unreachable() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # bound and not listening: connections are refused
+        error = refused(f"http://127.0.0.1:{taken.getsockname()[1]}/v1")
+    assert (error.kind, error.where) == ("unreachable", "model.url")
+
+
+@pytest.mark.parametrize("url", ["http://no-such-host.invalid/v1", "nonsense"])
+def test_an_address_that_is_none_is_unreachable(url: str) -> None:
+    assert refused(url).kind == "unreachable"
+
+
+def test_an_endpoint_recovers() -> None:
+    with Endpoint() as endpoint:
+        endpoint.then("500")
+        assert refused(endpoint).kind == "broken"
+        assert ask(endpoint).finish == "stop"
+
+
+@pytest.mark.parametrize(
+    ("text", "wrapped", "result"),
+    [
+        ('{"value": [ ["a", "é"] ]}', True, '[["a","é"]]'),
+        ('[["a"]]', True, '[["a"]]'),
+        ('{"a": 1}', False, '{"a":1}'),
+        ('{"value": [["a",', True, '[["a",'),
+        ("no JSON", True, "no JSON"),
+    ],
+)
+def test_replies_are_made_compact(text: str, wrapped: bool, result: str) -> None:
+    assert compact(text, wrapped) == result
