@@ -17,10 +17,11 @@ from swarm.errors import ClusterError, SwarmError
 from swarm.models.choose import create_model
 from swarm.models.interface import Model
 from swarm.runtime.cluster import NAMESPACE, answer
+from swarm.runtime.collector import calm_collector
 from swarm.runtime.fleet import SERVED_HERE, FleetModel
 from swarm.runtime.host import Host, serve
 from swarm.runtime.local import channels, first_error
-from swarm.runtime.prepare import prepare
+from swarm.runtime.prepare import Prepared, prepare
 from swarm.runtime.session import Session
 from swarm.runtime.wire import Batch, Pull, pack_batch, pack_pull, unpack_batch, unpack_pull
 from swarm.spec import JobSpec
@@ -62,7 +63,8 @@ class MasterActor:
         await self.session.begin("ray")
 
     async def tend(self) -> None:
-        await self.session.tend()
+        with calm_collector():
+            await self.session.tend()
 
     async def pull(self, data: bytes) -> bytes:
         return pack_batch(await self.session.master.pull(unpack_pull(data)))
@@ -95,20 +97,21 @@ class HostActor:
     ) -> None:
         self._job, self._name = job, name
         prepared = prepare(JobSpec.model_validate(spec), roles)
-        wanted = channels(prepared)
-        model: Model
-        if prepared.spec.model.engine in SERVED_HERE:
-            model = FleetModel(job, prepared.spec.model, wanted)
-        else:
-            model = create_model(prepared.spec.model, wanted)
-        self._host = Host(name, prepared.spec, prepared.protocol, prepared.roles, model, agents)
+        self._host = Host(name, prepared.spec, prepared.protocol, prepared.roles, self.model(prepared), agents)
         self._master = MasterHandle(master)
+
+    def model(self, job: Prepared) -> Model:
+        """What answers this host's calls."""
+        if job.spec.model.engine in SERVED_HERE:
+            return FleetModel(self._job, job.spec.model, channels(job))
+        return create_model(job.spec.model, channels(job))
 
     def __repr__(self) -> str:
         return f"swarm:{self._job}:{self._name} ({self._host.agents} agents, {self._host.busy} busy)"
 
     async def run(self) -> None:
-        await serve(self._host, self._master)
+        with calm_collector():
+            await serve(self._host, self._master)
 
     def memory(self) -> int:
         """Bytes of this process that are in memory."""
@@ -119,10 +122,15 @@ class HostActor:
 class RayJob:
     """The driver's side of one job: makes the actors, waits, replaces hosts that are lost."""
 
-    def __init__(self, run: RunFolder, agents: int) -> None:
+    def __init__(
+        self, run: RunFolder, agents: int, master: type[MasterActor] = MasterActor, host: type[HostActor] = HostActor
+    ) -> None:
         self.run, self.agents = run, agents
+        self._host_kind = host
+        self.hosts: list[Any] = []
+        """Handles of the hosts that were started, the lost ones included."""
         node = ray.get_runtime_context().get_node_id()
-        self.master: Any = self._actor(MasterActor, f"swarm:{run.id}:master", node, 4096).remote(run)
+        self.master: Any = self._actor(master, f"swarm:{run.id}:master", node, 4096).remote(run)
         self.spec: dict[str, Any] = {}
 
     async def create(self, spec: JobSpec, corpus: Pinned) -> None:
@@ -153,9 +161,10 @@ class RayJob:
         """Keeps one host alive on a node."""
         for life in range(1, HOST_LIVES + 1):
             name = f"host@{hostname}" if life == 1 else f"host@{hostname}#{life}"
-            actor = self._actor(HostActor, f"swarm:{self.run.id}:{name}:{node[:6]}", node, 16).remote(
+            actor = self._actor(self._host_kind, f"swarm:{self.run.id}:{name}:{node[:6]}", node, 16).remote(
                 self.run.id, f"{name}:{node[:6]}", self.spec, roles, self.master, self.agents
             )
+            self.hosts.append(actor)
             try:
                 await answer(actor.run.remote())
                 return
