@@ -1,0 +1,253 @@
+"""The answer of a run, gathered from its log.
+
+Owns the one pass over the log from which everything in a report follows, and puts the parts together. It is a
+projection: it writes nothing, asks no model, and gives the same answer for the same log.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import msgpack
+
+from swarm.coordinator import JobState, Phase
+from swarm.coordinator.budget import money
+from swarm.errors import StoreError
+from swarm.report import picture
+from swarm.report.activity import Activity
+from swarm.report.claims import Claims
+from swarm.report.score import score
+from swarm.report.shapes import (
+    Answer,
+    Coverage,
+    GivenUp,
+    Limit,
+    Picture,
+    Provenance,
+    Skipped,
+    Source,
+    Spent,
+    Unread,
+    Weights,
+)
+from swarm.report.texts import Texts, printable
+from swarm.spec import JobSpec, parse_spec
+from swarm.store.interface import Reader
+
+PYTHON = "text/x-python"
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """An answer and the texts it was gathered from, for those who show passages beside it."""
+
+    answer: Answer
+    texts: Texts
+
+
+def gather(reader: Reader, draft: bool = False) -> Answer:
+    """The answer of a run as its log stands. It is a draft while the job has not ended, or if `draft` says so.
+
+    Raises:
+        StoreError: the log is empty or damaged, or the job's spec is not in the store.
+    """
+    return gather_with_texts(reader, draft).answer
+
+
+def gather_with_texts(reader: Reader, draft: bool = False) -> Gathered:
+    """As `gather`, with the texts."""
+    state, activity = JobState(), Activity()
+    for event in reader.read():
+        state.apply(event)
+        activity.follow(event, state)
+    if state.created is None:
+        raise StoreError("holds no job", "log", "the run stopped before it began; remove it with `swarm rm`")
+    spec = parse_spec(msgpack.unpackb(reader.body(state.created.spec)), f"job {state.created.job}")
+    texts = Texts(reader, state)
+    return Gathered(_Gathering(spec, state, activity, texts).answer(draft), texts)
+
+
+class _Gathering:
+    """The parts of one answer."""
+
+    def __init__(self, spec: JobSpec, state: JobState, activity: Activity, texts: Texts) -> None:
+        self.spec, self.state, self.activity, self.texts = spec, state, activity, texts
+        self.ended = state.phase is Phase.ENDED
+        planned = spec.answer.merge if spec.answer.merge != "auto" else "set"
+        self.merge = str(state.memory.get("merge", planned))
+        self.claims = Claims(spec, state.board, texts, self.ended, self.merge)
+
+    def answer(self, draft: bool) -> Answer:
+        state, claims, total = self.state, self.claims, self.state.total()
+        price, prose = self.spec.model.price, self.spec.answer.statements
+        sentences = claims.sentences()
+        unread = tuple(self._unread())
+        return Answer(
+            id=state.created.job if state.created else "",
+            name=self.spec.name,
+            question=printable(self.spec.question),
+            status=self._status(),
+            reason=self._reason(),
+            draft=draft or not self.ended,
+            columns=tuple(column.name for column in self.spec.answer.columns),
+            merge="prose" if prose else self.merge,
+            sentences=sentences,
+            rows=None if prose else claims.rows(),
+            statements=claims.statements() if prose else None,
+            headlines=claims.headlines(),
+            unverified=claims.unverified(),
+            unread=unread,
+            skipped=tuple(self._skipped()),
+            given_up=tuple(self._given_up()),
+            coverage=self._coverage(unread),
+            score=score(self.spec, claims.counted(), self._python(), self.texts) if self.spec.answer.gold else None,
+            tokens=total.tokens,
+            tokens_in=total.tokens_in,
+            tokens_out=total.tokens_out,
+            calls=total.calls,
+            calls_failed=state.calls_failed,
+            retries=state.retries,
+            seconds=round(self.activity.seconds, 3),
+            cost=round(money(price, total.tokens_in, total.tokens_out), 6) if price else None,
+            currency=price.currency if price else None,
+            spent=self._spent(),
+            weights=self._weights(),
+            limits=tuple(Limit(limit=one.limit, allowed=one.allowed, spent=one.spent) for one in state.limits),
+            timeline=self.activity.timeline(),
+            picture=self._picture([(one.note, one.text) for one in sentences]),
+            provenance=self._provenance(),
+            withdrawn=len(self.texts.gone),  # last: what was missed on the way is known by now
+        )
+
+    # ---- how the job stands ----
+
+    def _status(self) -> str:
+        return self.state.status if self.ended else "paused" if self.state.phase is Phase.PAUSED else "running"
+
+    def _reason(self) -> str:
+        kind, _, hash = self.state.reason.partition(":")
+        if kind == "model" and hash:
+            return f"the model did not answer: {self._error(hash)}"
+        return printable(self.state.reason)
+
+    def _error(self, hash: str) -> str:
+        text = self.texts.text(hash) if hash else ""
+        return "(text withdrawn)" if text is None else text.strip()
+
+    # ---- what was read ----
+
+    def _unread(self) -> Iterator[Unread]:
+        """Passages that no agent finished, consecutive ones of a document and with the same reason together."""
+        first, last, key = 0, -2, ("", "")
+        for number in range(self.state.spans):
+            if number in self.activity.read:
+                continue
+            here = (self.state.block_of(number)[0], self._why_unread(number))
+            if here != key or number != last + 1:
+                if last >= 0:
+                    yield self._run(first, last, *key)
+                first, key = number, here
+            last = number
+        if last >= 0:
+            yield self._run(first, last, *key)
+
+    def _run(self, first: int, last: int, document: str, reason: str) -> Unread:
+        tokens = sum(self.texts.span(number).tokens for number in range(first, last + 1))
+        return Unread(
+            document=self.texts.path(document),
+            first=first,
+            last=last,
+            spans=last - first + 1,
+            tokens=tokens,
+            reason=reason,
+        )
+
+    def _why_unread(self, number: int) -> str:
+        failed = self.activity.why_failed.get(number)
+        if failed and failed[0] != "budget":
+            return f"given up ({failed[0]}): {self._error(failed[1]).partition(chr(10))[0]}"[:240]
+        if self.state.limits:
+            limit = self.state.limits[0]
+            return f"the budget of {limit.allowed:,.10g} {limit.limit} was reached first"
+        if not self.ended:
+            return "not read yet"
+        return {"cancelled": "the job was cancelled first", "failed": "the job failed first"}.get(
+            self.state.status, "the job ended first"
+        )
+
+    def _skipped(self) -> Iterator[Skipped]:
+        for hash in self.state.skipped:
+            data = self.texts.data(hash)
+            path, reason = msgpack.unpackb(data, unicode_errors="surrogateescape") if data else ("", "(text withdrawn)")
+            yield Skipped(path=printable(path), reason=printable(reason))
+
+    def _given_up(self) -> Iterator[GivenUp]:
+        for task, role, spans, kind, hash in self.state.failed:
+            place = self.texts.path(self.state.block_of(spans[0])[0]) if spans else ""
+            reason = self._error(hash) or "even the reserve of the budget was spent"
+            yield GivenUp(task=task, role=role, document=place, spans=spans, kind=kind, reason=reason)
+
+    def _coverage(self, unread: tuple[Unread, ...]) -> Coverage:
+        cited = {span: self.state.block_of(span)[0] for one in self.claims.found for span, _, _ in one.places}
+        return Coverage(
+            documents=len(self.state.documents), spans=self.state.spans,
+            spans_read=self.state.spans - sum(one.spans for one in unread), tokens=self.state.span_tokens,
+            tokens_read=self.state.span_tokens - sum(one.tokens for one in unread),
+            documents_cited=len(set(cited.values())), spans_cited=len(cited),
+        )  # fmt: skip
+
+    def _python(self) -> list[str]:
+        return [row.id for row in self.state.documents.values() if row.media == PYTHON]
+
+    # ---- what it took ----
+
+    def _spent(self) -> tuple[Spent, ...]:
+        price = self.spec.model.price
+        return tuple(
+            Spent(role=role, weights=weights, calls=one.calls, tokens_in=one.tokens_in, tokens_out=one.tokens_out,
+                  seconds=round(one.seconds, 3),
+                  cost=round(money(price, one.tokens_in, one.tokens_out), 6) if price else None)
+            for (role, weights), one in sorted(self.state.spend.items())
+        )  # fmt: skip
+
+    def _weights(self) -> tuple[Weights, ...]:
+        calls: Counter[str] = Counter()
+        for (_, weights), one in self.state.spend.items():
+            calls[weights] += one.calls
+        return tuple(Weights(name=name, kind=kind_of(name), calls=count) for name, count in sorted(calls.items()))
+
+    # ---- how it came about ----
+
+    def _picture(self, sentences: list[tuple[str, str]]) -> Picture:
+        by = self.spec.answer.by or (self.spec.answer.columns[-1].name if self.spec.answer.columns else "statement")
+        groups: defaultdict[str, list[str]] = defaultdict(list)
+        for one in self.claims.found:
+            groups[one.values.get(by, "")].extend(row.id for row in one.rows)
+        told = [(f"sentence {number}", self.claims.rows_of(note)) for number, (note, _) in enumerate(sentences, 1)]
+        return picture.draw(self.state.board, self.claims.document_of, groups.items(), told)
+
+    def _provenance(self) -> Provenance:
+        created, activity = self.state.created, self.activity
+        assert created is not None, "a log without a first event is refused before"
+        sources: dict[tuple[str, str, bool], list[int]] = {}
+        for row in self.state.documents.values():
+            one = sources.setdefault((row.origin, row.licence, row.train), [0, 0, 0])
+            one[0], one[1], one[2] = one[0] + 1, one[1] + row.spans, one[2] + row.size
+        return Provenance(
+            job=created.job, spec=created.spec, protocol=created.protocol, protocol_digest=created.protocol_digest,
+            roles=created.roles, tokenizer=created.tokenizer, seed=created.seed, software=created.software,
+            engine=self.spec.model.engine, model=self.spec.model.name, events=activity.events,
+            sessions=activity.sessions, started=self.state.started, ended=activity.ended,
+            sources=tuple(
+                Source(origin=printable(origin), licence=licence, train=train, documents=n, spans=spans, size=size)
+                for (origin, licence, train), (n, spans, size) in sources.items()
+            ),
+        )  # fmt: skip
+
+
+def kind_of(weights: str) -> str:
+    """Whether weights are a digest that was computed here, what an endpoint declares, or no model at all."""
+    kind = weights.partition(":")[0]
+    return kind if kind in ("declared", "scripted") else "computed"

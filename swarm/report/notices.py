@@ -1,0 +1,73 @@
+"""What a reader must know before believing an answer, in sentences.
+
+Owns the wording of these warnings, for every form of the report. It decides nothing: each one follows from a field of
+the answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from swarm.report.shapes import Answer
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """`tone` is `bad`, `unsure` or `plain`."""
+
+    tone: str
+    title: str
+    text: str
+
+
+def notices(answer: Answer) -> list[Notice]:
+    """The warnings of an answer, the gravest first."""
+    return [*_about_models(answer), *_about_status(answer), *_about_evidence(answer)]
+
+
+def _about_models(answer: Answer) -> Iterator[Notice]:
+    scripted = [one.name for one in answer.weights if one.kind == "scripted"]
+    declared = [one.name.partition(":")[2] for one in answer.weights if one.kind == "declared"]
+    if scripted or answer.provenance.engine == "scripted":
+        yield Notice(
+            "bad", "Scripted test run", "No model answered: a script for tests did. Nothing here is a finding."
+        )
+    if declared:
+        text = f"{', '.join(declared)}: so the endpoint says of itself. Nobody has verified which weights answered."
+        yield Notice("unsure", "Declared model", text)
+
+
+def _about_status(answer: Answer) -> Iterator[Notice]:
+    left = answer.coverage.spans - answer.coverage.spans_read
+    unread = f"{left:,} of {answer.coverage.spans:,} passages {'was' if left == 1 else 'were'} not read."
+    reason = f" {answer.reason}" if answer.reason else ""
+    if answer.draft:
+        stands = f"The job is {answer.status}." if answer.status in ("running", "paused") else ""
+        yield Notice("unsure", "Draft", f"{stands}{reason} {unread} What stands here may still change.".strip())
+    for limit in answer.limits:
+        covers = " The answer covers the rest only." if left else ""
+        text = f"The budget of {limit.allowed:,.10g} {limit.limit} was reached. {unread}{covers}"
+        yield Notice("bad", "Stopped by its budget", text)
+    if answer.status == "failed":
+        yield Notice("bad", "Failed", f"The job failed.{reason} {unread}")
+    elif answer.status == "cancelled":
+        yield Notice("bad", "Cancelled", f"The job was cancelled.{reason} {unread}")
+    elif answer.status == "done" and left:
+        yield Notice("unsure", "Not everything was read", f"{unread} The reasons are listed below.")
+
+
+def _about_evidence(answer: Answer) -> Iterator[Notice]:
+    claims = [one.verdict for one in (answer.rows or answer.statements or ())]
+    unchecked = sum(verdict == "unchecked" for verdict in claims)
+    reworded = sum(verdict == "reworded" for verdict in claims)
+    if unchecked:
+        text = f"Code found the quotes of {unchecked:,} of {len(claims):,} claims in the text; no verifier judged them."
+        yield Notice("unsure", "Not judged", text)
+    if reworded:
+        text = f"A model worded {reworded:,} of {len(claims):,} statements from verified passages; check the wording."
+        yield Notice("unsure", "Reworded", text)
+    if answer.withdrawn:
+        yield Notice(
+            "unsure", "Text withdrawn", f"{answer.withdrawn:,} texts that this rests on are no longer in the store."
+        )

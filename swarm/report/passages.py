@@ -1,0 +1,121 @@
+"""The passages that a report opens: their lines, with the quotes in them marked.
+
+Owns numbering of references and the cutting of a passage into marked pieces. Pieces are text; a template escapes them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import pairwise
+
+from swarm.report.shapes import WITHDRAWN, Cite
+from swarm.report.texts import Texts
+
+LONGEST = 6000
+"""Characters of a passage that are shown whole; of a longer one only what stands around the quotes."""
+AROUND = 800
+
+Place = tuple[int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A stretch of one line. `cites` are the references whose quote it is part of, `starts` those that begin here."""
+
+    text: str
+    cites: tuple[int, ...] = ()
+    starts: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line of a passage. `number` is None where it is not known."""
+
+    number: int | None
+    pieces: tuple[Piece, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """A cited passage. `gaps` says that long stretches without a quote were left out."""
+
+    span: int
+    path: str
+    breadcrumb: str
+    exact: bool
+    lines: tuple[Line, ...]
+    cites: tuple[tuple[int, Cite], ...]
+    gaps: bool = False
+
+
+class References:
+    """Numbers cites from 1 in the order in which they are first asked for."""
+
+    def __init__(self) -> None:
+        self.numbers: dict[Place, int] = {}
+        self.cites: list[Cite] = []
+
+    def number(self, cite: Cite) -> int:
+        place = (cite.span, cite.start, cite.end)
+        if place not in self.numbers:
+            self.cites.append(cite)
+            self.numbers[place] = len(self.cites)
+        return self.numbers[place]
+
+
+def passages(references: References, texts: Texts) -> list[Passage]:
+    """Each cited passage once, in the order of the text."""
+    of_span: dict[int, list[tuple[int, Cite]]] = {}
+    for cite in references.cites:
+        of_span.setdefault(cite.span, []).append((references.number(cite), cite))
+    rows = {number: texts.span(number) for number in sorted(of_span)}
+    texts.fetch(row.digest for row in rows.values())
+    out = []
+    for number, row in rows.items():
+        cites = tuple(of_span[number])
+        text = texts.text(row.digest)
+        first = cites[0][1]
+        if text is None:
+            lines: tuple[Line, ...] = (Line(None, (Piece(WITHDRAWN),)),)
+        else:
+            before = None if first.line is None else first.line - text.count("\n", 0, first.start - row.start)
+            lines = tuple(
+                _lines(text, before, [(n, c.start - row.start, c.end - row.start) for n, c in cites if c.quote])
+            )
+        kept = _around_quotes(lines) if sum(len(p.text) for line in lines for p in line.pieces) > LONGEST else lines
+        out.append(Passage(number, first.document, row.breadcrumb, first.exact, kept, cites, len(kept) < len(lines)))
+    return out
+
+
+def _lines(text: str, first: int | None, marks: list[tuple[int, int, int]]) -> Iterable[Line]:
+    """Cuts a text at line ends and at the edges of marks, (reference, start, end)."""
+    edges = {edge for _, start, end in marks for edge in (start, end)}
+    at = 0
+    for index, line in enumerate(text.split("\n")):
+        cuts = sorted({at, at + len(line)} | {edge for edge in edges if at < edge < at + len(line)})
+        pieces = []
+        for start, end in pairwise(cuts):
+            over = tuple(number for number, a, b in marks if a < end and b > start)
+            begun = tuple(number for number, a, _ in marks if a == start)
+            pieces.append(Piece(text[start:end].rstrip("\r"), over, begun))
+        yield Line(None if first is None else first + index, tuple(pieces))
+        at += len(line) + 1
+
+
+def _around_quotes(lines: tuple[Line, ...]) -> tuple[Line, ...]:
+    """The lines that hold a mark and those near them; very long lines lose what is far from their marks."""
+    marked = [at for at, line in enumerate(lines) if any(piece.cites for piece in line.pieces)]
+    wanted = {near for at in marked for near in range(at - 6, at + 7)}
+    return tuple(_trimmed(line) for at, line in enumerate(lines) if at in wanted)
+
+
+def _trimmed(line: Line) -> Line:
+    pieces = []
+    for at, piece in enumerate(line.pieces):
+        text = piece.text
+        if not piece.cites and len(text) > 2 * AROUND:
+            head = text[:AROUND] + " … " if at else "… "
+            text = head + text[-AROUND:] if at < len(line.pieces) - 1 else head
+        pieces.append(Piece(text, piece.cites, piece.starts))
+    return Line(line.number, tuple(pieces))

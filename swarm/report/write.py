@@ -1,0 +1,58 @@
+"""Writing a run's report into its folder.
+
+Owns the files and how they get there: each is whole or not there at all. What stands in them is made elsewhere.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+
+from swarm.report.answer import gather_with_texts
+from swarm.report.html import columns_of, place_of, render_html, visible
+from swarm.report.markdown import render_markdown
+from swarm.report.shapes import Answer, Row, Statement
+from swarm.store.blobs import write_durably
+from swarm.store.connection import naming
+from swarm.store.folder import RunFolder
+from swarm.store.interface import Reader
+
+
+def write_report(reader: Reader, folder: RunFolder) -> dict[str, str]:
+    """Writes answer.json, rows.csv, report.md and report.html; returns the blake2b-128 digest of each by its name.
+
+    Raises:
+        StoreError: the log cannot be read, or a file cannot be written.
+    """
+    gathered = gather_with_texts(reader)
+    answer = gathered.answer
+    texts = {
+        folder.answer: answer.model_dump_json(indent=1, exclude_none=True) + "\n",
+        folder.rows: rows_csv(answer),
+        folder.report_markdown: render_markdown(answer),
+        folder.report_html: render_html(gathered),
+    }
+    digests = {}
+    for path, text in texts.items():
+        data = text.encode("utf-8")
+        with naming(path):
+            write_durably(path, data)
+        digests[path.name] = hashlib.blake2b(data, digest_size=16).hexdigest()
+    return digests
+
+
+def rows_csv(answer: Answer) -> str:
+    """One line a row or statement: its values, what it rests on, and its first cite in full."""
+    claims: list[tuple[dict[str, str], Row | Statement]] = [(row.values, row) for row in answer.rows or ()]
+    claims += [({"statement": one.text}, one) for one in answer.statements or ()]
+    names = ("statement",) if answer.rows is None else columns_of(answer)
+    out = io.StringIO()
+    table = csv.writer(out, lineterminator="\n")
+    table.writerow([*names, "readings", "verdict", "source", "line", "quote", "all_sources"])
+    for values, claim in claims:
+        first = claim.cites[0] if claim.cites else None
+        line = [*(values.get(name, "") for name in names), str(claim.count), claim.verdict]
+        line += [first.document, str(first.line or ""), first.quote] if first else ["", "", ""]
+        table.writerow([visible(cell) for cell in (*line, "; ".join(map(place_of, claim.cites)))])
+    return out.getvalue()

@@ -1,0 +1,311 @@
+"""Reports of whole runs: they say what the log says, cites lead to their quotes, and text from outside stays text."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import apsw
+import pytest
+
+from swarm.coordinator import JobState
+from swarm.corpus import pin, read_text
+from swarm.protocol import NoteText, Passage
+from swarm.report import Answer, gather, write_report
+from swarm.report.shapes import WITHDRAWN, Row, Sentence
+from swarm.report.texts import Texts
+from swarm.spec import parse_spec
+from swarm.store.folder import RunFolder
+from swarm.store.sqlite import SqliteReader
+from tests.sample_run import RAISES, Canned, HandDriven, finished
+
+HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>&\"'`|"
+
+
+def answer_of(run: RunFolder) -> Answer:
+    with SqliteReader.open(run.path) as reader:
+        return gather(reader)
+
+
+def written(run: RunFolder) -> dict[str, str]:
+    with SqliteReader.open(run.path) as reader:
+        return {name: (run.path / name).read_text(encoding="utf-8") for name in write_report(reader, run)}
+
+
+class Elements(HTMLParser):
+    """Collects what a browser would see: elements, ids, fragments that are linked, and text."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self._inside: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        self._inside.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in self._inside:
+            while self._inside.pop() != tag:
+                pass
+
+    def handle_data(self, data: str) -> None:
+        if not {"script", "style"} & set(self._inside):
+            self.text += data
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    return finished(tmp_path_factory.mktemp("sample"))
+
+
+@pytest.fixture(scope="module")
+def page(run: RunFolder) -> Elements:
+    return Elements(written(run)["report.html"])
+
+
+def test_every_claim_cites_the_text_that_it_quotes(run: RunFolder) -> None:
+    answer = answer_of(run)
+    pinned = pin(parse_spec(RAISES).inputs)
+    texts = {
+        document.path: read_text(source) for source, document in zip(pinned.sources, pinned.documents, strict=True)
+    }
+    claims: list[Row | Sentence] = [*(answer.rows or ()), *answer.sentences]
+    assert len(claims) > 10
+    for claim in claims:
+        assert claim.cites
+        for cite in claim.cites:
+            whole = texts[cite.document]
+            assert whole[cite.start : cite.end] == cite.quote
+            assert cite.exact and cite.line == whole.count("\n", 0, cite.start) + 1
+            assert cite.quote in "\n".join(whole.split("\n")[cite.line - 1 : cite.last_line])
+
+
+def test_references_in_the_page_lead_to_marked_quotes(run: RunFolder, page: Elements) -> None:
+    ids = {attrs["id"] for _, attrs in page.elements if attrs.get("id")}
+    links = [str(attrs["href"]) for tag, attrs in page.elements if tag == "a"]
+    assert len(links) > 20
+    assert {link.removeprefix("#") for link in links} <= ids
+    marks = [attrs for tag, attrs in page.elements if tag == "mark"]
+    assert {number for mark in marks for number in str(mark["data-c"]).split()} == {
+        link.removeprefix("#c") for link in links if link.startswith("#c")
+    }
+    assert len([1 for tag, attrs in page.elements if attrs.get("class") == "passage"]) == len(
+        {attrs["id"] for _, attrs in page.elements if attrs.get("class") == "passage"}
+    )
+
+
+def test_the_page_needs_nothing_but_itself(page: Elements) -> None:
+    for tag, attrs in page.elements:
+        assert tag not in {"link", "img", "iframe", "object", "form", "base"}
+        assert "src" not in attrs and not any(name.startswith("on") for name in attrs)
+    (policy,) = (attrs["content"] for tag, attrs in page.elements if attrs.get("http-equiv"))
+    assert policy and "default-src 'none'" in policy and "script-src 'sha256-" in policy
+
+
+def test_the_same_log_gives_the_same_files(run: RunFolder) -> None:
+    first, again = written(run), written(run)
+    assert first == again
+    assert not [path for path in run.path.iterdir() if path.name.startswith(".")]
+
+
+def test_the_files_agree(run: RunFolder) -> None:
+    files, answer = written(run), answer_of(run)
+    plain = json.loads(files["answer.json"])
+    assert plain["status"] == "done" and "statements" not in plain
+    assert {"id", "rows", "coverage", "score", "tokens", "seconds", "cost"} <= set(plain)
+    rows = list(csv.DictReader(files["rows.csv"].splitlines()))
+    assert [(row["function"], row["exception"]) for row in rows] == [
+        (row.values["function"], row.values["exception"]) for row in answer.rows or ()
+    ]
+    for number, cite in enumerate(answer.sentences[0].cites, 1):
+        (line,) = re.findall(rf"^{number}\. (.*)$", files["report.md"].partition("## Sources")[2], re.M)
+        assert f"{cite.document}:{cite.line}" in line and cite.quote[:30] in line
+
+
+def test_what_was_refused_is_shown_with_its_reason(run: RunFolder, page: Elements) -> None:
+    answer = answer_of(run)
+    reasons = {one.reason for one in answer.unverified}
+    assert "the quote does not stand in the passage" in reasons
+    assert "the verifier found that the quote does not support it" in reasons
+    assert any(one.kind == "sentence" for one in answer.unverified)
+    for one in answer.unverified:
+        assert one.text in page.text and one.reason in page.text
+    assert not {one.text for one in answer.unverified if one.kind == "sentence"} & {s.text for s in answer.sentences}
+
+
+def test_the_order_of_completion_does_not_show(tmp_path: Path) -> None:
+    def plain(name: str, **work: Any) -> Any:
+        driven = HandDriven.create(tmp_path / name)
+        driven.canned = Canned(careless=False)  # a careless one errs on each fifth row that it writes
+        driven.work(**work)
+        driven.store.close()
+        answer = answer_of(driven.run)
+        rows = [(row.values, row.count, row.cites) for row in answer.rows or ()]
+        return rows, [(one.text, one.cites) for one in answer.sentences], answer.score
+
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    assert plain("a") == plain("b", hosts=("host-1",), shuffle=lambda grants: grants[::-1])
+
+
+def test_a_running_job_gives_a_marked_draft(tmp_path: Path) -> None:
+    driven = HandDriven.create(tmp_path)
+    driven.work(steps=110)
+    files, answer = written(driven.run), answer_of(driven.run)
+    driven.store.close()
+    assert answer.draft and answer.status == "running" and answer.rows
+    assert {one.reason for one in answer.unread} == {"not read yet"}
+    assert files["report.md"].startswith("# DRAFT: ")
+    assert "<title>Draft: " in files["report.html"] and "may still change" in files["report.html"]
+
+
+def test_a_draft_can_be_written_before_anything_is_read(tmp_path: Path) -> None:
+    driven = HandDriven.create(tmp_path)
+    answer = answer_of(driven.run)
+    assert answer.rows == () and answer.coverage.spans_read == 0 and answer.timeline.lanes == ()
+    assert "No row was found so far" in written(driven.run)["report.html"]
+    driven.store.close()
+
+
+def test_a_job_stopped_by_its_budget_lists_what_it_did_not_read(tmp_path: Path) -> None:
+    run = finished(tmp_path, {**RAISES, "budget": {"tokens": 30_000}})
+    answer, files = answer_of(run), written(run)
+    assert answer.status == "budget" and not answer.draft
+    assert sum(one.spans for one in answer.unread) == answer.coverage.spans - answer.coverage.spans_read > 0
+    assert {one.reason for one in answer.unread} == {"the budget of 30,000 tokens was reached first"}
+    assert {one.document for one in answer.unread} >= {"json/tool.py", "json/scanner.py"}
+    assert answer.tokens <= 30_000
+    assert "Stopped by its budget" in files["report.html"] and "Stopped by its budget" in files["report.md"]
+
+
+def test_a_passage_that_no_reader_managed_is_named(tmp_path: Path) -> None:
+    answer = answer_of(finished(tmp_path, fail=(7, 8, 20)))
+    assert [(one.first, one.last) for one in answer.unread] == [(7, 8), (20, 20)]
+    assert "the output is no list of rows" in answer.unread[0].reason
+    assert [one.role for one in answer.given_up] == ["reader"] * 3
+
+
+def test_a_resumed_job_counts_its_sessions_and_not_the_time_between(tmp_path: Path) -> None:
+    driven = HandDriven.create(tmp_path)
+    driven.work(steps=50)
+    driven = driven.reopen()  # an hour later
+    driven.work()
+    driven.store.close()
+    answer = answer_of(driven.run)
+    assert answer.provenance.sessions == 2 and "resumed" in [one.what for one in answer.timeline.moments]
+    assert answer.seconds < 600
+    assert sum(lane.tasks for lane in answer.timeline.lanes) > 134
+    assert all(len(lane.busy) <= 97 for lane in answer.timeline.lanes)
+
+
+def test_hostile_text_is_shown_and_never_run(tmp_path: Path) -> None:
+    folder = tmp_path / f"in {HOSTILE.replace('/', '')}"
+    folder.mkdir()
+    (folder / "a.py").write_text(f"def f():\n    # {HOSTILE}\n    raise Bad('{HOSTILE}')  # \u202e\n", encoding="utf-8")
+    spec = {**RAISES, "question": f"Which? {HOSTILE}", "inputs": [{"source": str(folder), "licence": HOSTILE}]}
+    driven = HandDriven.create(tmp_path, spec)
+    driven.canned = Canned(careless=False)
+    driven.weights = f"declared:{HOSTILE}"
+    driven.work()
+    driven.store.close()
+    files = written(driven.run)
+    page = Elements(files["report.html"])
+    assert [tag for tag, _ in page.elements].count("script") == 1
+    assert "img" not in [tag for tag, _ in page.elements]
+    assert not any(name.startswith("on") for _, attrs in page.elements for name in attrs)
+    assert HOSTILE in page.text and "\u202e" not in page.text
+    outside_code = re.sub(r"(`+).*?\1", "", files["report.md"])
+    assert "<script" not in outside_code and "<img" not in outside_code
+    assert "declared, not verified" in page.text
+
+
+def test_a_scripted_run_says_so_first(tmp_path: Path) -> None:
+    driven = HandDriven.create(tmp_path)
+    driven.weights = "scripted:regex"
+    driven.work()
+    driven.store.close()
+    files = written(driven.run)
+    assert "Scripted test run" in files["report.html"].partition("<main")[0]
+    assert "Scripted test run" in files["report.md"].partition("## ")[0]
+
+
+def test_withdrawn_texts_are_named_and_do_not_stop_a_report(tmp_path: Path) -> None:
+    run = finished(tmp_path)
+    whole = answer_of(run)
+    assert whole.rows and whole.withdrawn == 0
+    with SqliteReader.open(run.path) as reader:
+        kept = {event.body.spec for event in reader.read(upto=1)}
+    database = apsw.Connection(str(run.log))
+    marks = ",".join("?" * len(kept))
+    database.execute(f"DELETE FROM bodies WHERE hash NOT IN ({marks})", tuple(kept))
+    database.close()
+    files, answer = written(run), answer_of(run)
+    assert answer.withdrawn > 20 and answer.rows and len(answer.rows) == len(whole.rows)
+    assert answer.rows[0].values == {"function": WITHDRAWN, "exception": WITHDRAWN}
+    assert answer.rows[0].cites[0].quote == WITHDRAWN and answer.rows[0].cites[0].line is None
+    assert WITHDRAWN in files["report.html"] and "Text withdrawn" in files["report.md"]
+
+
+def test_one_withdrawn_passage_leaves_the_rest_readable(run: RunFolder, tmp_path: Path) -> None:
+    other = finished(tmp_path)
+    row = (answer_of(other).rows or ())[-1]
+    with SqliteReader.open(other.path) as reader:
+        state = JobState()
+        for event in reader.read():
+            state.apply(event)
+        digest = Texts(reader, state).span(row.cites[0].span).digest
+    database = apsw.Connection(str(other.log))
+    database.execute("DELETE FROM bodies WHERE hash = ?", (digest,))
+    database.close()
+    answer = answer_of(other)
+    after = (answer.rows or ())[-1]
+    assert answer.withdrawn == 1 and after.values == row.values and after.cites[0].quote == WITHDRAWN
+    assert (answer.rows or ())[0].cites == (answer_of(run).rows or ())[0].cites
+    assert WITHDRAWN in Elements(written(other)["report.html"]).text
+
+
+class Essayist(Canned):
+    """Answers in prose: the first line of each passage that speaks of raising."""
+
+    def _read(self, passage: Passage) -> list[list[str]]:
+        first = passage.text.strip().split("\n")[0]
+        return [[f"It says {first!r}.", first[:60]]] if "raise" in passage.text else []
+
+    def _holds(self, note: NoteText, passage: Passage) -> bool:
+        return True
+
+
+def test_statements_cite_and_say_when_a_model_worded_them(tmp_path: Path) -> None:
+    spec = {**RAISES, "answer": {"statements": True, "gold": "ast:raises"}}
+    driven = HandDriven.create(tmp_path, spec)
+    driven.canned = Essayist()
+    driven.work()
+    driven.store.close()
+    answer, files = answer_of(driven.run), written(driven.run)
+    assert answer.rows is None and answer.statements
+    assert all(one.cites and one.verdict == "supported" for one in answer.statements)
+    assert answer.score and answer.score.problem == "statements in prose are not scored"
+    assert json.loads(files["answer.json"])["statements"][0]["cites"]
+    assert answer.statements[0].text in Elements(files["report.html"]).text
+
+
+def test_a_large_answer_keeps_its_page_small(run: RunFolder) -> None:
+    answer = answer_of(run)
+    size = len(written(run)["report.html"])
+    shell = 60_000
+    assert (size - shell) / len(answer.rows or ()) < 6_000  # 300 rows stay below 2 MB
+
+
+def test_importing_reports_loads_no_model_and_no_ray() -> None:
+    code = "import sys, swarm.report; print({'ray', 'torch', 'vllm', 'transformers'} & set(sys.modules))"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "set()"
