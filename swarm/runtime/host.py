@@ -60,32 +60,43 @@ class Host:
         self._news = asyncio.Event()
 
     async def run(self, master: Master) -> None:
-        """Works until the master says stop. Raises what the master raises."""
+        """Works until the master says stop. Raises what the master raises.
+
+        The next pull is on its way before the work of the last one begins, so that master and host are busy at once.
+        """
         running: set[asyncio.Task[None]] = set()
+        pulling = asyncio.create_task(master.pull(self._pull()))
         try:
             while True:
-                batch = await master.pull(self._pull())
+                batch = await pulling
                 if batch.order is Order.STOP and not batch.work:
                     return
+                self.busy += len(batch.work)
+                room = self.busy < self.agents and batch.work
+                if room:
+                    pulling = asyncio.create_task(master.pull(self._pull()))
                 for work in batch.work:
-                    self.busy += 1
                     task = asyncio.create_task(self._work(work))
                     running.add(task)
                     task.add_done_callback(running.discard)
-                if running and (self.busy >= self.agents or not batch.work):
-                    await self._wait()
-                else:
-                    await asyncio.sleep(0)
+                if not room:
+                    if running:
+                        await self._wait()
+                    pulling = asyncio.create_task(master.pull(self._pull()))
         finally:
+            pulling.cancel()
             for task in running:
                 task.cancel()
-            await asyncio.gather(*running, return_exceptions=True)
+            await asyncio.gather(pulling, *running, return_exceptions=True)
 
     def _pull(self) -> Pull:
+        """What is done, and a wish for more: at most half of what this host can do, which leaves the other half to work on
+        while the master answers."""
         done, self._done = self._done, []
         self._news.clear()
         bodies = {name: data for _, kept in done for name, data in kept.items()}
-        return Pull(self.name, self.agents - self.busy, tuple(report for report, _ in done), bodies)
+        want = min(self.agents - self.busy, (self.agents + 1) // 2)
+        return Pull(self.name, want, tuple([report for report, _ in done]), bodies)
 
     async def _wait(self) -> None:
         """Until something is done, and then once around the loop, so that what ends together travels together."""
@@ -119,7 +130,7 @@ class Host:
         self._bring(doing, retryable)
 
     def _fail(self, doing: Doing, kind: str, text: str) -> None:
-        error = doing.keep(text.encode())
+        error = doing.keep(text.encode("utf-8", "backslashreplace"))
         doing.events.append(
             ev.TaskFailed(task=doing.work.brief.id, token=doing.work.token, error=error, kind=kind, retry_at=None)
         )
@@ -152,7 +163,7 @@ class Host:
     async def _call(self, doing: Doing, role: Role, action: CallModel, turn: int, sample: int) -> Completion:
         task = doing.work.brief.id
         prompt = self._window(role, action)
-        sampling = self._sampling(role, action, task, turn, sample)
+        sampling = self._sampling(role, action, prompt.digest, turn, sample)
         doing.events.append(_started(task, turn, sample, role.weights, prompt, sampling))
         key = identity(task, turn, sample, prompt.digest)
         try:
@@ -181,21 +192,22 @@ class Host:
         limit = min(role.window, self.spec.model.window) - role.max_tokens
         return compose(role.name, role.prompt, action.parts, self.model.template, self.model.tokenizer, limit)
 
-    def _sampling(self, role: Role, action: CallModel, task: str, turn: int, sample: int) -> Sampling:
+    def _sampling(self, role: Role, action: CallModel, prompt: str, turn: int, sample: int) -> Sampling:
+        """The draw's seed comes from the job's and the prompt, so that the same job draws the same under another id."""
         temperature = max(role.temperature, RESAMPLE_TEMPERATURE) if sample else role.temperature
-        seed = int(identity(self.spec.seed, task, turn, sample), 16) >> 33
+        seed = int(identity(self.spec.seed, prompt, turn, sample), 16) >> 33
         return Sampling(role.max_tokens, temperature, 1.0, seed, dict(action.schema))
 
     def _call_failed(self, doing: Doing, turn: int, sample: int, error: ModelError) -> None:
-        text = doing.keep(str(error).encode())
+        text = doing.keep(str(error).encode("utf-8", "backslashreplace"))
         doing.events.append(
             ev.CallFailed(task=doing.work.brief.id, turn=turn, sample=sample, kind=error.kind, error=text)
         )
 
     def _finish(self, doing: Doing, action: Done) -> None:
         task = doing.work.brief.id
-        for index, post in enumerate(action.notes):
-            doing.events.append(self._note(doing, task, index, post))
+        notes = [self._note(doing, task, index, post) for index, post in enumerate(action.notes)]
+        doing.events.extend(notes)  # all or none: an attempt that fails over one of them must leave none behind
         doing.events.append(
             ev.TaskFinished(task=task, token=doing.work.token, outcome=action.outcome, notes=len(action.notes))
         )
