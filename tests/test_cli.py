@@ -79,11 +79,14 @@ def test_logs_tell_events_of_a_kind(place: Path) -> None:
 
 def test_show_prints_the_whole_window_of_a_call(place: Path) -> None:
     calls = over(place, "logs", "first", "--kind", "CallFinished", "--tail", 0, "--json").document
-    reading = next(call["body"] for call in calls if "QueueEmpty" in show(place, call["body"]["task"]).out)
-    text = show(place, reading["task"]).out
-    for part in ("Question: Which function raises", "Columns: function = ", "Passage: ", "raise QueueEmpty", "holds"):
+    windows = {call["body"]["task"]: show(place, call["body"]["task"]).out for call in calls}
+    reading, text = next(
+        (task, text) for task, text in windows.items() if "[5] span" in text and "raise QueueEmpty" in text
+    )
+    for part in ("Question: Which function raises", "Columns: function = ", "Passage: ", '["Queue.get","QueueEmpty"'):
         assert part in text
-    (document,) = show(place, f"{reading['task']}:0:0", "--json").document
+    assert all("holds" in text for text in windows.values()), "the segments shown have the digest that was sent"
+    (document,) = show(place, f"{reading}:0:0", "--json").document
     kinds = [segment["kind"] for segment in document["segments"]]
     assert kinds == ["role", "question", "schema", "breadcrumb", "span"]
     assert all(segment["text"] for segment in document["segments"])
@@ -218,3 +221,12 @@ def test_a_job_as_a_process(place: Path) -> None:
     out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     assert json.loads(out)["status"] == "done"
+
+
+@pytest.mark.ray
+def test_a_job_runs_on_ray_unless_told_otherwise(place: Path) -> None:
+    said = swarm("run", place / "job.yaml", "--runs", place / "ray", "--json")
+    assert said.code == 0, said.err
+    assert "Ray dashboard: http://127.0.0.1:" in said.err
+    assert [tuple(row["values"].values()) for row in said.document["rows"]] == ROWS
+    assert swarm("replay", "latest", "--verify", "--runs", place / "ray").code == 0

@@ -16,13 +16,12 @@ from tests.commands import job_file, start, swarm
 from tests.jobs import ROWS, write_sources
 
 COPIES = 4
-SLOW = {"engine": "scripted", "name": "raises+slow:0.3"}
 
 
 @contextmanager
-def working(folder: Path) -> Iterator[subprocess.Popen[str]]:
+def working(folder: Path, script: str = "raises+slow:0.3") -> Iterator[subprocess.Popen[str]]:
     """A slow job called `one`, at work in a process of its own."""
-    path = job_file(folder, write_sources(folder, COPIES), model=SLOW)
+    path = job_file(folder, write_sources(folder, COPIES), model={"engine": "scripted", "name": script})
     process = start("run", path, "--local", "--agents", 1, "--runs", folder / "runs", "--id", "one")
     assert process.stderr is not None
     try:
@@ -60,8 +59,21 @@ def test_ctrl_c_pauses_and_resume_finishes(paused: Path) -> None:
     document = json.loads(out)
     assert len(document["rows"]) == len(ROWS) and document["calls"] > calls
     assert all(len(row["cites"]) == COPIES for row in document["rows"])
+    coverage = document["coverage"]
+    assert coverage["spans_read"] == coverage["spans"] and not document["unread"]
     code, out, err = resume(paused)
     assert code == 1 and "has ended" in err
+
+
+def test_a_second_ctrl_c_stops_at_once(tmp_path: Path) -> None:
+    with working(tmp_path, "raises+slow:60") as process:
+        process.send_signal(signal.SIGINT)
+        while swarm("status", "one", "--runs", tmp_path / "runs", "--json").document["status"] != "paused":
+            pass
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=20)
+    assert process.returncode == 1 and "stopped at once" in err and "Traceback" not in err
+    assert swarm("replay", "one", "--verify", "--runs", tmp_path / "runs").code == 0
 
 
 def test_pause_and_cancel_from_another_terminal(tmp_path: Path) -> None:

@@ -7,14 +7,11 @@ Owns the one road of `run`, `ask` and `resume`. How a job runs is the runtime's 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
-from rich.console import Console
-
 from swarm.cli.door import duration, emit, err, error_document, number, say_error
-from swarm.cli.live import Face, Progress, face, follow
+from swarm.cli.live import Face, face, follow, tick
 from swarm.coordinator import JobState, Phase
 from swarm.coordinator.budget import money
 from swarm.errors import ExitCode, ModelError, SwarmError
@@ -26,7 +23,6 @@ from swarm.spec import JobSpec
 from swarm.store.folder import RunFolder
 from swarm.store.sqlite import SqliteReader
 
-Launch = Callable[[Callable[[Opened], None]], Awaitable[RunFolder]]
 STATUS_EXIT = {
     "done": ExitCode.DONE,
     "failed": ExitCode.FAILED,
@@ -35,15 +31,24 @@ STATUS_EXIT = {
 }
 
 
-@dataclass(slots=True)
 class Drive:
-    """One drive: what is to be shown where."""
+    """What goes on beside a job: something to look at, from the first second to the last."""
 
-    as_json: bool
-    console: Console
-    shown: Face
-    watching: asyncio.Task[Progress] | None = None
-    plan: Plan | None = None
+    def __init__(self, as_json: bool) -> None:
+        self.as_json, self.console = as_json, err()
+        self.shown: Face = face(self.console)
+        self.plan: Plan | None = None
+        self._beside: asyncio.Task[Any] | None = None
+
+    async def __aenter__(self) -> Drive:
+        self._beside = asyncio.create_task(tick(self.shown))
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._beside is not None:
+            self._beside.cancel()
+            await asyncio.gather(self._beside, return_exceptions=True)  # a view that breaks never stops a job
+        self.shown.close()
 
     def opened(self, spec: JobSpec) -> Callable[[Opened], None]:
         """What to do once the run's log can be read: say where it is, and watch it."""
@@ -52,7 +57,9 @@ class Drive:
             self.shown.say(f"run {opened.run.id} in {opened.run.path}")
             if opened.dashboard:
                 self.shown.say(f"Ray dashboard: {opened.dashboard}")
-            self.watching = asyncio.create_task(follow(opened.run, spec, self.shown, lambda progress: False))
+            if self._beside is not None:
+                self._beside.cancel()
+            self._beside = asyncio.create_task(follow(opened.run, spec, self.shown, lambda progress: False))
 
         return callback
 
@@ -74,43 +81,33 @@ def resume_job(run: RunFolder, options: Options, as_json: bool) -> int:
 
 
 async def _run_job(spec: JobSpec, options: Options, as_json: bool) -> int:
-    drive = Drive(as_json, err(), face(err()))
-    try:
+    async with Drive(as_json) as drive:
         drive.shown.say(f"{spec.name}: {spec.question}")
         drive.shown.stage("reading the inputs")
         drive.plan = await asyncio.to_thread(plan_job, spec)
         for line in plan_lines(drive.plan):
             drive.shown.say(line)
         drive.shown.stage(_starting(options))
-        run = await _watched(drive, lambda: run_new(spec, options, render, drive.opened(spec)))
-    finally:
-        drive.shown.close()
+        run = await _stoppable(run_new(spec, options, render, drive.opened(spec)))
     return _account(run, drive)
 
 
 async def _resume_job(run: RunFolder, options: Options, as_json: bool) -> int:
-    drive = Drive(as_json, err(), face(err()))
-    try:
-        with SqliteReader.open(run.path) as reader:
-            _, spec, _ = read_job(reader)
+    with SqliteReader.open(run.path) as reader:
+        _, spec, _ = read_job(reader)
+    async with Drive(as_json) as drive:
         drive.shown.say(f"{spec.name}: {spec.question}")
         drive.shown.stage(_starting(options))
-        await _watched(drive, lambda: run_again(run, options, render, drive.opened(spec)))
-    finally:
-        drive.shown.close()
+        await _stoppable(run_again(run, options, render, drive.opened(spec)))
     return _account(run, drive)
 
 
-async def _watched(drive: Drive, launch: Callable[[], Awaitable[RunFolder]]) -> RunFolder:
-    """Runs a job with its view beside it. A view that breaks never stops the job."""
+async def _stoppable(job: Coroutine[Any, Any, RunFolder]) -> RunFolder:
+    """A job that a second Ctrl-C may stop at once."""
     try:
-        return await launch()
+        return await job
     except asyncio.CancelledError:
         raise SwarmError("stopped at once; its log is safe", cure="go on with: swarm resume latest") from None
-    finally:
-        if drive.watching is not None:
-            drive.watching.cancel()
-            await asyncio.gather(drive.watching, return_exceptions=True)
 
 
 def _starting(options: Options) -> str:

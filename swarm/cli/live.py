@@ -23,7 +23,7 @@ from rich.text import Text
 from swarm.cli.door import duration, number
 from swarm.coordinator import JobState, Phase
 from swarm.coordinator.budget import money
-from swarm.events import CallFinished, CallStarted, Event, TaskFinished
+from swarm.events import CallFinished, Event, TaskFinished, TaskLeased
 from swarm.spec import BudgetSpec, JobSpec
 from swarm.store.folder import RunFolder
 from swarm.store.sqlite import SqliteReader
@@ -42,15 +42,15 @@ class Progress:
 
     spec: JobSpec
     state: JobState = field(default_factory=JobState)
-    called: bool = False
+    begun: bool = False
     recent: deque[tuple[float, int, int]] = field(default_factory=deque)
     """(log time, tokens, tasks finished) of the last RATE_SECONDS."""
 
     def apply(self, event: Event) -> None:
         self.state.apply(event)
         body = event.body
-        if isinstance(body, CallStarted):
-            self.called = True
+        if isinstance(body, TaskLeased):  # hosts ask for work once their model is ready
+            self.begun = True
         elif isinstance(body, CallFinished):
             self.recent.append((event.time, body.tokens_in + body.tokens_out, 0))
         elif isinstance(body, TaskFinished):
@@ -76,7 +76,7 @@ class Progress:
         state = self.state
         if state.phase is Phase.PINNING:
             return "cutting and pinning the inputs"
-        if state.phase is Phase.WORKING and not self.called:
+        if state.phase is Phase.WORKING and not self.begun:
             return "loading the model" if self.spec.model.engine in ("vllm", "transformers") else "starting the agents"
         if state.phase is Phase.WORKING:
             return "over budget: finishing from the reserve" if state.allowed is not None else "working"
@@ -136,6 +136,10 @@ class Face(Protocol):
         """Something begins that may take a while."""
         ...
 
+    def tick(self) -> None:
+        """The stage still lasts."""
+        ...
+
     def show(self, progress: Progress) -> None: ...
 
     def say(self, text: str) -> None:
@@ -161,14 +165,21 @@ class PlainLines:
         if progress.state.phase is Phase.ENDED:
             return
         self.stage(progress.stage())
+        if progress.state.phase is not Phase.WORKING or not progress.begun:
+            self.tick()
+        elif self._due():
+            self.say(summary(progress))
+
+    def tick(self) -> None:
+        if self._due():
+            self.say(f"{self._stage}… {duration(self._clock() - self._since)}")
+
+    def _due(self) -> bool:
         now = self._clock()
         if now - self._last < LINE_SECONDS:
-            return
+            return False
         self._last = now
-        if progress.state.phase is Phase.WORKING and progress.called:
-            self.say(summary(progress))
-        else:
-            self.say(f"{self._stage}… {duration(now - self._since)}")
+        return True
 
     def say(self, text: str) -> None:
         self._console.print(f"{datetime.now():%H:%M:%S}  {text}", markup=False)
@@ -190,6 +201,9 @@ class Screen:
         if text != self._stage:
             self._stage, self._since = text, time.monotonic()
         self._live.update(_Ticking(self._spinner, self._stage, self._since))
+
+    def tick(self) -> None:
+        """Nothing to do: the screen counts by itself."""
 
     def show(self, progress: Progress) -> None:
         stage = progress.stage()
@@ -265,6 +279,13 @@ async def follow(run: RunFolder, spec: JobSpec, shown: Face, rests: Callable[[Pr
             if rests(progress):
                 return progress
             await asyncio.sleep(LOOK_SECONDS)
+
+
+async def tick(shown: Face) -> None:
+    """Keeps a view alive before there is a log to look at."""
+    while True:
+        await asyncio.sleep(LOOK_SECONDS)
+        shown.tick()
 
 
 def _new(reader: SqliteReader, after: int) -> list[Event]:

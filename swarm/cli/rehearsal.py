@@ -7,14 +7,12 @@ role or the coordinator decides otherwise now than it did then.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from swarm import events as ev
 from swarm.coordinator import Coordinator, JobState
-from swarm.coordinator.state import TaskRow
-from swarm.events import Event, identity
+from swarm.events import Event
 from swarm.protocol import TaskView
 from swarm.runtime.prepare import prepare
 from swarm.runtime.session import read_job
@@ -42,13 +40,13 @@ def rehearse(reader: Reader) -> Outcome:
     waiting: deque[Event] = deque()
     """What the protocol says comes next."""
     decisions = 0
-    for event, following in _with_next(reader.read()):
+    for event in reader.read():
         if waiting:
             expected = waiting.popleft()
             if (expected.body, expected.cause) != (event.body, event.cause):
                 return Outcome(decisions, _difference(expected, event), event.seq)
             continue  # the rehearsal has folded it already
-        asked = again.asked(event, following)
+        asked = again.asked(event)
         if asked is None:
             again.state.apply(event)
             continue
@@ -62,7 +60,7 @@ def rehearse(reader: Reader) -> Outcome:
 class _Again(Coordinator):
     """A coordinator that takes its events from a log and answers only with what the protocol decides on them."""
 
-    def asked(self, event: Event, following: Event | None) -> TaskView | str | None:
+    def asked(self, event: Event) -> TaskView | str | None:
         """What the protocol was asked at this event: about a task's end, to start, about the budget, or nothing."""
         body = event.body
         if isinstance(body, ev.Decided) and not event.cause and body.state.get("started"):
@@ -70,16 +68,13 @@ class _Again(Coordinator):
         if isinstance(body, ev.BudgetReached):
             return "budget"
         if isinstance(body, ev.TaskFinished):
-            return self._brief(self.state.tasks[body.task], body.outcome)
+            return self._brief(body.task, body.outcome)
         if isinstance(body, ev.TaskFailed) and body.retry_at is None:
-            row, again = self.state.tasks[body.task], identity(body.task, "again", event.seq)
-            put_back = (
-                following is not None and isinstance(following.body, ev.TaskAdded) and following.body.task == again
-            )
-            return None if put_back else self._brief(row, "failed")
+            return self._brief(body.task, "failed")
         return None
 
-    def _brief(self, row: TaskRow, outcome: str) -> TaskView:
+    def _brief(self, task: str, outcome: str) -> TaskView:
+        row = self.state.tasks[task]
         return TaskView(row.id, row.role, row.goal, row.spans, row.reads, outcome)
 
     def decide(self, event: Event, asked: TaskView | str) -> list[Event]:
@@ -89,21 +84,10 @@ class _Again(Coordinator):
         if isinstance(asked, TaskView):
             self._ended(asked, event)
         elif asked == "start":
-            self._carry_out(self.protocol.start(self._view(None)), event.seq)
+            self._carry_out(lambda: self.protocol.start(self._view(None)), event)
         else:
-            self._carry_out(self.protocol.react(self.state.memory, event, self._view(None)), event.seq)
+            self._carry_out(lambda: self.protocol.react(self.state.memory, event, self._view(None)), event)
         return list(self._out)
-
-
-def _with_next(events: Iterable[Event]) -> Iterator[tuple[Event, Event | None]]:
-    """Each event with the one after it."""
-    last: Event | None = None
-    for event in events:
-        if last is not None:
-            yield last, event
-        last = event
-    if last is not None:
-        yield last, None
 
 
 def _difference(expected: Event, found: Event) -> str:
