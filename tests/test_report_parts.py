@@ -201,7 +201,7 @@ def test_text_is_shortened_to_one_line() -> None:
 
 
 def test_markdown_shows_text_as_it_is() -> None:
-    assert escaped("<b>*x*</b>\n[a](b)") == "&lt;b&gt;\\*x\\*&lt;/b&gt; \\[a\\]\\(b\\)"
+    assert escaped("<b>*x*</b>\n[a](b)") == "&lt;b&gt;\\*x\\*&lt;/b&gt; \\[a\\](b)"
     assert code("a `b` c") == "``a `b` c``" and code("`") == "`` ` ``"
 
 

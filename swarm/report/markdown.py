@@ -16,7 +16,7 @@ from swarm.report.shapes import Answer, Cite
 
 MOST_NUMBERS = 12
 """References after one claim; the rest is counted."""
-_SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|~$^-])")
+_SPECIAL = re.compile(r"([\\`*_{}\[\]#|~])")
 
 
 def render_markdown(answer: Answer) -> str:

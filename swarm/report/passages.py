@@ -80,7 +80,7 @@ def passages(references: References, texts: Texts) -> list[Passage]:
             lines: tuple[Line, ...] = (Line(None, (Piece(WITHDRAWN),)),)
         else:
             before = None if first.line is None else first.line - text.count("\n", 0, first.start - row.start)
-            lines = tuple(
+            lines = _dedented(
                 _lines(text, before, [(n, c.start - row.start, c.end - row.start) for n, c in cites if c.quote])
             )
         kept = _around_quotes(lines) if sum(len(p.text) for line in lines for p in line.pieces) > LONGEST else lines
@@ -101,6 +101,19 @@ def _lines(text: str, first: int | None, marks: list[tuple[int, int, int]]) -> I
             pieces.append(Piece(text[start:end].rstrip("\r"), over, begun))
         yield Line(None if first is None else first + index, tuple(pieces))
         at += len(line) + 1
+
+
+def _dedented(lines: Iterable[Line]) -> tuple[Line, ...]:
+    """The lines without the indentation that all of them share, so that deep code stays readable on a phone."""
+    whole = tuple(lines)
+    filled = ["".join(piece.text for piece in line.pieces) for line in whole]
+    shared = min((len(text) - len(text.lstrip(" ")) for text in filled if text.strip()), default=0)
+    out = []
+    for line in whole:
+        first, *rest = line.pieces or (Piece(""),)
+        blank = min(shared, len(first.text) - len(first.text.lstrip(" ")))
+        out.append(Line(line.number, (Piece(first.text[blank:], first.cites, first.starts), *rest)))
+    return tuple(out)
 
 
 def _around_quotes(lines: tuple[Line, ...]) -> tuple[Line, ...]:
