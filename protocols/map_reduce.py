@@ -9,6 +9,7 @@ Follows the typed map-reduce of LLM×MapReduce (Zhou et al. 2024, arXiv 2410.093
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from pydantic import Field, ValidationError
@@ -52,6 +53,9 @@ from swarm.spec import Column, Frozen, JobSpec, explain
 
 TASKS = ("search", "classify", "aggregate", "summarise")
 MERGES = ("set", "count", "group", "top-k")
+NO_VERDICTS: Mapping[str, str] = MappingProxyType({})
+KEPT_AT_ONCE = 1000
+"""Statements that one task keeps as they are, where no model could merge them."""
 PROSE = (Column(name="statement", description="what the passage says about the question, in one sentence", found_in="anywhere"),)
 
 
@@ -130,7 +134,10 @@ class MapReduce:
 
     def react(self, state: Mapping[str, Any], event: Event, view: View) -> Decision:
         if isinstance(event.body, BudgetReached):
-            return self._reduce(state, view) if state.get("phase") in ("plan", "read") else Decision({}, [Finish()])
+            if state.get("phase") in ("plan", "read"):
+                return self._reduce(state, view)
+            # Groups of prose that can't be paid for are refused one by one, and go on as they are.
+            return Decision() if state.get("phase") == "reduce" else Decision({}, [Finish()])
         ended = view.ended
         assert ended is not None, "react is called for the end of a task or of the budget"
         match ended.role:
@@ -167,42 +174,64 @@ class MapReduce:
         waiting = view.open.get("reader", 0) + view.open.get("verifier", 0)
         if waiting or any(isinstance(command, AddTask) for command in commands):
             return Decision({}, commands)
-        following = self._reduce(state, view)
+        following = self._reduce(state, view, {one.note: one.verdict for one in commands if isinstance(one, Judge)})
         return Decision(following.state, [*commands, *following.commands])
 
-    def _reduce(self, state: Mapping[str, Any], view: View) -> Decision:
+    def _reduce(self, state: Mapping[str, Any], view: View, judged: Mapping[str, str] = NO_VERDICTS) -> Decision:
+        """Starts the reduction; `judged` are the verdicts of this very decision, which the board does not show yet."""
         verdict = "supported" if self.options.verify else "unchecked"
         if not self.spec.answer.statements:
             goal = f"merge:{state.get('merge', 'set')}"
-            return Decision({"phase": "reduce"}, [AddTask("reducer", goal=goal, query=("row", verdict, 0))])
-        return self._groups([note.id for note in view.board.notes("row", verdict)], level=1)
+            return Decision({"phase": "reduce"}, [AddTask("reducer", goal=goal, query=("row", verdict, 0), calls=0)])
+        kept = [note.id for note in view.board.notes("row") if judged.get(note.id, note.verdict) == verdict]
+        return self._groups(kept, level=1)
 
-    def _groups(self, ids: list[str], level: int) -> Decision:
-        """One model reducer for each group of statements; a single group is the last level."""
+    def _groups(self, ids: list[str], level: int, before: int = 0) -> Decision:
+        """One model reducer for each group of statements; a single group is the last level.
+
+        A level that leaves as many groups as the one before had would never end: its statements stay as they are.
+        """
         if not ids:
             return Decision({"phase": "done"}, [Finish()])
-        size = self.options.group
-        groups = [tuple(ids[at : at + size]) for at in range(0, len(ids), size)]
+        groups = _cut(ids, self.options.group)
+        if before and len(groups) >= before:
+            return self._keep(ids)
         goal = "final" if len(groups) == 1 else f"level:{level}"
-        state = {"phase": "reduce", "level": level, "left": len(groups), "merged": []}
+        state = {"phase": "reduce", "level": level, "groups": len(groups), "left": len(groups)}
         return Decision(state, [AddTask("reducer", goal=goal, reads=group) for group in groups])
+
+    def _keep(self, ids: Sequence[str]) -> Decision:
+        """Statements become findings word for word, by code: nothing that was verified is dropped."""
+        groups = _cut(ids, KEPT_AT_ONCE)
+        tasks = [AddTask("reducer", goal="keep", reads=group, calls=0) for group in groups]
+        return Decision({"phase": "reduce", "left": len(groups)}, tasks)
 
     def _after_reducer(self, state: Mapping[str, Any], view: View) -> Decision:
         assert view.ended is not None
         if not self.spec.answer.statements:
+            if view.ended.outcome == "failed":
+                return Decision({"phase": "done"}, [Finish("failed", "the rows were found and could not be merged")])
             if self.options.headlines and view.board.count("headline"):
                 query = ("headline", "", self.options.headlines)
                 return Decision({"phase": "write"}, [AddTask("writer", query=query)])
             return Decision({"phase": "done"}, [Finish()])
-        if view.ended.goal == "final":
+        goal, left = view.ended.goal, state["left"] - 1
+        if goal == "final" and view.ended.outcome == "failed":
+            return self._keep(view.ended.reads)
+        if goal == "final" or (goal == "keep" and not left):
             return Decision({"phase": "done"}, [Finish()])
-        # A group whose reducer failed goes up as it is: nothing that was verified is dropped on the way.
-        posted = [note.id for note in view.board.by_task(view.ended.id)] or list(view.ended.reads)
-        merged, left = [*state["merged"], *posted], state["left"] - 1
+        if goal == "keep":
+            return Decision({"left": left})
+        # A group whose reducer failed goes up as it is. Each group is remembered under a key of its own, so that what
+        # one step writes does not grow with the steps before it.
+        merged = [note.id for note in view.board.by_task(view.ended.id)] or list(view.ended.reads)
         if left:
-            return Decision({"left": left, "merged": merged})
-        ordered = sorted(merged, key=lambda id: (view.board.note(id).cites[:1], id))
-        return self._groups(ordered, state["level"] + 1)
+            return Decision({"left": left, f"merged:{view.ended.id}": merged})
+        earlier = {key: ids for key, ids in state.items() if key.startswith("merged:")}
+        ids = [*merged, *(id for group in earlier.values() for id in group)]
+        notes = sorted((view.board.note(id) for id in ids), key=lambda note: (note.cites[:1], note.body, note.id))
+        following = self._groups([note.id for note in notes], state["level"] + 1, state["groups"])
+        return Decision({**dict.fromkeys(earlier), **following.state}, following.commands)
 
     # ---- on a host ----
 
@@ -217,6 +246,8 @@ class MapReduce:
                 return self._verdict(said) if said else self._ask_verifier(material)
             case "reducer" if task.goal.startswith("merge:"):
                 return self._merge(task.goal.removeprefix("merge:"), material.notes)
+            case "reducer" if task.goal == "keep":
+                return self._kept(material.notes)
             case "reducer":
                 return self._merged(task, material.notes, said) if said else self._ask_reducer(material.notes)
             case _:
@@ -308,6 +339,14 @@ class MapReduce:
                               links=tuple(("derives-from", note.id) for note in used)))  # fmt: skip
         return Done(tuple(posts), "merged") if posts else Failed("keeps no statement with a number of its source")
 
+    def _kept(self, notes: Sequence[NoteText]) -> Action:
+        posts = [
+            Post("finding", {"values": dict(note.content["values"]), "count": 1}, cites=note.cites,
+                 links=(("derives-from", note.id),))
+            for note in notes
+        ]  # fmt: skip
+        return Done(tuple(posts), "kept")
+
     def _ask_writer(self, notes: Sequence[NoteText]) -> Action:
         lines = "".join(f"[{n}] {claim_text(note.content['values'])}\n" for n, note in enumerate(notes, 1))
         item = {"type": "array", "prefixItems": [{"type": "string"}, {"type": "integer"}], "items": False,
@@ -328,6 +367,10 @@ class MapReduce:
                 status = "" if stated(text, note.content["values"], self.spec.question) else "rejected"
                 posts.append(Post("sentence", {"text": text.strip()}, status, links=(("states", note.id),)))
         return Done(tuple(posts), "written" if any(not post.status for post in posts) else "none")
+
+
+def _cut(ids: Sequence[str], size: int) -> list[tuple[str, ...]]:
+    return [tuple(ids[at : at + size]) for at in range(0, len(ids), size)]
 
 
 def create(spec: JobSpec) -> MapReduce:

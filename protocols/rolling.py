@@ -81,7 +81,7 @@ class Rolling:
     def start(self, view: View) -> Decision:
         size = self.options.passages
         parts = [tuple(range(at, min(at + size, view.spans))) for at in range(0, view.spans, size)]
-        return Decision({"phase": "read"}, [AddTask("notetaker", spans=part) for part in parts])
+        return Decision({"phase": "read"}, [AddTask("notetaker", spans=part, calls=len(part)) for part in parts])
 
     def react(self, state: Mapping[str, Any], event: Event, view: View) -> Decision:
         ended = view.ended
@@ -97,7 +97,7 @@ class Rolling:
         return Decision(following.state, [*judged, *following.commands])
 
     def _reduce(self) -> Decision:
-        return Decision({"phase": "reduce"}, [AddTask("reducer", query=("row", "unchecked", 0))])
+        return Decision({"phase": "reduce"}, [AddTask("reducer", query=("row", "unchecked", 0), calls=0)])
 
     def turn(self, task: TaskBrief, material: Material, transcript: Sequence[Said]) -> Action:
         if task.role == "reducer":

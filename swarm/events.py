@@ -132,8 +132,9 @@ class CorpusPinned(Body):
 
 
 class TaskAdded(Body):
-    """A unit of work. `reads` are note ids and `spans` span numbers; `query` is (note kind, verdict, at most) of the notes
-    that the board answers with when the task is leased, for work over more notes than an event should list."""
+    """A unit of work. `reads` are note ids and `spans` span numbers; `query` is (note kind, verdict, at most) of the
+    notes that the board answers with when the task is leased, for work over more notes than an event should list.
+    `calls` is how many model calls it takes at most: None for as many as its role may, 0 for work that is code alone."""
 
     task: str
     role: str
@@ -142,6 +143,7 @@ class TaskAdded(Body):
     reads: tuple[str, ...] = ()
     query: tuple[str, str, int] | None = None
     priority: int = 0
+    calls: int | None = None
 
 
 class RangeAdded(Body):
@@ -158,7 +160,8 @@ class RangeAdded(Body):
 class TaskLeased(Body):
     """A host may work on a task until `until` (log time). `token` fences earlier holders.
 
-    A task that comes from a range enters the table with this event; `index` is its span.
+    A task that comes from a range enters the table with this event; `index` is its span. `reserved` tokens and `calls`
+    are set aside for it until the lease ends.
     """
 
     task: str
@@ -169,6 +172,7 @@ class TaskLeased(Body):
     reserved: int
     range: str = ""
     index: int = -1
+    calls: int = 1
 
 
 class LeaseEnded(Body):

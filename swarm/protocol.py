@@ -32,7 +32,8 @@ class AddTask:
     """One unit of work. `reads` are notes the task gets, `spans` passages; `goal` is small data for the agent's turn.
 
     `query` is (note kind, verdict, at most), 0 for no bound: the notes that the board answers with when the task is
-    leased. Where priorities differ the lower number goes first.
+    leased. Where priorities differ the lower number goes first. `calls` is how many model calls the task takes at most,
+    which the budget sets aside: None for as many as its role may, 0 for a task that is code alone and costs nothing.
     """
 
     role: str
@@ -41,6 +42,7 @@ class AddTask:
     reads: tuple[str, ...] = ()
     query: tuple[str, str, int] | None = None
     priority: int = 0
+    calls: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ handing out the grants only afterwards, is the shell's part. Every lease ends ex
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from types import MappingProxyType
@@ -16,7 +16,7 @@ from swarm import events as ev
 from swarm.agents.roles import Role
 from swarm.coordinator import budget
 from swarm.coordinator.state import MODEL_FAULTS, JobState, Phase, RangeRow, TaskRow, range_task
-from swarm.errors import ProtocolError
+from swarm.errors import ProtocolError, SwarmError
 from swarm.events import Body, Event, identity
 from swarm.protocol import AddRange, AddTask, Command, Decision, Finish, Judge, SwarmProtocol, TaskView, View
 from swarm.spec import JobSpec
@@ -27,6 +27,8 @@ FAULTS_BEFORE_PAUSE = 24
 """Model faults in a row, without one answer, after which the job pauses instead of giving up task after task."""
 NOTE_TOKENS = 96
 """What a note in a working set is reckoned at when a task's cost is reserved."""
+BREADCRUMB_TOKENS = 64
+"""What the line above a passage is reckoned at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,11 +93,16 @@ class Coordinator:
         return self._out
 
     def start(self, now: float) -> list[Event]:
-        """The corpus is pinned: the protocol opens the work. Does nothing where that has happened already."""
+        """The corpus is pinned: the protocol opens the work. Does nothing where that has happened already.
+
+        Raises (as do the others that may ask the protocol):
+            ProtocolError: the protocol failed, or asked for what can't be. State and log differ then: make neither
+                durable, fold the log anew.
+        """
         self._begin(now)
         if not self.state.memory.get("started"):
-            self._emit(ev.Decided(state={"started": True}))
-            self._carry_out(self.protocol.start(self._view(None)), self.state.seq)
+            event = self._emit(ev.Decided(state={"started": True}))
+            self._carry_out(lambda: self.protocol.start(self._view(None)), event)
         return self._out
 
     def pulled(self, now: float, host: str, reports: Sequence[Report], want: int) -> tuple[list[Event], list[Grant]]:
@@ -131,7 +138,8 @@ class Coordinator:
 
     def _take(self, report: Report) -> None:
         row = self.state.tasks.get(report.task)
-        if row is None or row.token != report.token or self.state.phase is Phase.ENDED:
+        ended = row is None or row.token != report.token or self.state.phase is Phase.ENDED
+        if row is None or ended or _recorded(report, row):
             self.stale += 1
             return
         for body in report.events:
@@ -141,39 +149,40 @@ class Coordinator:
                 brief = TaskView(row.id, row.role, row.goal, row.spans, row.reads, body.outcome)
                 self._ended(brief, self._emit(body))
             elif isinstance(body, ev.TaskFailed):
-                brief = TaskView(row.id, row.role, row.goal, row.spans, row.reads, "")
-                body = self._with_retry(body, row, report.retryable)
-                self._after_failure(body, brief, row.query, self._emit(body))
+                self._failed(body, row, report.retryable)
             else:
                 self._emit(body)
 
-    def _with_retry(self, body: ev.TaskFailed, row: TaskRow, retryable: bool) -> ev.TaskFailed:
-        """Stamps the time of the next attempt: exponential back-off, with jitter drawn from the job's seed."""
-        if not retryable or row.attempt >= self.roles[row.role].attempts:
-            return body.model_copy(update={"retry_at": None})
-        jitter = int(identity(self.spec.seed, row.id, row.attempt), 16) / float(1 << 64)
-        delay = min(60.0, 0.5 * 2.0**row.attempt) * (0.5 + jitter)
-        return body.model_copy(update={"retry_at": self._now + delay})
+    def _failed(self, body: ev.TaskFailed, row: TaskRow, retryable: bool) -> None:
+        """Says when a task is tried again: never, if that is of no use, or after a while that grows with its failures.
 
-    def _after_failure(
-        self, body: ev.TaskFailed, brief: TaskView, query: tuple[str, str, int] | None, event: Event
-    ) -> None:
+        Where it failed because nothing answers, the task is sound: it stays, and the job pauses instead.
+        """
+        brief = TaskView(row.id, row.role, row.goal, row.spans, row.reads, "failed")
+        last = not retryable or row.failures + 1 >= self.roles[row.role].attempts
+        unanswered = self._unanswered(body.kind, last)
+        retry_at = None if last and not unanswered else self._now + self._back_off(row)
+        event = self._emit(body.model_copy(update={"retry_at": retry_at}))
+        if unanswered:
+            if self.state.phase is Phase.WORKING:
+                self._emit(ev.PhaseChanged(phase=Phase.PAUSED, reason=f"model:{body.error}"))
+        elif retry_at is None:
+            self._ended(brief, event)
+
+    def _unanswered(self, kind: str, last: bool) -> bool:
+        """Whether a fault means that no call will be answered, and not that this one was not."""
+        if kind not in MODEL_FAULTS:
+            return False
         answered = any(spend.calls for spend in self.state.spend.values())
-        hopeless = body.kind in MODEL_FAULTS and (
-            body.kind == "refused"
-            or self.state.faults >= FAULTS_BEFORE_PAUSE
-            or (body.retry_at is None and not answered)
-        )
-        if hopeless and self.state.phase is Phase.WORKING:
-            if body.retry_at is None:  # given up only because nothing answers: the task itself is sound
-                self._emit(ev.TaskAdded(task=identity(brief.id, "again", event.seq), role=brief.role, goal=brief.goal,
-                                        spans=brief.spans, reads=brief.reads, query=query))  # fmt: skip
-            self._emit(ev.PhaseChanged(phase=Phase.PAUSED, reason=f"model:{body.error}"))
-        elif body.retry_at is None:
-            self._ended(TaskView(brief.id, brief.role, brief.goal, brief.spans, brief.reads, "failed"), event)
+        return kind == "refused" or self.state.faults + 1 >= FAULTS_BEFORE_PAUSE or (last and not answered)
+
+    def _back_off(self, row: TaskRow) -> float:
+        """Seconds until the next attempt: exponential, with jitter drawn from the job's seed, 90 at most."""
+        jitter = int(identity(self.spec.seed, row.id, row.attempt), 16) / float(1 << 64)
+        return min(60.0, 2.0 ** min(row.failures, 10)) * (0.5 + jitter)
 
     def _ended(self, task: TaskView, event: Event) -> None:
-        self._carry_out(self.protocol.react(self.state.memory, event, self._view(task)), event.seq)
+        self._carry_out(lambda: self.protocol.react(self.state.memory, event, self._view(task)), event)
 
     # ---- leases ----
 
@@ -185,26 +194,25 @@ class Coordinator:
                 if not self._stalled():
                     break
                 continue
-            reserved = self._cost(row)
-            refusal = budget.check(
-                self.spec.budget, self.spec.model.price, self.state, self._now, reserved, self.roles[row.role].reserve
-            )
+            tokens, calls = self._cost(row)
+            price, reserve = self.spec.model.price, self.roles[row.role].reserve
+            refusal = budget.check(self.spec.budget, price, self.state, self._now, tokens, calls, reserve)
             if refusal is None:
-                grants.append(self._grant(row, host, reserved))
+                grants.append(self._grant(row, host, tokens, calls))
             elif self.state.leased:
                 break  # what is running may cost less than was reserved for it
             else:
                 self._refuse(row, refusal)
         return grants
 
-    def _grant(self, row: TaskRow | RangeRow, host: str, reserved: int) -> Grant:
+    def _grant(self, row: TaskRow | RangeRow, host: str, tokens: int, calls: int) -> Grant:
         state, token = self.state, self.state.token + 1
         task, source, index = (row.id, "", -1) if isinstance(row, TaskRow) else (range_task(row.id, row.next), row.id, row.next)
         attempt = row.attempt + 1 if isinstance(row, TaskRow) else 1
         self._emit(
             ev.TaskLeased(
-                task=task, host=host, token=token, until=self._now + LEASE_SECONDS, attempt=attempt, reserved=reserved,
-                range=source, index=index,
+                task=task, host=host, token=token, until=self._now + LEASE_SECONDS, attempt=attempt, reserved=tokens,
+                range=source, index=index, calls=calls,
             )  # fmt: skip
         )
         held = state.tasks[task]
@@ -217,15 +225,27 @@ class Coordinator:
         found = self.state.board.notes(kind, verdict or None, "")
         return tuple(note.id for note in (islice(found, most) if most else found))
 
-    def _cost(self, row: TaskRow | RangeRow) -> int:
-        """Tokens that a task may take at most, near enough: what is reserved for it, and settled when it ends."""
+    def _cost(self, row: TaskRow | RangeRow) -> tuple[int, int]:
+        """Tokens and calls that a task may take at most, near enough: reserved for it, and settled when it ends.
+
+        A host draws an output that breaks its contract again, so a lease may take more calls than turns.
+        """
         role = self.roles[row.role]
-        if role.weights == "none":
-            return 0
-        spans, notes = (1, 0) if isinstance(row, RangeRow) else (len(row.spans), len(row.reads))
-        prompt = self.overhead.get(row.role, 0) + spans * self.protocol.span_tokens + notes * NOTE_TOKENS
-        window = min(role.window, self.spec.model.window)
-        return (min(prompt, window - role.max_tokens) + role.max_tokens) * role.turns
+        turns, spans, notes = role.turns, 1, 0
+        if isinstance(row, TaskRow):
+            turns = row.calls if row.calls is not None else role.turns
+            spans, notes = len(row.spans), row.query[2] if row.query else len(row.reads)
+        if not turns or role.weights == "none":
+            return 0, 0
+        if isinstance(row, TaskRow) and row.said:
+            turns -= len({turn for turn, *_ in row.said})
+        free = min(role.window, self.spec.model.window) - role.max_tokens
+        passages = spans * (self.protocol.span_tokens + BREADCRUMB_TOKENS)
+        prompt = self.overhead.get(row.role, 0) + passages + notes * NOTE_TOKENS
+        if isinstance(row, TaskRow) and row.query and not notes:
+            prompt = free  # a query without a bound
+        calls = max(turns, 0) + role.attempts - 1
+        return (min(prompt, free) + role.max_tokens) * calls, calls
 
     def _refuse(self, row: TaskRow | RangeRow, refusal: budget.Refusal) -> None:
         """The budget ends this kind of work: the protocol goes on with what it has, from the reserve."""
@@ -234,12 +254,12 @@ class Coordinator:
             event = self._emit(
                 ev.BudgetReached(limit=refusal.limit, allowed=refusal.allowed, spent=refusal.spent, still=still)
             )
-            self._carry_out(self.protocol.react(self.state.memory, event, self._view(None)), event.seq)
+            self._carry_out(lambda: self.protocol.react(self.state.memory, event, self._view(None)), event)
         else:  # even the reserve is spent: the task is given up, and the protocol ends without it
             task = row if isinstance(row, TaskRow) else None
             if task is None:
                 raise ProtocolError("added a range of tasks after the budget was reached", "protocol")
-            grant = self._grant(task, "coordinator", 0)
+            grant = self._grant(task, "coordinator", 0, 0)
             failed = ev.TaskFailed(task=task.id, token=grant.token, error="", kind="budget", retry_at=None)
             brief = TaskView(task.id, task.role, task.goal, task.spans, task.reads, "failed")
             self._ended(brief, self._emit(failed))
@@ -261,12 +281,21 @@ class Coordinator:
             state.allowed is not None,
         )  # fmt: skip
 
-    def _carry_out(self, decision: Decision, cause: int) -> None:
-        """Appends what a protocol answered, in the transaction of the event that caused it."""
+    def _carry_out(self, ask: Callable[[], Decision], cause: Event) -> None:
+        """Appends what the protocol answers, in the transaction of the event that caused it."""
+        try:
+            decision = ask()
+        except SwarmError:
+            raise
+        except Exception as error:  # the protocol is someone else's code: whatever it raises is its fault, and named so
+            raise ProtocolError(
+                f"failed at event {cause.seq} ({cause.kind}): {type(error).__name__}: {error}",
+                f"protocol {self.protocol.name}", "mend it and resume the job",
+            ) from error  # fmt: skip
         if decision.state:
-            self._emit(ev.Decided(state=dict(decision.state)), cause)
+            self._emit(ev.Decided(state=dict(decision.state)), cause.seq)
         for index, command in enumerate(decision.commands):
-            self._command(command, cause, index)
+            self._command(command, cause.seq, index)
 
     def _command(self, command: Command, cause: int, index: int) -> None:
         match command:
@@ -277,7 +306,7 @@ class Coordinator:
                 id = self._new_id(cause, index)
                 self._emit(
                     ev.TaskAdded(task=id, role=command.role, goal=command.goal, spans=command.spans, reads=command.reads,
-                                 query=command.query, priority=command.priority),  # fmt: skip
+                                 query=command.query, priority=command.priority, calls=command.calls),  # fmt: skip
                     cause,
                 )
             case AddRange():
@@ -314,3 +343,11 @@ class Coordinator:
         state.apply(event)
         self._out.append(event)
         return event
+
+
+def _recorded(report: Report, row: TaskRow) -> bool:
+    """Whether a report came before: its first call stands among the task's recorded ones."""
+    first = report.events[0] if report.events and row.said else None
+    return isinstance(first, ev.CallStarted) and any(
+        (turn, sample) == (first.turn, first.sample) for turn, sample, *_ in row.said or ()
+    )

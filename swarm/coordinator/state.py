@@ -50,6 +50,11 @@ class TaskRow:
     host: str = ""
     reserved: int = 0
     retry_at: float = 0.0
+    calls: int | None = None
+    """Model calls that it takes at most; None for as many as its role may."""
+    reserved_calls: int = 0
+    failures: int = 0
+    """Attempts that failed since the task was last answered, under this master."""
     said: list[tuple[int, int, str, str]] | None = None
     """(turn, sample, output hash, finish) of each recorded call."""
 
@@ -138,6 +143,7 @@ class JobState:
     """(task, role, spans, kind, error hash) of each task that was given up."""
     retries: int = 0
     reserved: int = 0
+    reserved_calls: int = 0
     leased: int = 0
     by_host: Counter[str] = field(default_factory=Counter)
     """Leases that each host holds."""
@@ -158,8 +164,9 @@ class JobState:
         """
         if event.seq != self.seq + 1:
             raise StoreError(f"event {event.seq} follows event {self.seq}", "log", "the log has a gap; see `swarm doctor`")
-        self.seq, self.time = event.seq, event.time
-        _FOLD[type(event.body)](self, event, event.body)
+        self.seq = event.seq
+        _FOLD[type(event.body)](self, event, event.body)  # `time` is still that of the event before
+        self.time = event.time
 
     # ---- questions that decisions ask ----
 
@@ -206,9 +213,10 @@ class JobState:
     def release(self, row: TaskRow) -> None:
         """Takes a lease off a task."""
         self.reserved -= row.reserved
+        self.reserved_calls -= row.reserved_calls
         self.leased -= 1
         self.by_host[row.host] -= 1
-        row.token, row.host, row.reserved = 0, "", 0
+        row.token, row.host, row.reserved, row.reserved_calls = 0, "", 0, 0
 
     def remove(self, row: TaskRow) -> None:
         if row.token:
@@ -225,9 +233,11 @@ def _created(state: JobState, event: Event, body: ev.JobCreated) -> None:
 
 
 def _opened(state: JobState, event: Event, body: ev.JobOpened) -> None:
-    """A new master: every lease of the last one ends here."""
+    """A new master: every lease of the last one ends here, and its time is counted up to its last event."""
+    state.held = state.seconds(state.time)
     state.epoch, state.opened_at, state.faults = body.epoch, event.time, 0
-    for row in list(state.tasks.values()):
+    for row in state.tasks.values():
+        row.failures = 0
         if row.token:
             state.release(row)
             state.push(row)
@@ -280,7 +290,7 @@ def _pinned(state: JobState, event: Event, body: ev.CorpusPinned) -> None:
 
 def _task(state: JobState, event: Event, body: ev.TaskAdded) -> None:
     row = TaskRow(
-        body.task, body.role, body.goal, body.spans, body.reads, body.query, body.priority, event.seq
+        body.task, body.role, body.goal, body.spans, body.reads, body.query, body.priority, event.seq, calls=body.calls
     )
     state.tasks[row.id] = row
     state.open[row.role] += 1
@@ -305,7 +315,9 @@ def _leased(state: JobState, event: Event, body: ev.TaskLeased) -> None:
             del state.ranges[source.id]
     row.token, row.host, row.reserved, row.attempt = body.token, body.host, body.reserved, body.attempt
     state.token = body.token
+    row.reserved_calls = body.calls
     state.reserved += body.reserved
+    state.reserved_calls += body.calls
     state.leased += 1
     state.by_host[body.host] += 1
 
@@ -333,6 +345,7 @@ def _failed(state: JobState, event: Event, body: ev.TaskFailed) -> None:
     state.retries += 1
     state.faults += body.kind in MODEL_FAULTS
     state.release(row)
+    row.failures += 1
     row.retry_at = body.retry_at
     row.order = event.seq
     state.push(row)
@@ -343,7 +356,7 @@ def _call(state: JobState, event: Event, body: ev.CallFinished) -> None:
     if row.said is None:
         row.said = []
     row.said.append((body.turn, body.sample, body.output, body.finish))
-    state.faults = 0
+    state.faults = row.failures = 0
     spend = state.spend.get((row.role, body.weights))
     if spend is None:
         spend = state.spend[row.role, body.weights] = Spend()

@@ -1,0 +1,178 @@
+"""What must hold for a job's log and its fold at every moment, written down a second time and independently.
+
+Owns the recount of what `JobState` counts as it goes, the promises that a log keeps (dense numbers, time that never
+decreases, every lease ended once, no step finished twice, no call recorded twice), and digests to compare two folds by.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+import msgpack
+from pydantic import BaseModel
+
+from swarm import events as ev
+from swarm.coordinator import JobState, Phase
+from swarm.coordinator.state import RangeRow, TaskRow
+from swarm.events import KINDS, Event, decode, encode
+
+CACHES = ("board", "ready", "later")
+"""Fields of JobState that are compared otherwise (the board), or hold stale entries by design (the heaps)."""
+
+
+class LogWatch:
+    """Reads a log event by event, and objects to the first one that breaks a promise."""
+
+    def __init__(self) -> None:
+        self.seq = 0
+        self.time = 0.0
+        self.epoch = 0
+        self.held: dict[int, str] = {}
+        """Token → task of each lease that has not ended."""
+        self.tokens = 0
+        self.over: set[str] = set()
+        self.calls: set[tuple[str, int, int]] = set()
+        self.ended = False
+
+    def see(self, event: Event) -> None:
+        assert event.seq == self.seq + 1, f"event {event.seq} follows {self.seq}"
+        assert event.time >= self.time, f"time goes back at event {event.seq}"
+        assert event.cause < event.seq, f"event {event.seq} is caused by {event.cause}"
+        self.seq, self.time = event.seq, event.time
+        body = event.body
+        assert not self.ended or isinstance(body, (ev.ReportWritten, ev.JobOpened)), f"{event.kind} after the end"
+        match body:
+            case ev.JobOpened():
+                assert body.epoch > self.epoch, "an epoch comes twice"
+                self.epoch = body.epoch
+                self.held.clear()  # leases of an earlier master end here
+            case ev.TaskLeased():
+                assert body.token > self.tokens, f"token {body.token} comes twice"
+                assert body.task not in self.held.values(), f"task {body.task} is leased twice at once"
+                assert body.task not in self.over, f"task {body.task} is leased after its end"
+                self.tokens = body.token
+                self.held[body.token] = body.task
+            case ev.LeaseEnded() | ev.TaskFinished() | ev.TaskFailed():
+                assert self.held.pop(body.token, None) == body.task, f"lease {body.token} ends and is not held"
+                if isinstance(body, ev.TaskFinished) or (isinstance(body, ev.TaskFailed) and body.retry_at is None):
+                    assert body.task not in self.over, f"task {body.task} ends twice"
+                    self.over.add(body.task)
+            case ev.CallFinished():
+                call = (body.task, body.turn, body.sample)
+                assert call not in self.calls, f"call {call} is recorded twice"
+                assert body.task in self.held.values(), f"call {call} is recorded without a lease"
+                self.calls.add(call)
+            case ev.JobEnded():
+                self.held.clear()  # what runs then is of no use any more
+                self.ended = True
+        assert event.epoch == self.epoch or not self.epoch, f"event {event.seq} is of another epoch"
+
+
+def check_counters(state: JobState) -> None:
+    """Compares every running count of a state with what its tables say."""
+    rows, leased = state.tasks.values(), [row for row in state.tasks.values() if row.token]
+    ahead = Counter({row.role: 0 for row in rows})
+    ahead.update(row.role for row in rows)
+    for source in state.ranges.values():
+        ahead[source.role] += source.stop - source.next
+    assert +ahead == +state.open and min(state.open.values(), default=0) >= 0, f"open: {state.open}, counted {ahead}"
+    assert state.leased == len(leased)
+    assert state.reserved == sum(row.reserved for row in leased)
+    assert state.reserved_calls == sum(row.reserved_calls for row in leased)
+    assert +state.by_host == Counter(row.host for row in leased) and min(state.by_host.values(), default=0) >= 0
+    assert not any(row.host or row.reserved for row in rows if not row.token)
+    assert sum(state.finished.values()) == sum(state.outcomes.values())
+    check_nothing_is_forgotten(state)
+
+
+def check_nothing_is_forgotten(state: JobState) -> None:
+    """Every task and range that nobody holds can still come up, unless the budget shut its role out."""
+    if state.phase is Phase.ENDED:
+        return
+    coming = {(order, id) for _, order, id in (*state.ready, *state.later)}
+    waiting: list[TaskRow | RangeRow] = [
+        *(row for row in state.tasks.values() if not row.token),
+        *state.ranges.values(),
+    ]
+    for row in waiting:
+        waits = state.allowed is None or row.role in state.allowed
+        assert not waits or (row.order, row.id) in coming, f"{row.role} {row.id} never comes up again"
+
+
+def again(event: Event) -> Event:
+    """The event as it comes back from disk."""
+    kind = type(event.body)
+    body = decode(kind.__name__, kind.version, encode(event.body))
+    return Event(event.seq, event.time, event.epoch, event.cause, event.key, body)
+
+
+def refold(events: Iterable[Event]) -> JobState:
+    """A new state from events as they come back from disk."""
+    state = JobState()
+    for event in events:
+        state.apply(again(event))
+    return state
+
+
+def log_digest(events: Iterable[Event]) -> str:
+    """A digest of everything that a log says."""
+    digest = hashlib.blake2b(digest_size=16)
+    for event in events:
+        head = (event.seq, event.time, event.epoch, event.cause, event.key, event.kind, KINDS[event.kind].version)
+        digest.update(msgpack.packb((*head, encode(event.body))))
+    return digest.hexdigest()
+
+
+def state_digest(state: JobState) -> str:
+    """A digest of all that a state holds, whatever the order in which its tables were filled."""
+    held = {one.name: getattr(state, one.name) for one in fields(state) if one.name not in CACHES}
+    return _digest({**held, "board": state.board.export()})
+
+
+def meaning_digest(state: JobState) -> str:
+    """A digest of what a log amounts to: for logs of older versions, whose states lack what was added since."""
+    return _digest(
+        {
+            "phase": state.phase,
+            "status": state.status,
+            "reason": state.reason,
+            "seq": state.seq,
+            "epoch": state.epoch,
+            "documents": state.documents,
+            "spans": state.spans,
+            "tokens": state.span_tokens,
+            "finished": state.finished,
+            "outcomes": state.outcomes,
+            "failed": state.failed,
+            "spend": state.spend,
+            "limits": state.limits,
+            "memory": state.memory,
+            "board": state.board.export(),
+            "open": state.open,
+            "token": state.token,
+        }
+    )
+
+
+def _digest(value: Any) -> str:
+    return hashlib.blake2b(msgpack.packb(_plain(value)), digest_size=16).hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Phase):
+        return str(value)
+    if value is None or isinstance(value, (str, int, float)):
+        return value
+    if isinstance(value, BaseModel):
+        return _plain(value.model_dump())
+    if is_dataclass(value) and not isinstance(value, type):
+        return [[one.name, _plain(getattr(value, one.name))] for one in fields(value)]
+    if isinstance(value, Counter):
+        return sorted([_plain(key), number] for key, number in value.items() if number)
+    if isinstance(value, dict):
+        return sorted(([_plain(key), _plain(held)] for key, held in value.items()), key=lambda pair: str(pair[0]))
+    return [_plain(item) for item in value]
