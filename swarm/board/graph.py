@@ -83,7 +83,7 @@ class Board:
         """Notes of a kind in the order of the text they cite."""
         orders = self._matching(kind, verdict, status)
         nodes = self._nodes
-        for _, _, id in orders[0] if len(orders) == 1 else merge(*orders):
+        for _, _, _, id in orders[0] if len(orders) == 1 else merge(*orders):
             view: NoteView = nodes[id]["note"]
             yield view
 
@@ -144,5 +144,5 @@ class Board:
 
 def _position(view: NoteView) -> Position:
     if view.cites:
-        return (view.cites[0][0], view.cites[0][1], view.id)
-    return (1 << 60, view.seq, view.id)
+        return (view.cites[0][0], view.cites[0][1], view.body, view.id)
+    return (1 << 60, view.seq, "", view.id)

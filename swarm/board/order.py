@@ -5,8 +5,9 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections.abc import Iterator
 
-Position = tuple[int, int, str]
-"""(first cited span, first character, note id): the order of every query, so that completion order never shows."""
+Position = tuple[int, int, str, str]
+"""(first cited span, first character, hash of the body, note id): the order of every query, so that neither the order
+in which tasks end nor the job's id, on which every note's id depends, shows."""
 
 LONGEST = 1024
 """Items of one short list before it is split."""
