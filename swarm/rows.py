@@ -78,7 +78,7 @@ def parsed(text: str) -> Any:
     """What a JSON text holds; None where it is none."""
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):  # thousands of open brackets are no JSON either
         return None
 
 
@@ -137,9 +137,11 @@ def _fault(
 
 
 def _complete_rows(text: str) -> Any:
-    """The rows of an output that was cut off in the middle of one."""
-    end = text.rfind("]")
-    return parsed(text[: end + 1] + "]") if end > 0 else None
+    """The rows of an output that was cut off, in the middle of one or just at its end; None if not one is whole."""
+    answer, end = parsed(text), len(text)
+    while answer is None and (end := text.rfind("]", 0, end)) > 0:  # a bracket may also stand inside a string
+        answer = parsed(text[: end + 1] + "]")
+    return answer
 
 
 # ---- checks ----
