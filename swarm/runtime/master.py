@@ -175,6 +175,8 @@ class JobMaster:
 
     def _commit(self) -> None:
         """One transaction. If it fails the fold is ahead of the log, so this master never acts again."""
+        if self._broken:  # another commit failed in this round of the loop, and these events with it
+            raise self._broken
         events, bodies, self._events, self._bodies = self._events, self._bodies, [], {}
         if not events and not bodies:
             return
