@@ -6,6 +6,7 @@ and a line says how many. That depends on sizes alone, so a task that is taken u
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, cast
@@ -35,15 +36,20 @@ def _compacted(
     segments: list[Segment], turns: list[int], template: ChatTemplate, tokenizer: Tokenizer, limit: int
 ) -> list[Segment]:
     """Leaves out the oldest turns, two segments (asked and answered) at a time, until the rest fits."""
-    size = sum(segment.tokens for segment in segments) + template_tokens(tuple(segments), template, tokenizer)
-    if size <= limit:
-        return segments
-    for dropped in range(2, len(turns) + 1, 2):
+
+    def fits(left: list[Segment]) -> bool:
+        spoken = tuple(segment for segment in left if segment.text)
+        return sum(segment.tokens for segment in spoken) + template_tokens(spoken, template, tokenizer) <= limit
+
+    def without(dropped: int) -> list[Segment]:
         line = _segment(Part("compaction", f"({dropped // 2} earlier turns are left out here.)\n"), tokenizer)
-        kept = [*segments[: turns[0]], line, *segments[turns[0] + dropped :]]
-        if sum(s.tokens for s in kept) + template_tokens(tuple(kept), template, tokenizer) <= limit:
-            return kept
-    return segments
+        return [*segments[: turns[0]], line, *segments[turns[0] + dropped :]]
+
+    if fits(segments):
+        return segments
+    choices = range(2, len(turns) + 1, 2)
+    at = bisect_left(choices, True, key=lambda dropped: fits(without(dropped)))  # the more is dropped, the less is left
+    return without(choices[at]) if at < len(choices) else segments
 
 
 def _segment(part: Part, tokenizer: Tokenizer) -> Segment:
