@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import os
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -73,6 +74,8 @@ class TransformersModel:
                     kind="refused",
                     retryable=False,
                 )
+        # Read when torch is first imported: threads that spin while they wait cost a busy machine many times over.
+        os.environ.setdefault("OMP_WAIT_POLICY", "passive")
         self._spec, self._adapters = spec, dict(adapters)
         self.tokenizer, self.template = tokenizer, template
         self._served: dict[str, Served] = {}
