@@ -1,8 +1,10 @@
-"""A model that costs nothing: for measuring everything but the model."""
+"""Models that cost nothing: for measuring everything but the model."""
 
 from __future__ import annotations
 
+import asyncio
 import json
+from collections.abc import Callable
 
 from swarm.models.interface import Completion, Request
 from swarm.window.pack import ChatTemplate
@@ -13,7 +15,7 @@ QUOTE = 60
 
 
 class NullModel:
-    """Answers a reader's call at once with one row: the passage's first word, and the begin of its first line as the quote.
+    """Answers a reader's call at once with one row: the passage's first word, quoted by the start of its first line.
 
     It takes the passage from the window's last segment, so it does no more work than copying. It reports a fixed number
     of output tokens.
@@ -35,3 +37,19 @@ class NullModel:
         line = request.prompt.segments[-1].text.partition("\n")[0]
         row = json.dumps([[line.partition(" ")[0], line[:QUOTE]]], ensure_ascii=False)
         return Completion(row, request.prompt.tokens, 24, "stop", "null", 0.0)
+
+
+class GatedModel(NullModel):
+    """Holds every call until `calls` of them wait, then calls `full` and answers them all, and later ones at once."""
+
+    def __init__(self, tokenizer: Tokenizer, template: ChatTemplate, calls: int, full: Callable[[], None]) -> None:
+        super().__init__(tokenizer, template)
+        self._missing, self._full, self._open = calls, full, asyncio.Event()
+
+    async def complete(self, request: Request) -> Completion:
+        self._missing -= 1
+        if self._missing == 0:
+            self._full()
+            self._open.set()
+        await self._open.wait()
+        return await super().complete(request)

@@ -1,0 +1,111 @@
+"""A store that notes when each step was leased and when its result was durable.
+
+Owns the figures of one run: rate, latency, cost along the run, memory of the process that holds the log. It changes
+nothing that passes through it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from swarm.bench.outcome import percentile, resident
+from swarm.events import Event, TaskFinished, TaskLeased
+from swarm.store.connection import open_reading
+from swarm.store.interface import Writer
+
+WINDOW = 1000
+"""Steps at the start and at the end of a run whose cost is compared."""
+
+
+class TimedStore:
+    """A writer around a writer. Times are monotonic, and those of a commit's return; CPU time is this process's."""
+
+    def __init__(self, store: Writer, log: Path) -> None:
+        self._store, self._log = store, log
+        self.epoch = store.epoch
+        self._leased: dict[str, float] = {}
+        self._latencies: list[float] = []
+        self._marks: list[tuple[int, float, float]] = []
+        """(steps that are durable, monotonic seconds, CPU seconds) after each commit since the first lease."""
+        self._steps = 0
+        self._size = 0
+        self._peak = 0
+
+    def append(self, events: Sequence[Event], bodies: Mapping[str, bytes]) -> None:
+        self._store.append(events, bodies)
+        now, finished = time.perf_counter(), self._steps
+        for event in events:
+            body = event.body
+            if isinstance(body, TaskLeased) and body.range:
+                self._leased[body.task] = now
+            elif isinstance(body, TaskFinished) and (since := self._leased.pop(body.task, None)) is not None:
+                self._latencies.append(now - since)
+                self._steps += 1
+        if not self._marks and self._leased:
+            self._size = database_bytes(self._log)
+            self._marks.append((0, time.perf_counter(), time.process_time()))
+        elif self._steps > finished:
+            self._marks.append((self._steps, now, time.process_time()))
+            self._peak = max(self._peak, resident())
+
+    def figures(self) -> dict[str, Any]:
+        """Figures of all steps so far."""
+        seconds = self._marks[-1][1] - self._marks[0][1]
+        ordered = sorted(self._latencies)
+        first, last = self._cost(0, WINDOW), self._cost(self._steps - WINDOW, self._steps)
+        return {
+            "steps": self._steps,
+            "steps_per_s": round(self._steps / seconds, 1),
+            **{f"p{p}_ms": round(percentile(ordered, p / 100) * 1e3, 2) for p in (50, 95, 99)},
+            "cpu_us": round((self._marks[-1][2] - self._marks[0][2]) / self._steps * 1e6, 1),
+            "bytes_per_step": round((database_bytes(self._log) - self._size) / self._steps),
+            "first_us": round(first * 1e6, 1),
+            "last_us": round(last * 1e6, 1),
+            "last_to_first": round(last / first, 3),
+            "master_mb": round(self._peak / 1e6, 1),
+        }
+
+    def _cost(self, first: int, last: int) -> float:
+        """CPU seconds of a step of this process: the median over the commits between two counts of steps.
+
+        The first quarter of a run's first steps is left out: caches are cold and modules are loaded there.
+        """
+        first = max(first, min(WINDOW // 4, self._steps // 4))
+        costs = [
+            (b[2] - a[2]) / (b[0] - a[0])
+            for a, b in zip(self._marks, self._marks[1:], strict=False)
+            if a[0] >= first and b[0] <= last and b[0] > a[0]
+        ]
+        return median(costs) if costs else (self._marks[-1][2] - self._marks[0][2]) / self._steps
+
+    # ---- what passes through ----
+
+    def read(self, after: int = 0, upto: int | None = None) -> Iterator[Event]:
+        return self._store.read(after, upto)
+
+    def last(self) -> int:
+        return self._store.last()
+
+    def bodies(self, hashes: Iterable[str]) -> dict[str, bytes]:
+        return self._store.bodies(hashes)
+
+    def body(self, hash: str) -> bytes:
+        return self._store.body(hash)
+
+    def keyed(self, prefix: str) -> Iterator[Event]:
+        return self._store.keyed(prefix)
+
+    def close(self) -> None:
+        self._store.close()
+
+
+def database_bytes(log: Path) -> int:
+    """Size of an SQLite file, its pending write-ahead log included."""
+    with closing(open_reading(log)) as connection:
+        pages, size = connection.pragma("page_count"), connection.pragma("page_size")
+        return int(str(pages)) * int(str(size))

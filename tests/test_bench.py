@@ -1,0 +1,116 @@
+"""The benchmarks at a tiny size: what they count is what the logs say. No test here looks at a clock."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from swarm.bench.agents import run_agents
+from swarm.bench.bare import run_bare
+from swarm.bench.board import run_board
+from swarm.bench.corpus import passages_job, write_passages
+from swarm.bench.outcome import Floor, Outcome
+from swarm.bench.overhead import run_overhead, work_locally_timed
+from swarm.bench.same import run_same
+from swarm.bench.table import render
+from swarm.errors import SpecError
+from swarm.events import CallFinished, CallStarted, NotePosted, TaskFinished
+from swarm.spec import ModelSpec
+from swarm.store.folder import RunFolder
+from swarm.store.sqlite import SqliteReader
+
+STEPS = 40
+
+
+def test_a_step_is_a_task_with_a_call_and_a_cited_note(tmp_path: Path) -> None:
+    write_passages(tmp_path / "corpus", STEPS, seed=1)
+    spec = passages_job(tmp_path / "corpus", ModelSpec(engine="scripted", name="null"))
+    run = RunFolder(tmp_path / "runs", "counted")
+    figures = asyncio.run(work_locally_timed(spec, run, agents=8))
+    with SqliteReader.open(run.path) as reader:
+        bodies = [event.body for event in reader.read()]
+    reads = {body.task for body in bodies if isinstance(body, CallStarted)}
+    finished = [body for body in bodies if isinstance(body, TaskFinished) and body.task in reads]
+    assert figures["steps"] == len(finished) == len(reads) >= STEPS
+    assert sum(isinstance(body, CallFinished) for body in bodies) == len(reads)
+    notes = [body for body in bodies if isinstance(body, NotePosted) and body.kind == "row"]
+    assert len(notes) == len(reads)
+    assert all(note.cites for note in notes)
+    assert not any(isinstance(body, NotePosted) and body.kind == "rejected" for body in bodies)
+
+
+def test_overhead_prints_its_rows_and_floors() -> None:
+    outcome = run_overhead(STEPS, ("local",), tokenizer="", agents=8)
+    (row,) = outcome.rows
+    assert row["shell"] == "local"
+    assert row["steps"] >= STEPS
+    assert {"steps_per_s", "p50_ms", "p99_ms", "bytes_per_step", "last_to_first", "master_mb"} <= row.keys()
+    assert [floor.goal for floor in outcome.floors] == ["≥ 5000", "≤ 1.1×"]
+    _is_complete(outcome)
+
+
+@pytest.mark.ray
+def test_overhead_on_ray_counts_the_same_steps() -> None:
+    outcome = run_overhead(STEPS, ("ray", "ray+server"), tokenizer="", agents=8)
+    in_host, served = (row["steps"] for row in outcome.rows)
+    assert in_host == served >= STEPS
+    assert [floor.name for floor in outcome.floors] == ["durable steps/s, ray", "last 1,000 steps to first, ray"]
+    _is_complete(outcome)
+
+
+def test_overhead_refuses_what_makes_no_sense() -> None:
+    with pytest.raises(SpecError, match="no shell 'moon'"):
+        run_overhead(STEPS, ("moon",))
+    with pytest.raises(SpecError, match="0 steps"):
+        run_overhead(0, ("local",))
+
+
+def test_the_yardstick_commits_every_step(tmp_path: Path) -> None:
+    assert run_bare(tmp_path, 100) > 0
+    assert (tmp_path / "bare.sqlite").stat().st_size > 0
+
+
+def test_all_agents_are_alive_at_once() -> None:
+    outcome = run_agents(30, tokenizer="")
+    (row,) = outcome.rows
+    assert row["agents_alive"] == 30
+    assert row["steps_done"] >= 30
+    _is_complete(outcome)
+
+
+def test_a_board_has_two_links_a_note_and_answers() -> None:
+    outcome = run_board(3000, queries=20)
+    load, *queries = outcome.rows
+    assert load["notes"] == 3000
+    assert 1.8 <= load["links"] / load["notes"] <= 2.2
+    assert {"note", "by_task", "provenance", "count"} <= {row["what"] for row in queries}
+    assert len(outcome.floors) == len(queries)
+    _is_complete(outcome)
+
+
+def test_the_scripted_model_gives_the_same_rows_each_time(tmp_path: Path) -> None:
+    source = "def get(items):\n    if not items:\n        raise KeyError('none')\n"
+    (tmp_path / "queue.py").write_text(source, encoding="utf-8")
+    outcome = run_same(("scripted",), str(tmp_path / "queue.py"))
+    (row,) = outcome.rows
+    assert (row["rows"], row["differ"], row["order_same"]) == (2, 0, True)  # the row and its finding
+    assert [floor.met for floor in outcome.floors] == [True]
+    _is_complete(outcome)
+
+
+def test_a_floor_says_whether_it_is_met() -> None:
+    assert Floor.at_least("rate", 10, 10.0).met is True
+    assert Floor.at_most("memory", 10, 10.5).met is False
+    assert Floor.at_most("memory", 10, None).met is None
+
+
+def _is_complete(outcome: Outcome) -> None:
+    """The document is plain data in the form that scripts rely on, and people see every figure and floor."""
+    document = outcome.document()
+    assert document.keys() == {"name", "about", "rows", "floors"}
+    assert all(floor.keys() == {"name", "goal", "value", "met"} for floor in document["floors"])
+    text = render(outcome)
+    assert all(name.replace("_", " ") in text for row in outcome.rows for name in row)
+    assert all(floor.name in text for floor in outcome.floors)
