@@ -62,7 +62,7 @@ PROSE = (Column(name="statement", description="what the passage says about the q
 class Options(Frozen):
     """Settings of this protocol, under `protocol.options`."""
 
-    span_tokens: int = Field(default=320, ge=16, le=100_000)
+    span_tokens: int = Field(default=320, ge=32, le=100_000)
     """Tokens of one passage at most."""
     verify: bool = True
     """Whether a verifier judges each row; without it rows are marked unchecked."""

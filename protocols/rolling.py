@@ -39,7 +39,7 @@ from swarm.spec import Frozen, JobSpec, explain
 class Options(Frozen):
     """Settings of this protocol, under `protocol.options`."""
 
-    span_tokens: int = Field(default=320, ge=16, le=100_000)
+    span_tokens: int = Field(default=320, ge=32, le=100_000)
     """Tokens of one passage at most."""
     passages: int = Field(default=200, ge=1, le=1000)
     """Passages that one agent reads, one a turn."""

@@ -145,8 +145,8 @@ class ModelSpec(Frozen):
     """Tokens of one window: prompt and output together."""
     concurrency: int = Field(default=64, ge=1)
     """Calls in flight from one host."""
-    timeout_s: float = Field(default=120.0, gt=0)
-    """Seconds that one call may take."""
+    timeout_s: float = Field(default=600.0, gt=0)
+    """Seconds that one call may take, its wait in the engine's queue included."""
     price: Price | None = None
     """Needed only for a budget of money, or to see costs."""
 

@@ -15,10 +15,10 @@ from swarm.cli.live import Face, face, follow, tick
 from swarm.coordinator import JobState, Phase
 from swarm.coordinator.budget import money
 from swarm.errors import ExitCode, ModelError, SwarmError
-from swarm.plan import Plan, Range, plan_job
+from swarm.plan import Plan, Range, estimate, measure
 from swarm.report import Answer, gather, write_report
 from swarm.runtime.launch import Opened, Options, run_again, run_new
-from swarm.runtime.session import read_job
+from swarm.runtime.session import check, read_job
 from swarm.spec import JobSpec
 from swarm.store.folder import RunFolder
 from swarm.store.sqlite import SqliteReader
@@ -84,11 +84,12 @@ async def _run_job(spec: JobSpec, options: Options, as_json: bool) -> int:
     async with Drive(as_json) as drive:
         drive.shown.say(f"{spec.name}: {spec.question}")
         drive.shown.stage("reading the inputs")
-        drive.plan = await asyncio.to_thread(plan_job, spec)
+        checked = await asyncio.to_thread(check, spec)
+        drive.plan = await asyncio.to_thread(lambda: estimate(checked[0], measure(*checked)))
         for line in plan_lines(drive.plan):
             drive.shown.say(line)
         drive.shown.stage(_starting(options))
-        run = await _stoppable(run_new(spec, options, render, drive.opened(spec)))
+        run = await _stoppable(run_new(spec, options, render, drive.opened(spec), checked))
     return _account(run, drive)
 
 

@@ -96,7 +96,7 @@ class Activity:
                 self._moments.append(Moment(at=self._at(event.time), what=f"budget of {body.limit} reached"))
             case ev.PhaseChanged() if body.phase == Phase.PAUSED:
                 self._moments.append(Moment(at=self._at(event.time), what="paused"))
-                self._close(event.time)
+                self._before, self._opened = self._at(event.time), -1.0  # leases that are out still bring results
             case ev.JobEnded():
                 self._moments.append(Moment(at=self._at(event.time), what=f"ended: {body.status}"))
                 self._close(event.time)

@@ -20,7 +20,7 @@ from swarm.runtime.cluster import NAMESPACE, answer
 from swarm.runtime.collector import calm_collector
 from swarm.runtime.fleet import SERVED_HERE, FleetModel
 from swarm.runtime.host import Host, serve
-from swarm.runtime.local import channels, first_error
+from swarm.runtime.local import first_error
 from swarm.runtime.prepare import Prepared, prepare
 from swarm.runtime.session import Session
 from swarm.runtime.wire import Batch, Pull, pack_batch, pack_pull, unpack_batch, unpack_pull
@@ -103,8 +103,8 @@ class HostActor:
     def model(self, job: Prepared) -> Model:
         """What answers this host's calls."""
         if job.spec.model.engine in SERVED_HERE:
-            return FleetModel(self._job, job.spec.model, channels(job))
-        return create_model(job.spec.model, channels(job))
+            return FleetModel(self._job, job.spec.model, job.channels())
+        return create_model(job.spec.model, job.channels())
 
     def __repr__(self) -> str:
         return f"swarm:{self._job}:{self._name} ({self._host.agents} agents, {self._host.busy} busy)"

@@ -5,7 +5,6 @@ Owns the connection and the translation of Ray's errors into ours. What environm
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import socket
@@ -46,9 +45,9 @@ def connect(address: str, dashboard: bool = True) -> Cluster:
             address=address or "local", namespace=NAMESPACE, include_dashboard=dashboard if not address else None,
             configure_logging=True, logging_level=logging.ERROR, log_to_driver=False,
         )  # fmt: skip
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except Exception as error:  # Ray raises bare Exceptions as well when one of its processes does not start
         raise ClusterError(
-            f"did not let this driver in: {str(error).splitlines()[0]}", f"Ray at {address or 'this machine'}",
+            f"did not let this driver in: {(str(error).splitlines() or [type(error).__name__])[0]}", f"Ray at {address or 'this machine'}",
             "check that it runs (`ray status`), its version, and RAY_AUTH_TOKEN",
         ) from error  # fmt: skip
     url = context.dashboard_url if hasattr(context, "dashboard_url") else ""

@@ -27,6 +27,10 @@ from swarm.window.compose import compose
 from swarm.window.pack import Prompt
 
 HEARTBEAT_SECONDS = 5.0
+ENGINE_SECONDS = 5.0
+"""What an engine may take beyond its own limit: its error says more than the host's."""
+REMEMBERED = 4096
+"""Digests of prompt segments that a host has brought already."""
 RESAMPLE_TEMPERATURE = 0.7
 """Temperature of a further sample after an output that did not hold its contract; the first is the role's own."""
 
@@ -58,6 +62,7 @@ class Host:
         self._calls = asyncio.Semaphore(spec.model.concurrency)
         self._done: list[tuple[Report, dict[str, bytes]]] = []
         self._news = asyncio.Event()
+        self._brought: set[str] = set()
 
     async def run(self, master: Master) -> None:
         """Works until the master says stop. Raises what the master raises.
@@ -164,10 +169,11 @@ class Host:
         task = doing.work.brief.id
         prompt = self._window(role, action)
         sampling = self._sampling(role, action, prompt.digest, turn, sample)
+        self._keep_window(doing, prompt)
         doing.events.append(_started(task, turn, sample, role.weights, prompt, sampling))
         key = identity(task, turn, sample, prompt.digest)
         try:
-            async with self._calls, asyncio.timeout(self.spec.model.timeout_s):
+            async with self._calls, asyncio.timeout(self.spec.model.timeout_s + ENGINE_SECONDS):
                 completion = await self.model.complete(Request(key, prompt, sampling, role.weights))
         except TimeoutError:
             error = ModelError(
@@ -191,6 +197,15 @@ class Host:
     def _window(self, role: Role, action: CallModel) -> Prompt:
         limit = min(role.window, self.spec.model.window) - role.max_tokens
         return compose(role.name, role.prompt, action.parts, self.model.template, self.model.tokenizer, limit)
+
+    def _keep_window(self, doing: Doing, prompt: Prompt) -> None:
+        """Brings the text of each segment once; a passage's is a body of the corpus already."""
+        for segment, (digest, *_) in zip(prompt.segments, prompt.manifest, strict=True):
+            if segment.kind != "span" and digest not in self._brought:
+                if len(self._brought) >= REMEMBERED:
+                    self._brought.clear()
+                self._brought.add(digest)
+                doing.bodies[digest] = segment.text.encode("utf-8", "surrogatepass")
 
     def _sampling(self, role: Role, action: CallModel, prompt: str, turn: int, sample: int) -> Sampling:
         """The draw's seed comes from the job's and the prompt, so that the same job draws the same under another id."""

@@ -15,8 +15,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
-from swarm.corpus import Pinned
 from swarm.coordinator import Phase
+from swarm.corpus import Pinned
 from swarm.errors import SwarmError
 from swarm.runtime.environment import settle
 from swarm.runtime.prepare import Prepared
@@ -56,13 +56,21 @@ class Opened:
     dashboard: str
 
 
-async def run_new(spec: JobSpec, options: Options, render: Render, opened: Callable[[Opened], None]) -> RunFolder:
+async def run_new(
+    spec: JobSpec,
+    options: Options,
+    render: Render,
+    opened: Callable[[Opened], None],
+    checked: tuple[Prepared, Pinned] | None = None,
+) -> RunFolder:
     """Runs a new job until it ends or pauses, and writes its report.
+
+    `checked` is what `check(spec)` gave, from a caller that has looked already.
 
     Raises:
         SwarmError: what is wrong with the job, or made it impossible to go on.
     """
-    job, corpus = check(spec)
+    job, corpus = checked or check(spec)
     options.root.mkdir(parents=True, exist_ok=True)
     id = options.id or new_id(spec.name, datetime.now().astimezone(), {run.id for run in list_runs(options.root)})
     run = RunFolder(options.root, id)

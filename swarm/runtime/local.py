@@ -9,13 +9,7 @@ from swarm.models.choose import create_model
 from swarm.models.interface import Model
 from swarm.runtime.collector import calm_collector
 from swarm.runtime.host import Host, serve
-from swarm.runtime.prepare import Prepared
 from swarm.runtime.session import Session
-
-
-def channels(job: Prepared) -> dict[str, str]:
-    """The weights channels that the job's roles name, each with its default source."""
-    return {role.weights: "" for role in job.roles.values() if role.weights not in ("", "none")}
 
 
 async def work_locally(session: Session, agents: int, model: Model | None = None) -> None:
@@ -25,7 +19,7 @@ async def work_locally(session: Session, agents: int, model: Model | None = None
         SwarmError: what made it impossible to go on; the job is left to be resumed.
     """
     job = session.job
-    model = model or create_model(job.spec.model, channels(job))
+    model = model or create_model(job.spec.model, job.channels())
     host = Host("local", job.spec, job.protocol, job.roles, model, agents)
     try:
         with calm_collector():

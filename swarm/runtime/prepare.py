@@ -40,6 +40,10 @@ class Prepared:
     template: ChatTemplate
     overhead: Mapping[str, int]
 
+    def channels(self) -> dict[str, str]:
+        """The weights channels that the roles name, each with its default source."""
+        return {role.weights: "" for role in self.roles.values() if role.weights not in ("", "none")}
+
     def creation(self, job: str) -> tuple[ev.JobCreated, dict[str, bytes]]:
         """The job's first event, and the bodies that it names."""
         spec = self.spec.canonical()

@@ -19,6 +19,7 @@ from swarm import events as ev
 from swarm.coordinator import JobState, Phase
 from swarm.corpus import Pinned, pin
 from swarm.errors import StoreError, SwarmError
+from swarm.models.choose import create_model
 from swarm.runtime.master import JobMaster
 from swarm.runtime.pins import Block, check_unchanged, pin_blocks
 from swarm.runtime.prepare import Prepared, check_pinned, prepare
@@ -129,7 +130,9 @@ def check(spec: JobSpec) -> tuple[Prepared, Pinned]:
     Raises:
         SwarmError: what is wrong; nothing was made or written.
     """
-    return prepare(spec), pin(spec.inputs)
+    job = prepare(spec)
+    create_model(spec.model, job.channels())  # says now what is missing; loads nothing
+    return job, pin(spec.inputs)
 
 
 def fold(reader: Reader) -> JobState:
