@@ -14,6 +14,7 @@ SETTINGS = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "VLLM_NO_USAGE_STATS": "1",
     "DO_NOT_TRACK": "1",
+    "OMP_WAIT_POLICY": "passive",  # threads that spin while they wait take the cores from everything else
     "PYTHONSAFEPATH": "1",  # a queue.py in the working folder must not shadow the one that Ray's processes import
 }
 

@@ -24,6 +24,8 @@ from swarm.window.tokens import Tokenizer
 FLEET = "swarm:fleet"
 IDLE_SECONDS = 600.0
 """How long a server without a job is kept, in case the next job wants the same weights."""
+CLOSE_SECONDS = 30.0
+"""How long a server may take to end its engines by itself."""
 SERVED_HERE = ("vllm", "transformers")
 """Engines that load weights, and so run behind a server; the others are called from the host."""
 
@@ -107,7 +109,7 @@ class Fleet:
         if server is None:
             return
         try:
-            await asyncio.wait_for(answer(server.close.remote()), 15)
+            await asyncio.wait_for(answer(server.close.remote()), CLOSE_SECONDS)
         except Exception:  # noqa: BLE001  it is being ended: whatever it says, it is killed next
             pass
         ray.kill(server, no_restart=True)

@@ -141,7 +141,7 @@ async def _run_on_ray(
             await job.close()
             if joined.ours:
                 with suppress(SwarmError, TimeoutError):
-                    await asyncio.wait_for(cluster.answer(fleet().close.remote()), 20)
+                    await asyncio.wait_for(cluster.answer(fleet().close.remote()), 45)
     finally:
         await asyncio.to_thread(cluster.disconnect)
 
