@@ -42,8 +42,8 @@ def spec(**changes: Any) -> JobSpec:
     return parse_spec({**data, **changes})
 
 
-ROLLING = {"protocol": {"name": "rolling", "options": {"span_tokens": SPAN_TOKENS, "passages": 4}}}
-PROSE = {
+ROLLING: dict[str, Any] = {"protocol": {"name": "rolling", "options": {"span_tokens": SPAN_TOKENS, "passages": 4}}}
+PROSE: dict[str, Any] = {
     "answer": {"statements": True},
     "protocol": {"name": "map_reduce", "options": {"span_tokens": SPAN_TOKENS, "group": 3}},
 }
