@@ -1,0 +1,141 @@
+"""Logs that earlier versions wrote are read for ever: each folds to the state and the findings written beside it.
+
+`tests/logs/NAME.sqlite` is the log of a run as it stood on disk, `NAME.json` what it amounts to. A change of the code
+that alters either changes what old logs mean: raise the event's version and add an upcast instead.
+
+To add one, for instance after a version has been raised:
+
+    python -m tests.test_golden_logs rolling-2 rolling
+
+runs a small job of that protocol on the scripted model, with a failing call now and then, and writes both files. Look
+at them, and commit them. Those that are there are never written again.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import apsw
+import msgpack
+import pytest
+
+from swarm.coordinator import JobState
+from swarm.runtime.session import fold, read_job
+from swarm.store.folder import RunFolder
+from swarm.store.sqlite import LOG, SqliteReader, SqliteWriter
+from swarm.testing.invariants import LogWatch, check_counters, meaning_digest, refold
+from tests.jobs import SOURCE, job, run
+
+LOGS = Path(__file__).with_name("logs")
+GOLDEN = sorted(path.stem for path in LOGS.glob("*.sqlite"))
+MAX_BYTES = 200_000
+
+
+@pytest.fixture(params=GOLDEN)
+def golden(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[SqliteReader, dict[str, Any]]]:
+    """A golden log, open for reading, and what it amounts to."""
+    shutil.copy(LOGS / f"{request.param}.sqlite", tmp_path / LOG)
+    reader = SqliteReader.open(tmp_path)
+    yield reader, json.loads((LOGS / f"{request.param}.json").read_text(encoding="utf-8"))
+    reader.close()
+
+
+def findings(reader: SqliteReader, state: JobState) -> list[Any]:
+    """[values, count, cites] of each finding in the board's order."""
+    notes = list(state.board.notes("finding"))
+    contents = [msgpack.unpackb(reader.body(note.body)) for note in notes]
+    return [[c["values"], c["count"], [list(cite) for cite in n.cites]] for n, c in zip(notes, contents, strict=True)]
+
+
+def amounts_to(reader: SqliteReader) -> dict[str, Any]:
+    state = fold(reader)
+    return {
+        "events": state.seq,
+        "status": state.status,
+        "finished": dict(sorted(state.finished.items())),
+        "notes": state.board.kinds(),
+        "state": meaning_digest(state),
+        "findings": findings(reader, state),
+    }
+
+
+def test_there_is_one_for_each_protocol_that_ships() -> None:
+    protocols = {path.stem for path in (LOGS.parent.parent / "protocols").glob("[a-z]*.py")}
+    assert protocols <= {name.rpartition("-")[0] for name in GOLDEN}
+
+
+def test_a_golden_log_still_means_what_it_meant(golden: tuple[SqliteReader, dict[str, Any]]) -> None:
+    reader, expected = golden
+    assert amounts_to(reader) == expected
+
+
+def test_a_golden_log_keeps_every_promise(golden: tuple[SqliteReader, dict[str, Any]]) -> None:
+    reader, _ = golden
+    watch, state = LogWatch(), JobState()
+    for event in reader.read():
+        watch.see(event)
+        state.apply(event)
+        check_counters(state)
+    assert watch.ended and not watch.held
+
+
+def test_the_job_of_a_golden_log_can_be_made_again(golden: tuple[SqliteReader, dict[str, Any]]) -> None:
+    """Spec and roles are read from the log's own bodies."""
+    state, spec, roles = read_job(golden[0])
+    assert state.created is not None and spec.name == state.created.name and set(roles) == set(state.created.roles)
+
+
+def test_what_this_version_writes_of_a_golden_log_reads_the_same(golden: tuple[SqliteReader, dict[str, Any]]) -> None:
+    events = list(golden[0].read())
+    assert meaning_digest(refold(events)) == golden[1]["state"]
+
+
+def test_a_golden_log_can_be_opened_for_writing(tmp_path: Path) -> None:
+    for name in GOLDEN:
+        folder = tmp_path / name
+        folder.mkdir()
+        shutil.copy(LOGS / f"{name}.sqlite", folder / LOG)
+        writer = SqliteWriter.open(folder)
+        assert writer.last() and writer.epoch > 1
+        writer.close()
+
+
+def test_golden_logs_are_small() -> None:
+    assert GOLDEN and max((LOGS / f"{name}.sqlite").stat().st_size for name in GOLDEN) < MAX_BYTES
+
+
+# ---- making one ----
+
+LITTLE = f"text:{SOURCE}"
+JOBS: dict[str, dict[str, Any]] = {
+    "map_reduce": {"inputs": [LITTLE]},
+    "rolling": {"inputs": [LITTLE], "protocol": {"name": "rolling", "options": {"span_tokens": 64, "passages": 3}}},
+}
+
+
+def make(name: str, protocol: str) -> None:
+    """Runs a job and keeps its log under a name that is not taken."""
+    target = LOGS / f"{name}.sqlite"
+    if target.exists():
+        raise SystemExit(f"{target} is there; golden logs are never written again")
+    LOGS.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory() as place:
+        spec = job(Path("unused"), **JOBS[protocol], model={"engine": "scripted", "name": "raises+flaky:4"})
+        folder: RunFolder = run(spec, Path(place), id=name)
+        connection = apsw.Connection(str(folder.path / LOG))
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        connection.close()
+        shutil.copy(folder.path / LOG, target)
+        with SqliteReader.open(folder.path) as reader:
+            expected = json.dumps(amounts_to(reader), indent=1, ensure_ascii=False) + "\n"
+    target.with_suffix(".json").write_text(expected, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    make(*sys.argv[1:3])
