@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, TypeVar, dataclass_transform
 
 import msgpack
 from pydantic import BaseModel, ConfigDict
 
 from swarm.errors import StoreError
 
+T = TypeVar("T")
 _PACKER = msgpack.Packer(use_bin_type=True)
 MAX_PAYLOAD = 1 << 20
 """Bytes that one event may take on disk; text that long belongs in a body."""
@@ -284,7 +285,17 @@ UPCASTS: dict[tuple[str, int], Upcast] = {}
 """(kind, version) → the step from that version's fields to the next one's."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass_transform(frozen_default=True, field_specifiers=(field,))
+def record(kind: type[T]) -> type[T]:
+    """A frozen dataclass for what is made by the hundred thousand.
+
+    The type checker refuses to change its fields. Nothing does at run time: a dataclass that refuses by itself takes
+    three times as long to make, and making them was a tenth of a step.
+    """
+    return dataclass(slots=True, unsafe_hash=True)(kind)
+
+
+@record
 class Event:
     """A fact of the log. `time` is seconds since 1970, stamped by the one writer, and never decreases along `seq`."""
 
@@ -300,7 +311,7 @@ class Event:
         return type(self.body).__name__
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Draft:
     """An event that has not happened yet: no number, no time. `key` makes appending it twice the same as once."""
 

@@ -12,7 +12,7 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol as Interface
@@ -20,14 +20,14 @@ from typing import Any, Protocol as Interface
 from pydantic import BaseModel
 
 from swarm.errors import ProtocolError
-from swarm.events import Event
+from swarm.events import Event, record
 from swarm.shipped import shipped
 from swarm.spec import JobSpec
 
 # ---- commands: what `start` and `react` may ask for ----
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class AddTask:
     """One unit of work. `reads` are notes the task gets, `spans` passages; `goal` is small data for the agent's turn.
 
@@ -45,7 +45,7 @@ class AddTask:
     calls: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class AddRange:
     """One task for each span in [first, stop), admitted as room appears."""
 
@@ -56,7 +56,7 @@ class AddRange:
     priority: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Judge:
     """A verdict on a note, given by the task that ended."""
 
@@ -65,7 +65,7 @@ class Judge:
     task: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Finish:
     """Nothing is left to do."""
 
@@ -76,7 +76,7 @@ class Finish:
 Command = AddTask | AddRange | Judge | Finish
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Decision:
     """What a protocol answers: the keys of its state that change (None removes one), and commands in order."""
 
@@ -87,7 +87,7 @@ class Decision:
 # ---- what a protocol sees ----
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class NoteView:
     """A note as the board holds it: ids, kind, status, links and flags, never text."""
 
@@ -117,7 +117,7 @@ class BoardView(Interface):
     def note(self, id: str) -> NoteView: ...
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class TaskView:
     """A task as the protocol sees it when it ends."""
 
@@ -129,7 +129,7 @@ class TaskView:
     outcome: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class View:
     """Everything a decision may depend on, besides the protocol's own state.
 
@@ -149,7 +149,7 @@ class View:
 # ---- what an agent's turn sees and answers ----
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Passage:
     """A span with its text, as an agent gets it. `start` is its first character's offset in the document."""
 
@@ -163,7 +163,7 @@ class Passage:
     train: bool
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class NoteText:
     """A note with its content: what `body` of NotePosted held, unpacked from msgpack."""
 
@@ -175,7 +175,7 @@ class NoteText:
     verdict: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Material:
     """The working set of a task, by ids that the JobMaster named."""
 
@@ -185,7 +185,7 @@ class Material:
     """Small facts of the job: number of documents and spans, some paths."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Said:
     """One recorded call of a task: the transcript is a list of these."""
 
@@ -194,7 +194,7 @@ class Said:
     finish: str = "stop"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Part:
     """A piece of a prompt before it is tokenised; becomes a Segment. `tokens` is given where it is already known.
 
@@ -210,7 +210,7 @@ class Part:
     speaker: str = "user"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class CallModel:
     """Ask the model. `schema` is the JSON schema that its output must follow."""
 
@@ -218,7 +218,7 @@ class CallModel:
     schema: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Post:
     """A note to post. `content` is plain data of the note kind's model."""
 
@@ -230,7 +230,7 @@ class Post:
     flags: Mapping[str, str | int | float | bool] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Done:
     """The task ends with these notes. `outcome` is a small fact for the protocol, e.g. `rows`, `none`, `yes`."""
 
@@ -238,7 +238,7 @@ class Done:
     outcome: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Failed:
     """This attempt is worthless: the output does not parse, or breaks its contract. The task is tried again."""
 
@@ -248,7 +248,7 @@ class Failed:
 Action = CallModel | Done | Failed
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class TaskBrief:
     """A task as the agent sees it."""
 

@@ -8,7 +8,6 @@ handing out the grants only afterwards, is the shell's part. Every lease ends ex
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from types import MappingProxyType
 
@@ -17,7 +16,7 @@ from swarm.agents.roles import Role
 from swarm.coordinator import budget
 from swarm.coordinator.state import MODEL_FAULTS, JobState, Phase, RangeRow, TaskRow, range_task
 from swarm.errors import ProtocolError, SwarmError
-from swarm.events import Body, Event, identity
+from swarm.events import Body, Event, identity, record
 from swarm.protocol import AddRange, AddTask, Command, Decision, Finish, Judge, SwarmProtocol, TaskView, View
 from swarm.spec import JobSpec
 
@@ -31,7 +30,7 @@ BREADCRUMB_TOKENS = 64
 """What the line above a passage is reckoned at."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Grant:
     """A lease, as a host gets it. `said` are the calls of the task that are recorded already."""
 
@@ -45,7 +44,7 @@ class Grant:
     said: tuple[tuple[int, int, str, str], ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Report:
     """What a host did on a lease, in order; if the task ended, the last event says how.
 

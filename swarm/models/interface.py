@@ -5,14 +5,15 @@ Owns the shape of a call and of what comes back. The engines beside this file im
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Protocol
 
+from swarm.events import record
 from swarm.window.pack import ChatTemplate, Prompt
 from swarm.window.tokens import Tokenizer
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Sampling:
     """How a completion is drawn. `schema` is a JSON schema that the engine's grammar enforces; empty means free text."""
 
@@ -23,7 +24,7 @@ class Sampling:
     schema: dict[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Request:
     """One call. `key` identifies it in the log; `channel` says which weights should answer."""
 
@@ -33,7 +34,7 @@ class Request:
     channel: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Completion:
     """What came back.
 

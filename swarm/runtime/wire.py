@@ -6,14 +6,14 @@ Owns the records and their packing. The same records pass unpacked between a mas
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 from typing import Any, Protocol
 
 import msgpack
 
 from swarm.coordinator import Report
-from swarm.events import KINDS
+from swarm.events import KINDS, record
 from swarm.protocol import Material, NoteText, Passage, Said, TaskBrief
 
 MAX_MESSAGE = 1 << 30
@@ -26,7 +26,7 @@ class Order(StrEnum):
     STOP = "stop"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Work:
     """A leased task with its working set and what it has said so far. `samples` counts recorded calls by turn."""
 
@@ -37,7 +37,7 @@ class Work:
     samples: Mapping[int, int]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Batch:
     """The answer to a pull."""
 
@@ -45,7 +45,7 @@ class Batch:
     work: tuple[Work, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Pull:
     """What a host did since its last pull, with the bodies that its events name, and how much more it can take."""
 

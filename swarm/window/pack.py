@@ -13,13 +13,14 @@ from itertools import groupby
 from typing import Any, Literal
 
 from swarm.errors import WindowError
+from swarm.events import record
 from swarm.window.tokens import Tokenizer
 
 Speaker = Literal["system", "user", "assistant"]
 Trust = Literal["operator", "person", "corpus", "tool", "agent"]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Segment:
     """A piece of a prompt that is tokenised by itself, so that its token ids never depend on its neighbours.
 
@@ -72,7 +73,7 @@ CHATML = ChatTemplate(
 ENDPOINT = ChatTemplate({"system": "", "user": "", "assistant": ""}, "", overhead=4, name="endpoint")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Prompt:
     """A packed window, ready to be sent. `tokens` counts the template as well.
 
