@@ -64,5 +64,5 @@ def simulate(
 ) -> Simulation:
     job = spec(**(changes or {}), seed=7)
     protocol, _ = create_protocol(job)
-    texts = [passage(number) for number in range(passages)]
+    texts = how.pop("texts", None) or [passage(number) for number in range(passages)]
     return Simulation(job, protocol, roles_of(protocol.roles), texts, answer, seed, faults, **how)

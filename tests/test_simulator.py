@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections import Counter
@@ -15,9 +16,10 @@ import pytest
 
 from swarm import events as ev
 from swarm.errors import ProtocolError
+from swarm.protocol import Passage
 from swarm.testing.invariants import LogWatch, log_digest, refold, state_digest
 from swarm.testing.simulator import STORM, Simulation
-from tests.simulated import PROSE, ROLLING, simulate
+from tests.simulated import PROSE, ROLLING, answer, simulate
 
 ROOT = Path(__file__).resolve().parent.parent
 KINDS: dict[str, dict[str, Any]] = {"map_reduce": {}, "rolling": ROLLING, "prose": PROSE}
@@ -86,6 +88,24 @@ def test_the_same_seed_gives_the_same_log() -> None:
     for simulation in (one, two, other):
         simulation.run(STEPS)
     assert log_digest(one.log) == log_digest(two.log) != log_digest(other.log)
+
+
+def test_the_jobs_id_does_not_show_in_the_answer() -> None:
+    """Every other id depends on it; rows that cite the same place must not be ordered by those."""
+    text = "def f():\n    raise ValueError if x else KeyError\n"
+    both = [["f", name, "raise ValueError if x else KeyError"] for name in ("ValueError", "KeyError")]
+    texts = [Passage(number, "d", "p", 100 * number, text, 20, "m.py > f", False) for number in range(3)]
+    found = []
+
+    def said(asked: str) -> str:
+        return json.dumps(both) if asked.endswith(text) else answer(asked)
+
+    for job in "abcdef":
+        one = simulate(texts=texts, job=job)
+        one.answer = said
+        one.run(STEPS)
+        found.append(one.findings())
+    assert len(found[0]) == 4 and all(one == found[0] for one in found)
 
 
 def test_the_order_of_hashes_does_not_show() -> None:

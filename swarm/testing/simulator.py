@@ -89,8 +89,10 @@ class Simulation:
         faults: Faults = NONE,
         hosts: int = 3,
         agents: int = 3,
+        job: str = "simulated",
     ) -> None:
         self.spec, self.protocol, self.roles, self.passages, self.answer = spec, protocol, roles, passages, answer
+        self.job = job
         self.random, self.faults, self.agents = random.Random(seed), faults, agents
         self.now, self.steps, self.epoch, self.born = 1_000.0, 0, 0, 0
         self.log: list[Event] = []
@@ -353,7 +355,7 @@ class Simulation:
 
     def _created(self) -> ev.JobCreated:
         return ev.JobCreated(
-            job="simulated",
+            job=self.job,
             name=self.spec.name,
             spec="",
             protocol=self.protocol.name,

@@ -1,0 +1,199 @@
+"""The host: what it reports of a task, whatever its model says and its protocol does."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from swarm import events as ev
+from swarm.coordinator import Report
+from swarm.errors import ModelError
+from swarm.models.interface import Completion, Request
+from swarm.protocol import Done, Material, Passage, Post, Said, TaskBrief, create_protocol
+from swarm.runtime.host import Host
+from swarm.runtime.wire import Batch, Order, Pull, Work
+from swarm.window.pack import CHATML
+from swarm.window.tokens import ApproximateTokenizer
+from tests.simulated import ROLLING, passage, roles_of, spec
+
+ROW = [["f0", "ValueError", "raise ValueError(0)"]]
+
+
+class OneTask:
+    """A master that has one task to give, and keeps what it is brought."""
+
+    def __init__(self, work: Work) -> None:
+        self.work: Work | None = work
+        self.reports: list[Report] = []
+        self.bodies: dict[str, bytes] = {}
+
+    async def pull(self, pull: Pull) -> Batch:
+        self.reports += pull.reports
+        self.bodies |= pull.bodies
+        work, self.work = self.work, None
+        if work is not None:
+            return Batch(Order.WORK, (work,))
+        return Batch(Order.STOP if self.over else Order.WORK)
+
+    @property
+    def events(self) -> list[Any]:
+        return [body for report in self.reports for body in report.events]
+
+    @property
+    def over(self) -> bool:
+        return any(isinstance(body, (ev.TaskFinished, ev.TaskFailed)) for body in self.events)
+
+    def error(self) -> str:
+        failed = self.events[-1]
+        assert isinstance(failed, ev.TaskFailed)
+        return self.bodies[failed.error].decode()
+
+
+class Says:
+    """A model that says one thing after another, and keeps what it was asked."""
+
+    tokenizer, template = ApproximateTokenizer(), CHATML
+
+    def __init__(self, *answers: str | Exception) -> None:
+        self.answers = list(answers)
+        self.asked: list[Request] = []
+
+    async def start(self) -> None:
+        return None
+
+    async def close(self) -> None:
+        return None
+
+    def weights(self, channel: str) -> str:
+        return "says"
+
+    async def complete(self, request: Request) -> Completion:
+        self.asked.append(request)
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return Completion(answer, request.prompt.tokens, 5, "stop", "says", 0.1)
+
+
+def worked(
+    model: Says, task: str = "t", passages: tuple[Passage, ...] = (passage(0),), said: tuple[Said, ...] = (),
+    samples: Mapping[int, int] | None = None, seed: int = 0, **changes: Any,
+) -> OneTask:  # fmt: skip
+    job = spec(seed=seed, **changes)
+    protocol, _ = create_protocol(job)
+    role = "notetaker" if "notetaker" in protocol.roles else "reader"
+    master = OneTask(Work(TaskBrief(task, role, "", 1), 7, Material(passages), said, samples or {}))
+    host = Host("h", job, protocol, roles_of(protocol.roles), model, 2)
+    asyncio.run(asyncio.wait_for(host.run(master), 60))
+    return master
+
+
+def kinds(master: OneTask) -> list[str]:
+    return [type(body).__name__ for body in master.events]
+
+
+def test_a_step_is_its_call_its_notes_and_its_end() -> None:
+    master = worked(Says(json.dumps(ROW)))
+    assert kinds(master) == ["CallStarted", "CallFinished", "NotePosted", "TaskFinished"]
+    started, finished, note, end = master.events
+    assert started.tokens == finished.tokens_in > sum(row[5] for row in started.manifest) > 0, (
+        "the rest is the template's"
+    )
+    assert master.bodies[finished.output] == json.dumps(ROW).encode() and (end.token, end.outcome) == (7, "rows")
+    assert note.cites[0][0] == 0 and note.body in master.bodies
+
+
+def test_an_output_that_breaks_its_contract_is_drawn_again_warmer_and_then_given_up() -> None:
+    model = Says("babble", "babble", json.dumps(ROW))
+    master = worked(model)
+    assert kinds(master)[-2:] == ["NotePosted", "TaskFinished"]
+    assert [body.sample for body in master.events if isinstance(body, ev.CallFinished)] == [0, 1, 2]
+    temperatures = [request.sampling.temperature for request in model.asked]
+    assert temperatures[0] == 0 and min(temperatures[1:]) > 0
+    assert len({request.sampling.seed for request in model.asked}) == 3
+    given_up = worked(Says(*["babble"] * 3))
+    assert "is no list of rows: babble" in given_up.error() and not given_up.reports[-1].retryable
+
+
+def test_the_seed_of_a_draw_depends_on_the_jobs_seed_and_the_prompt_and_not_on_ids() -> None:
+    def seeds(task: str, **how: Any) -> list[int | None]:
+        model = Says("babble", json.dumps(ROW))
+        worked(model, task, **how)
+        return [request.sampling.seed for request in model.asked]
+
+    assert seeds("one") == seeds("two") != seeds("one", seed=5)
+    assert seeds("one") != seeds("one", passages=(passage(1),))
+
+
+@pytest.mark.parametrize("text", ["\ud800", "is no \udfff text"])
+def test_an_output_with_half_a_character_fails_its_task_and_not_the_host(text: str) -> None:
+    master = worked(Says(text, text, text))
+    assert kinds(master)[-1] == "TaskFailed" and "\\ud" in master.error()
+
+
+def test_an_error_whose_text_has_half_a_character_is_recorded() -> None:
+    master = worked(Says(ModelError("the endpoint says \ud800", kind="broken")))
+    assert kinds(master) == ["CallStarted", "CallFailed", "TaskFailed"]
+    assert "\\ud800" in master.error() and master.reports[-1].retryable
+
+
+class TwoNotes:
+    """Posts two notes, of which the second is of no kind that its protocol knows."""
+
+    def __init__(self, inner: Any) -> None:
+        self.inner = inner
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    def turn(self, task: Any, material: Any, transcript: Any) -> Any:
+        return Done((Post("row", {"values": {}, "quote": ""}), Post("row", {"no": "such field"})), "rows")
+
+
+def test_an_attempt_that_fails_over_a_note_leaves_none_behind() -> None:
+    """Or the next attempt's notes, which have the same ids, would be there already."""
+    job = spec()
+    protocol, _ = create_protocol(job)
+    master = OneTask(Work(TaskBrief("t", "reader", "", 1), 7, Material((passage(0),)), (), {}))
+    host = Host("h", job, TwoNotes(protocol), roles_of(protocol.roles), Says(), 1)
+    asyncio.run(asyncio.wait_for(host.run(master), 60))
+    assert kinds(master) == ["TaskFailed"] and "ValidationError" in master.error()
+
+
+def test_each_turn_of_a_long_task_is_brought_as_it_happens() -> None:
+    passages = tuple(passage(number) for number in range(3))
+    master = worked(Says("[]", "[]", "[]"), passages=passages, **ROLLING)
+    ended = [[type(body).__name__ for body in report.events] for report in master.reports]
+    assert ended == [["CallStarted", "CallFinished"]] * 3 + [["TaskFinished"]]
+
+
+def test_a_task_goes_on_where_another_host_stopped() -> None:
+    passages = tuple(passage(number) for number in range(3))
+    whole = Says("[]", "[]", "[]")
+    worked(whole, passages=passages, **ROLLING)
+    rest = Says("[]")
+    said = (Said(0, "[]"), Said(1, "[]"))
+    master = worked(rest, passages=passages, said=said, samples={0: 1, 1: 1}, **ROLLING)
+    assert kinds(master) == ["CallStarted", "CallFinished", "TaskFinished"]
+    assert [request.prompt.digest for request in rest.asked] == [whole.asked[2].prompt.digest]
+
+
+def test_a_recorded_output_that_broke_its_contract_is_drawn_again_as_the_next_sample() -> None:
+    model = Says(json.dumps(ROW))
+    master = worked(model, said=(Said(0, "babble"),), samples={0: 1})
+    assert master.events[0].sample == 1 and kinds(master)[-1] == "TaskFinished"
+
+
+def test_a_passage_that_does_not_fit_names_the_window_and_is_not_tried_again() -> None:
+    long = Passage(0, "d", "p", 0, "word " * 4000, 4000, "p", False)
+    master = worked(Says(), passages=(long,))
+    assert "largest part is the span s:0" in master.error() and not master.reports[-1].retryable
+
+
+def test_a_refusal_is_told_with_its_kind() -> None:
+    master = worked(Says(ModelError("401", kind="refused", retryable=False)))
+    assert master.events[-1].kind == "refused" and not master.reports[-1].retryable
