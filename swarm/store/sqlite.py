@@ -83,7 +83,7 @@ class SqliteReader:
 
     def life(self) -> Iterator[Event]:
         """The few events that say how the job stands (created, opened, phases, ended), found by an index."""
-        for (seq,) in self._query(f"SELECT seq FROM events WHERE kind IN ({LIFE}) ORDER BY seq"):
+        for (seq,) in self._query(f"SELECT seq FROM events WHERE {LIFE} ORDER BY seq"):
             yield self._event(seq)
 
     def bodies(self, hashes: Iterable[str]) -> dict[str, bytes]:
