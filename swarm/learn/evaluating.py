@@ -77,14 +77,16 @@ class Judge:
         self._tokenizer = FileTokenizer(weights.path)
         self._packed = PackedLlama(weights.path)
         self._writer: Any = AutoModelForCausalLM.from_pretrained(weights.path, dtype=torch.bfloat16)
-        self._empty = self._tokenizer.encode("[]")[0]
+        self._empty = self._tokenizer.encode("[]")
         self._decode = _decoder(weights)
 
     def readings(self, examples: Sequence[Example]) -> list[Reading]:
         """Reader examples with what was written; code checks quotes and values as a job does."""
         encoded = [encode(example, self._tokenizer) for example in examples]
         texts = ["[]"] * len(examples)
-        unsure = [at for at, token in self._firsts(examples, encoded) if token != self._empty]
+        # "[]" and rows begin with the same token: what follows it decides.
+        opened = [Encoded(one.shared, (*one.own, self._empty[0]), one.answer[1:]) for one in encoded]
+        unsure = [at for at, token in self._firsts(examples, opened) if token != self._empty[1]]
         for at, text in zip(unsure, self.written([encoded[at] for at in unsure]), strict=True):
             texts[at] = text
         return [

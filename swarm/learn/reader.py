@@ -12,13 +12,16 @@ import os
 import platform
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from swarm.learn import Budget, Candidate, Dataset, learn
 from swarm.learn.data import judging, mixture, pairs, storing
 from swarm.learn.data.examples import Example
+from swarm.learn.evaluating import Judge, raise_checked, score
 from swarm.models.embedded import (
     MODEL_NAME,
     WeightsFolder,
@@ -30,36 +33,64 @@ from swarm.models.embedded import (
 from swarm.shipped import shipped
 from swarm.window.tokens import FileTokenizer
 
+Part = Callable[[], dict[str, Any]]
+
 
 @dataclass(frozen=True)
 class Stage:
-    """One stretch of training; `shares` are those of the mixture, the usual ones when empty."""
+    """One stretch of training, from the adapter of the one before.
+
+    `tokens` are trained on, out of `made` tokens of data with these `shares` of the mixture.
+    """
 
     name: str
     tokens: int
-    rate: float
+    made: int
+    decay: float
     seed: int
-    shares: tuple[tuple[str, float], ...] = ()
+    shares: tuple[tuple[str, float], ...]
 
 
+def shares(
+    main: float, code: float, records: float, prose: float, claims: float, others: float
+) -> tuple[tuple[str, float], ...]:
+    """Shares of the tokens: main question, other code, records, prose, claims on the main one and others."""
+    return (
+        ("main", main),
+        ("code", code),
+        ("records", records),
+        ("prose", prose),
+        ("verify:main", claims),
+        ("verify:other", others),
+        ("plan", 0.015),
+        ("write", 0.025),
+    )
+
+
+STAGES: tuple[Stage, ...] = (
+    Stage("reader", 404_400, 1_500_000, 0.0, 1, shares(0.42, 0.12, 0.06, 0.05, 0.21, 0.10)),
+    Stage("settle", 215_000, 400_000, 1.0, 2, shares(0.37, 0.10, 0.04, 0.05, 0.27, 0.13)),
+    Stage("polish", 235_000, 400_000, 1.0, 3, shares(0.20, 0.04, 0.03, 0.03, 0.50, 0.16)),
+)
+"""Reading is learnt sooner than judging: the later stages see more and more claims."""
+RATE = 1e-3
 USUAL_RATE = 450.0
 """Tokens a second on two cores with AVX512-BF16 and nothing else to do."""
-STAGES: tuple[Stage, ...] = (Stage("reader", 1_300_000, 1e-3, 1),)
-SPARE = 1.02
-"""Data are made for a little more than a stage needs, because steps end on whole groups."""
 
 
 def build(stage: Stage, base: WeightsFolder, folder: Path) -> Dataset:
-    """The stage's dataset, from its file or made now (about three minutes)."""
+    """The stage's dataset, from its file or made now."""
     file = folder / f"{stage.name}.jsonl"
     if not file.is_file():
-        print(f"data of stage {stage.name}: about 3 minutes", flush=True)
-        tokenizer = FileTokenizer(base.path)
-        groups = mixture.stream(
-            mixture.training_material(tokenizer), tokenizer, stage.seed, dict(stage.shares) or None
-        )
-        storing.write(storing.take(stage.name, groups, tokenizer, int(stage.tokens * SPARE)), file)
+        print(f"data of stage {stage.name}: up to 3 minutes", flush=True)
+        groups = mixture.stream(_material(base), FileTokenizer(base.path), stage.seed, dict(stage.shares))
+        storing.write(storing.take(stage.name, groups, FileTokenizer(base.path), stage.made), file)
     return storing.read(stage.name, file)
+
+
+@cache
+def _material(base: WeightsFolder) -> mixture.Material:
+    return mixture.training_material(FileTokenizer(base.path))
 
 
 def train(base: WeightsFolder, folder: Path, threads: int) -> list[tuple[Stage, Dataset, Candidate]]:
@@ -67,53 +98,86 @@ def train(base: WeightsFolder, folder: Path, threads: int) -> list[tuple[Stage, 
     done: list[tuple[Stage, Dataset, Candidate]] = []
     for stage in STAGES:
         dataset = build(stage, base, folder)
-        start = done[-1][2].adapter if done else None
         budget = Budget(
-            stage.tokens, folder / stage.name, seed=stage.seed, rate=stage.rate, threads=threads, start=start
+            stage.tokens,
+            folder / stage.name,
+            seed=stage.seed,
+            rate=RATE,
+            decay=stage.decay,
+            threads=threads,
+            start=done[-1][2].adapter if done else None,
         )
         done.append((stage, dataset, learn(base, dataset, budget)))
     return done
 
 
-def evaluate(base: WeightsFolder, adapter: Path, pair_file: Path, sizes: float = 1.0) -> dict[str, Any]:
-    """Scores on everything held out; `sizes` scales the samples (the demo's package is always read whole)."""
-    from swarm.learn.evaluating import Judge, raise_checked, score
+def evaluate(
+    base: WeightsFolder, adapter: Path, pair_file: Path, folder: Path, size: float = 1.0, only: str = ""
+) -> dict[str, Any]:
+    """Scores on everything held out, each kept in a file of `folder` so that a stopped run goes on.
 
+    `size` scales the samples (pairs and the demo's package are always read whole); `only` names one part.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
     judge = Judge(merged(base, adapter))
     material = mixture.held_out_material(FileTokenizer(base.path))
     scores: dict[str, Any] = {}
-
-    def read(name: str, examples: list[Example], raising: bool = False) -> None:
-        readings = judge.readings(examples)
-        scores[name] = score(readings).facts()
-        if raising:
-            checked = [raise_checked(reading) for reading in readings]
-            scores[f"{name}, quote must be a raise"] = score(checked).facts()
-            scores[f"{name}, and verified"] = score(judge.verified(checked)).facts()
-        print(name, json.dumps(scores[name]), flush=True)
-
-    known = pairs.read_pairs(pair_file)
-    said = judge.verdicts([pairs.pair_example(pair) for pair in known])
-    scores["verifier"] = verdict_facts([pair["supported"] for pair in known], said)
-    print("verifier", json.dumps(scores["verifier"]), flush=True)
-    read(f"trained schema, {judging.DEMO_PACKAGE}", judging.demo(material), raising=True)
-    read(
-        "trained schema, other held-out packages",
-        judging.other_packages(material, int(500 * sizes)),
-        raising=True,
-    )
-    read("held-out wording", judging.held_out_wordings(material, int(300 * sizes)))
-    read("held-out schema", judging.held_out_schemas(material, int(300 * sizes)))
-    read("generated records, held-out templates", judging.held_out_records(int(180 * sizes)))
-    read("prose, language documentation", judging.held_out_prose(material, int(240 * sizes)))
-    for name, examples in (
-        ("planner", judging.plans(int(60 * sizes))),
-        ("writer", judging.writings(material, int(24 * sizes))),
-    ):
-        right = sum(judge.exact(examples))
-        scores[name] = {"samples": len(examples), "exact": right, "share": round(right / len(examples), 3)}
-        print(name, json.dumps(scores[name]), flush=True)
+    for name, part in parts(judge, material, pair_file, size).items():
+        file = folder / f"{name}.json"
+        if not file.is_file() and only in ("", name):
+            started = time.monotonic()
+            facts = part() | {"seconds": round(time.monotonic() - started)}
+            file.write_text(json.dumps(facts, indent=1) + "\n")
+        if file.is_file():
+            scores[name] = json.loads(file.read_text())
+            print(name, json.dumps(scores[name]), flush=True)
     return scores
+
+
+def parts(judge: Judge, material: mixture.Material, pair_file: Path, size: float) -> dict[str, Part]:
+    """What is judged, by name."""
+
+    def claims() -> dict[str, Any]:
+        known = pairs.read_pairs(pair_file)
+        said = judge.verdicts([pairs.pair_example(pair) for pair in known])
+        main = [at for at, pair in enumerate(known) if pair["family"] == "verify:raises"]
+        truth = [bool(pair["supported"]) for pair in known]
+        of_main = verdict_facts([truth[at] for at in main], [said[at] for at in main])
+        return verdict_facts(truth, said) | {"main question": of_main}
+
+    def raising(draw: Callable[[], list[Example]]) -> Part:
+        def run() -> dict[str, Any]:
+            readings = judge.readings(draw())
+            checked = [raise_checked(reading) for reading in readings]
+            return {
+                "values stand in the passage": score(readings).facts(),
+                "quote is a raise": score(checked).facts(),
+                "and verified": score(judge.verified(checked)).facts(),
+            }
+
+        return run
+
+    def reading(draw: Callable[[], list[Example]]) -> Part:
+        return lambda: score(judge.readings(draw())).facts()
+
+    def exact(draw: Callable[[], list[Example]]) -> Part:
+        def run() -> dict[str, Any]:
+            right = judge.exact(draw())
+            return {"samples": len(right), "exact": sum(right), "share": round(sum(right) / len(right), 3)}
+
+        return run
+
+    return {
+        "verifier": claims,
+        "trained schema, demo package": raising(lambda: judging.demo(material)),
+        "trained schema, other packages": raising(lambda: judging.other_packages(material, int(400 * size))),
+        "held-out wording": reading(lambda: judging.held_out_wordings(material, int(240 * size))),
+        "held-out schema": reading(lambda: judging.held_out_schemas(material, int(240 * size))),
+        "generated records": reading(lambda: judging.held_out_records(int(120 * size))),
+        "prose": reading(lambda: judging.held_out_prose(material, int(180 * size))),
+        "planner": exact(lambda: judging.plans(int(40 * size))),
+        "writer": exact(lambda: judging.writings(material, int(16 * size))),
+    }
 
 
 def verdict_facts(supported: list[bool], said: list[bool]) -> dict[str, Any]:
@@ -145,7 +209,7 @@ def manifest(
                 "name": stage.name,
                 "dataset": dataset.digest,
                 "recipe": candidate.recipe,
-                "shares": dict(stage.shares) or mixture.SHARES,
+                "shares": dict(stage.shares),
                 "steps": candidate.steps,
                 "tokens": candidate.tokens,
                 "examples": candidate.examples,
@@ -161,34 +225,40 @@ def manifest(
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m swarm.learn.reader", description=__doc__)
-    parser.add_argument("--work", type=Path, default=None, help="folder of data and checkpoints")
+    parser.add_argument("--work", type=Path, default=None, help="folder of data, checkpoints and scores")
     parser.add_argument(
         "--out", type=Path, default=shipped("roles") / "weights" / "reader", help="where the adapter goes"
     )
     parser.add_argument("--pairs", type=Path, default=Path("tests/data/verifier_pairs.jsonl"))
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
-    parser.add_argument(
-        "--evaluate", type=Path, default=None, metavar="ADAPTER", help="only judge this adapter folder"
-    )
-    parser.add_argument("--sizes", type=float, default=1.0, help="scale of the judged samples")
+    parser.add_argument("--size", type=float, default=1.0, help="scale of the judged samples")
+    parser.add_argument("--judge", type=Path, default=None, metavar="ADAPTER", help="only judge this adapter")
+    parser.add_argument("--only", default="", metavar="PART", help="judge only this part, e.g. `verifier`")
     given = parser.parse_args()
     base = embedded_base()
-    if given.evaluate is not None:
-        print(json.dumps(evaluate(base, given.evaluate, given.pairs, given.sizes), indent=1))
-        return
     work = given.work or cache_folder() / "reader"
     work.mkdir(parents=True, exist_ok=True)
+    if given.judge is not None:
+        evaluate(
+            base,
+            given.judge,
+            given.pairs,
+            work / "scores" / adapter_digest(given.judge),
+            given.size,
+            given.only,
+        )
+        return
     tokens = sum(stage.tokens for stage in STAGES)
+    minutes = tokens / USUAL_RATE / 60
     print(
-        f"reader: {len(STAGES)} stages, {tokens} tokens, {tokens / USUAL_RATE / 60:.0f} minutes + judging",
+        f"reader: {len(STAGES)} stages, {tokens} tokens, {minutes:.0f} minutes and as long for the rest",
         flush=True,
     )
-    started = time.monotonic()
     done = train(base, work, given.threads)
     adapter = done[-1][2].adapter
-    scores = evaluate(base, adapter, given.pairs, given.sizes)
+    scores = evaluate(base, adapter, given.pairs, work / "scores" / adapter_digest(adapter), given.size)
     publish(base, adapter, done, scores, given.out)
-    print(f"reader: {given.out}, {(time.monotonic() - started) / 60:.0f} minutes", flush=True)
+    print(f"reader: {given.out}", flush=True)
 
 
 def publish(

@@ -11,11 +11,11 @@ import ast
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from swarm import gold
+from swarm.gold import FUNCTIONS, qualified_name, raised_name
+
 QUOTE_LIMIT = 60
 LONGEST_VALUE = 60
-
-Function = ast.FunctionDef | ast.AsyncFunctionDef
-FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,22 +72,8 @@ class Module:
         return Found(values, place, self.quote(place))
 
 
-def qualified(owners: tuple[ast.AST, ...]) -> str:
-    """`Class.method`, `outer.inner`: names of the enclosing classes and functions, joined by dots."""
-    return ".".join(owner.name for owner in owners if isinstance(owner, (*FUNCTIONS, ast.ClassDef)))
-
-
 def in_function(owners: tuple[ast.AST, ...]) -> bool:
     return bool(owners) and isinstance(owners[-1], FUNCTIONS)
-
-
-def last_name(node: ast.AST | None) -> str:
-    """Last part of a (dotted) name, of what is called, or of what is subscripted; "" for anything else."""
-    if isinstance(node, ast.Call):
-        return last_name(node.func) if not isinstance(node.func, ast.Call) else ""
-    if isinstance(node, ast.Subscript):
-        return last_name(node.value)
-    return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
 
 
 def dotted(node: ast.AST) -> str:
@@ -98,18 +84,10 @@ def dotted(node: ast.AST) -> str:
     return node.id if isinstance(node, ast.Name) else ""
 
 
-def is_class_name(name: str) -> bool:
-    """Whether a name looks like a class: its first letter is a capital. So variables are left out."""
-    return name.lstrip("_")[:1].isupper()
-
-
 def raises(module: Module) -> Iterator[Found]:
-    """(function, exception): raise statements inside functions whose exception is named by its class."""
-    for node, owners in module.nodes:
-        if isinstance(node, ast.Raise) and in_function(owners):
-            name = last_name(node.exc)
-            if is_class_name(name):
-                yield module.found(node, qualified(owners), name)
+    """(function, exception): the raise statements that count, by the rule that jobs are scored with."""
+    for one in gold.raises(module.tree):
+        yield module.found(one.node, one.function, one.exception)
 
 
 def handlers(module: Module) -> Iterator[Found]:
@@ -117,9 +95,9 @@ def handlers(module: Module) -> Iterator[Found]:
     for node, owners in module.nodes:
         if isinstance(node, ast.ExceptHandler) and node.type is not None and in_function(owners):
             named = node.type.elts if isinstance(node.type, ast.Tuple) else [node.type]
-            for name in map(last_name, named):
+            for name in map(raised_name, named):
                 if name:
-                    yield module.found(node, qualified(owners), name)
+                    yield module.found(node, qualified_name(owners), name)
 
 
 def decorators(module: Module) -> Iterator[Found]:
@@ -129,7 +107,9 @@ def decorators(module: Module) -> Iterator[Found]:
             for item in node.decorator_list:
                 name = dotted(item.func if isinstance(item, ast.Call) else item)
                 if name:
-                    yield module.found(item, qualified((*owners, node)), name, start=module.start(item) - 1)
+                    yield module.found(
+                        item, qualified_name((*owners, node)), name, start=module.start(item) - 1
+                    )
 
 
 def bases(module: Module) -> Iterator[Found]:
@@ -138,7 +118,7 @@ def bases(module: Module) -> Iterator[Found]:
         if isinstance(node, ast.ClassDef):
             for name in map(dotted, node.bases):
                 if name:
-                    yield module.found(node, qualified((*owners, node)), name)
+                    yield module.found(node, qualified_name((*owners, node)), name)
 
 
 def imports(module: Module) -> Iterator[Found]:
@@ -179,7 +159,7 @@ def defaults(module: Module) -> Iterator[Found]:
             for arg, value in pairs:
                 text = module.segment(value)
                 if isinstance(value, (ast.Constant, ast.UnaryOp)) and text and len(text) <= 30:
-                    yield module.found(arg, qualified((*owners, node)), arg.arg, text)
+                    yield module.found(arg, qualified_name((*owners, node)), arg.arg, text)
 
 
 def return_types(module: Module) -> Iterator[Found]:
@@ -190,7 +170,7 @@ def return_types(module: Module) -> Iterator[Found]:
             start = module.start(node.returns)
             if text and len(text) <= 40:
                 arrow = module.text.rfind("->", 0, start)
-                yield module.found(node, qualified((*owners, node)), text, start=arrow)
+                yield module.found(node, qualified_name((*owners, node)), text, start=arrow)
 
 
 def attributes(module: Module) -> Iterator[Found]:
@@ -203,7 +183,7 @@ def attributes(module: Module) -> Iterator[Found]:
                 and isinstance(target.value, ast.Name)
                 and target.value.id == "self"
             ):
-                yield module.found(node, qualified(owners[:-1]), target.attr)
+                yield module.found(node, qualified_name(owners[:-1]), target.attr)
 
 
 def returned(module: Module) -> Iterator[Found]:
@@ -212,14 +192,14 @@ def returned(module: Module) -> Iterator[Found]:
         if isinstance(node, ast.Return) and isinstance(node.value, ast.Constant) and in_function(owners):
             text = module.segment(node.value)
             if text and len(text) <= 30:
-                yield module.found(node, qualified(owners), text)
+                yield module.found(node, qualified_name(owners), text)
 
 
 def yields(module: Module) -> Iterator[Found]:
     """(function): functions with a `yield`."""
     for node, owners in module.nodes:
         if isinstance(node, (ast.Yield, ast.YieldFrom)) and in_function(owners):
-            yield module.found(node, qualified(owners))
+            yield module.found(node, qualified_name(owners))
 
 
 def asserts(module: Module) -> Iterator[Found]:
@@ -228,14 +208,14 @@ def asserts(module: Module) -> Iterator[Found]:
         if isinstance(node, ast.Assert) and in_function(owners):
             text = module.segment(node.test)
             if text and len(text) <= 45:
-                yield module.found(node, qualified(owners), text)
+                yield module.found(node, qualified_name(owners), text)
 
 
 def awaits(module: Module) -> Iterator[Found]:
     """(function): functions declared with `async def`."""
     for node, owners in module.nodes:
         if isinstance(node, ast.AsyncFunctionDef):
-            yield module.found(node, qualified((*owners, node)))
+            yield module.found(node, qualified_name((*owners, node)))
 
 
 def contexts(module: Module) -> Iterator[Found]:
@@ -248,7 +228,7 @@ def contexts(module: Module) -> Iterator[Found]:
                 )
                 name = dotted(called)
                 if name:
-                    yield module.found(node, qualified(owners), name)
+                    yield module.found(node, qualified_name(owners), name)
 
 
 def type_checks(module: Module) -> Iterator[Found]:
@@ -262,7 +242,7 @@ def type_checks(module: Module) -> Iterator[Found]:
         ):
             name = dotted(node.args[1])
             if name:
-                yield module.found(node, qualified(owners), name)
+                yield module.found(node, qualified_name(owners), name)
 
 
 def calls_of(target: str) -> Callable[[Module], Iterator[Found]]:
@@ -271,6 +251,6 @@ def calls_of(target: str) -> Callable[[Module], Iterator[Found]]:
     def calls(module: Module) -> Iterator[Found]:
         for node, owners in module.nodes:
             if isinstance(node, ast.Call) and in_function(owners) and dotted(node.func) == target:
-                yield module.found(node, qualified(owners))
+                yield module.found(node, qualified_name(owners))
 
     return calls
