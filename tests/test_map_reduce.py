@@ -387,6 +387,12 @@ def test_prose_that_no_model_merges_is_kept_word_for_word_and_ends(said: Answer)
     assert one.state.board.count("finding") == len(RAISING)
 
 
+def test_the_last_group_is_kept_as_it_is_when_its_reducer_fails() -> None:
+    one = ran(failing("reducer"), passages=4, **PROSE)
+    assert [row[1] for row in one.state.failed] == ["reducer"] and one.state.status == "done"
+    assert [row["statement"] for row in found(one)] == ["f0", "f1", "f2"]
+
+
 def test_prose_without_money_for_merging_keeps_what_it_has() -> None:
     budget = {"calls": 40, "reserve": 0.05}
     one = ran(merging, passages=30, budget=budget, **PROSE)
