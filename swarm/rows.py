@@ -21,6 +21,8 @@ NotedRow = tuple[str, Mapping[str, str], tuple[Cite, ...]]
 """(note id, values, cites)"""
 
 EXCERPT_ASK = "Does the passage support the claim?"
+QUOTE_WORDS, QUOTE_CHARACTERS = 2, 14
+"""What must be left of a quote that is cut back to what stands in the text."""
 EXCERPT_BEFORE, EXCERPT_AFTER, EXCERPT_CHARACTERS = 12, 2, 600
 
 
@@ -110,13 +112,14 @@ def _row(
     *values, quote = cells
     content = dict(zip((column.name for column in columns), values, strict=True))
     at = find_quote(passage.text, quote, places)
-    reason = "the quote does not stand in the passage" if at is None else _fault(passage, content, quote, columns, quote_pattern)
+    stands = passage.text[at[0] : at[1]] if at else ""
+    reason = _fault(passage, content, stands, columns, quote_pattern) if at else "the quote does not stand in the passage"
     if reason or at is None:
         whole = (passage.number, passage.start, passage.start + len(passage.text))
         return Post("rejected", {"values": content, "quote": quote, "reason": reason}, cites=(whole,))
     places.add(at[0])
     cite = (passage.number, passage.start + at[0], passage.start + at[1])
-    return Post("row", {"values": content, "quote": passage.text[at[0] : at[1]]}, cites=(cite,))
+    return Post("row", {"values": content, "quote": stands}, cites=(cite,))
 
 
 def _fault(
@@ -150,11 +153,23 @@ def _complete_rows(text: str) -> Any:
 def find_quote(text: str, quote: str, taken: Iterable[int] = ()) -> tuple[int, int] | None:
     """Where a quote stands in a text: word for word, white space aside; a place not taken yet if there is one.
 
-    Returns (start, end) in characters, or None.
+    A quote whose end slipped is cut back to the words that do stand there, as long as they are enough to know the place
+    by: what is kept as evidence is always the text's own. Returns (start, end) in characters, or None.
     """
-    used, past = set(taken), 0
+    words = quote.split()
+    for kept in range(len(words), 0, -1):
+        if kept < len(words) and (kept < QUOTE_WORDS or len(" ".join(words[:kept])) < QUOTE_CHARACTERS):
+            return None
+        if (place := _free_place(text, words[:kept], set(taken))) is not None:
+            return place
+    return None
+
+
+def _free_place(text: str, words: Sequence[str], used: set[int]) -> tuple[int, int] | None:
+    """The first place of the words that is not used yet, else the first one."""
+    past = 0
     first: tuple[int, int] | None = None
-    for start, end in _places(text, quote.split()):
+    for start, end in _places(text, words):
         if start < past:
             continue
         if start not in used:

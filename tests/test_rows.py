@@ -353,3 +353,12 @@ def test_no_row_is_lost_and_none_counted_twice(found: list[Any], merge: str) -> 
 def test_values_and_order_of_sets_do_not_depend_on_the_order_of_equal_rows() -> None:
     sets = {tuple(values for values, _ in merged("count", list(order))) for order in permutations(NOTED[:4])}
     assert {frozenset(one) for one in sets} == {frozenset({("V", "1"), ("K", "2")})}
+
+
+def test_a_quote_whose_end_slipped_is_cut_back_to_what_stands_in_the_text() -> None:
+    text = '    raise CompressionError("zlib module is not available") from None'
+    slipped = 'raise CompressionError("zlib module is not aval'
+    found = find_quote(text, slipped)
+    assert found is not None and text[slice(*found)] == 'raise CompressionError("zlib module is not'
+    assert find_quote(text, 'raise ValueError("zlib') is None, "one word is not enough to know the place by"
+    assert find_quote(text, "of course not") is None
