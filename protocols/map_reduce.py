@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from pydantic import Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from swarm.errors import SpecError
 from swarm.events import BudgetReached, Event
@@ -112,7 +112,7 @@ class MapReduce:
 
     name = "map_reduce"
     roles = ("planner", "reader", "verifier", "reducer", "writer")
-    note_kinds = {
+    note_kinds: Mapping[str, type[BaseModel]] = {
         "plan": Plan, "row": Row, "rejected": Rejected, "finding": Finding, "headline": Finding, "statement": Row,
         "sentence": Sentence,
     }  # fmt: skip

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pydantic import Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from swarm.errors import SpecError
 from swarm.events import BudgetReached, Event
@@ -72,7 +72,7 @@ class Rolling:
 
     name = "rolling"
     roles = ("notetaker", "reducer")
-    note_kinds = {"row": Row, "rejected": Rejected, "finding": Finding}
+    note_kinds: Mapping[str, type[BaseModel]] = {"row": Row, "rejected": Rejected, "finding": Finding}
 
     def __init__(self, spec: JobSpec, options: Options) -> None:
         self.spec, self.options = spec, options

@@ -296,7 +296,8 @@ def find_protocol(name: str) -> tuple[ModuleType, str]:
         path = shipped("protocols") / f"{name}.py"
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in shipped("protocols").glob("[a-z]*.py")))
-        raise ProtocolError(f"there is no protocol {name!r}", "protocol", f"shipped protocols: {known}; or give a path ending in .py")
+        cure = f"shipped protocols: {known}; or give a path ending in .py"
+        raise ProtocolError(f"there is no protocol {name!r}", "protocol", cure)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     module = _import(path, digest)
     if not callable(getattr(module, "create", None)):

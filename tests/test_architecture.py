@@ -19,7 +19,12 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 PUBLIC = frozenset(
-    ["Answer", "AnswerSpec", "BudgetSpec", "ClusterError", "Column", "CorpusError", "Event", "ExitCode", "InputSpec", "JobHandle", "JobSpec", "ModelError", "ModelSpec", "Price", "ProtocolError", "ProtocolSpec", "SpecError", "StoreError", "SwarmError", "ToolError", "WeightsError", "WindowError", "load_spec", "run", "submit"]
+    [
+        "Answer", "AnswerSpec", "BudgetSpec", "ClusterError", "Column", "CorpusError", "Event", "ExitCode",
+        "InputSpec", "JobHandle", "JobSpec", "ModelError", "ModelSpec", "Price", "ProtocolError",
+        "ProtocolSpec", "SpecError", "StoreError", "SwarmError", "ToolError", "WeightsError", "WindowError",
+        "load_spec", "run", "submit",
+    ]
 )
 """The names that `swarm` promises. A name added here is kept for good."""
 

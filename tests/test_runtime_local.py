@@ -234,7 +234,7 @@ def test_an_input_that_changed_stops_a_resume_and_the_pinned_copy_is_offered(tmp
     folder = RunFolder(tmp_path, "changed")
     assert crash(spec, folder, 5)
     (source / "module_000.py").write_text("x = 1\n", encoding="utf-8")
-    with pytest.raises(CorpusError, match="module_000.py") as caught:
+    with pytest.raises(CorpusError, match=r"module_000\.py") as caught:
         resume(folder)
     assert "--pinned" in caught.value.cure
     assert rows(resume(folder, pinned=True)) == ROWS

@@ -212,7 +212,7 @@ class Coordinator:
             ev.TaskLeased(
                 task=task, host=host, token=token, until=self._now + LEASE_SECONDS, attempt=attempt, reserved=tokens,
                 range=source, index=index, calls=calls,
-            )  # fmt: skip
+            )
         )
         held = state.tasks[task]
         reads = held.reads if held.query is None else self._answer(held.query)
@@ -305,7 +305,7 @@ class Coordinator:
                 id = self._new_id(cause, index)
                 self._emit(
                     ev.TaskAdded(task=id, role=command.role, goal=command.goal, spans=command.spans, reads=command.reads,
-                                 query=command.query, priority=command.priority, calls=command.calls),  # fmt: skip
+                                 query=command.query, priority=command.priority, calls=command.calls),
                     cause,
                 )
             case AddRange():
@@ -314,7 +314,7 @@ class Coordinator:
                     id = self._new_id(cause, index)
                     self._emit(
                         ev.RangeAdded(range=id, role=command.role, goal=command.goal, first=command.first,
-                                      stop=command.stop, priority=command.priority),  # fmt: skip
+                                      stop=command.stop, priority=command.priority),
                         cause,
                     )
             case Finish():

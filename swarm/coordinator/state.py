@@ -17,8 +17,7 @@ from typing import Any
 from swarm import events as ev
 from swarm.board import Board
 from swarm.errors import StoreError
-from swarm.events import Event, identity
-
+from swarm.events import Event
 
 MODEL_FAULTS = frozenset({"refused", "overloaded", "broken", "unreachable", "timeout"})
 """Kinds of `TaskFailed` that are the model's doing, as in `ModelError.kind`."""
@@ -395,11 +394,14 @@ _FOLD: dict[type[ev.Body], Callable[[JobState, Event, Any], None]] = {
     ev.JobEnded: _ended, ev.ReportWritten: _report, ev.SourceSkipped: _skipped, ev.SpansPinned: _spans,
     ev.DocumentPinned: _document, ev.CorpusPinned: _pinned, ev.TaskAdded: _task, ev.RangeAdded: _range,
     ev.TaskLeased: _leased, ev.LeaseEnded: _lease_ended, ev.TaskFinished: _finished, ev.TaskFailed: _failed,
-    ev.CallStarted: _nothing, ev.CallFinished: _call, ev.CallFailed: _call_failed, 
+    ev.CallStarted: _nothing, ev.CallFinished: _call, ev.CallFailed: _call_failed,
     ev.NotePosted: _posted, ev.NoteJudged: _judged, ev.Decided: _decided,
 }  # fmt: skip
 
 
 def range_task(range_id: str, index: int) -> str:
-    """The id of the task that a range holds for a span."""
-    return identity(range_id, index)
+    """The id of the task that a range holds for a span.
+
+    Ids of a range follow one another, so that the keys made of them stand side by side in the store's index.
+    """
+    return f"{range_id[:8]}{index:08x}"

@@ -100,6 +100,8 @@ def _made_once(target: Path, make: Callable[[Path], None]) -> WeightsFolder:
             digest = _tensors_digest(draft / "model.safetensors", draft / "config.json")
             (draft / MARKER).write_text(json.dumps({"digest": digest, "model": MODEL_NAME}) + "\n")
             draft.chmod(0o755)
+            for file in draft.iterdir():
+                file.chmod(0o644)
             try:
                 draft.rename(target)
             except OSError:  # another process was faster: both made the same bytes

@@ -46,8 +46,9 @@ def connect(address: str, dashboard: bool = True) -> Cluster:
             configure_logging=True, logging_level=logging.ERROR, log_to_driver=False,
         )  # fmt: skip
     except Exception as error:  # Ray raises bare Exceptions as well when one of its processes does not start
+        said = (str(error).splitlines() or [type(error).__name__])[0]
         raise ClusterError(
-            f"did not let this driver in: {(str(error).splitlines() or [type(error).__name__])[0]}", f"Ray at {address or 'this machine'}",
+            f"did not let this driver in: {said}", f"Ray at {address or 'this machine'}",
             "check that it runs (`ray status`), its version, and RAY_AUTH_TOKEN",
         ) from error  # fmt: skip
     url = context.dashboard_url if hasattr(context, "dashboard_url") else ""

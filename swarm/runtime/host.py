@@ -190,7 +190,7 @@ class Host:
                 task=task, turn=turn, sample=sample, output=doing.keep(completion.text.encode("utf-8", "surrogatepass")),
                 tokens_in=completion.tokens_in, tokens_out=completion.tokens_out, finish=completion.finish,
                 weights=completion.weights, seconds=round(completion.seconds, 4),
-            )  # fmt: skip
+            )
         )
         return completion
 

@@ -115,6 +115,8 @@ class JobMaster:
         events, grants = self.coordinator.pulled(self._clock(), pull.host, pull.reports, pull.want)
         self._keep(events, pull.bodies)
         await self._committed()
+        for name, data in pull.bodies.items():
+            self._remember(name, data)  # what was just found is asked for next; passages are not, and are many
         if pull.reports:
             self._wake()
         if not grants and pull.want and not self._at_rest(pull.host) and not self._busy(pull.host):
@@ -186,8 +188,6 @@ class JobMaster:
             self._broken = error
             self._wake()
             raise
-        for name, data in bodies.items():
-            self._remember(name, data)
 
     # ---- working sets ----
 

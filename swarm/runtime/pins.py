@@ -65,7 +65,7 @@ def pin_blocks(corpus: Pinned, job: Prepared, state: JobState) -> Iterator[Block
                 document=document.id, path=block.keep(document.path.encode("utf-8", "surrogatepass")),
                 media=str(document.media), origin=document.origin, licence=document.licence, train=document.train,
                 digest=document.digest, size=document.size, spans=done,
-            )  # fmt: skip
+            )
         )
     if not first:
         raise CorpusError("the inputs hold no text but white space", "inputs", "name files that hold text")

@@ -117,7 +117,7 @@ def _work(brief: Any, token: int, passages: Any, notes: Any, facts: Any, said: A
         tuple(NoteText(id, kind, content, _cites(cites), flags, verdict) for id, kind, content, cites, flags, verdict in notes),
         facts,
     )
-    return Work(TaskBrief(*brief), token, material, tuple(Said(*row) for row in said), {k: v for k, v in samples})
+    return Work(TaskBrief(*brief), token, material, tuple(Said(*row) for row in said), dict(samples))
 
 
 def _cites(rows: Any) -> tuple[tuple[int, int, int], ...]:
