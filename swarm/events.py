@@ -18,7 +18,7 @@ from swarm.errors import StoreError
 
 T = TypeVar("T")
 _PACKER = msgpack.Packer(use_bin_type=True)
-MAX_PAYLOAD = 1 << 20
+MAX_PAYLOAD = 16 << 20
 """Bytes that one event may take on disk; text that long belongs in a body."""
 
 

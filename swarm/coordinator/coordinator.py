@@ -22,7 +22,7 @@ from swarm.spec import JobSpec
 
 LEASE_SECONDS = 120.0
 """How long a silent host keeps its leases."""
-FAULTS_BEFORE_PAUSE = 24
+FAULTS_BEFORE_PAUSE = 96
 """Model faults in a row, without one answer, after which the job pauses instead of giving up task after task."""
 NOTE_TOKENS = 96
 """What a note in a working set is reckoned at when a task's cost is reserved."""

@@ -177,11 +177,13 @@ class RayJob:
         await answer(self.master.reported.remote(dict(files)))
 
     async def close(self) -> None:
-        """Leaves the job. The actors end with it."""
+        """Leaves the job, and ends its actors: a resume from this same driver needs their names."""
+        for host in self.hosts:
+            ray.kill(host, no_restart=True)
         try:
             await answer(self.master.close.remote())
         except ClusterError:
-            return  # the master is gone; its log says where it stopped
+            return  # the master is gone already; its log says where it stopped
         ray.kill(self.master, no_restart=True)
 
     def _actor(self, kind: type, name: str, node: str, concurrency: int) -> Any:

@@ -1,0 +1,119 @@
+"""Jobs on a real Ray cluster of this machine: what they find, how they look from outside, and what happens when their
+actors are killed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from swarm.coordinator import Phase
+from swarm.errors import ClusterError
+from swarm.runtime.environment import settle
+from swarm.runtime.session import check
+from swarm.spec import JobSpec
+from swarm.store.folder import RunFolder
+from tests.jobs import answered, contents, events_of, finished, job, run, state_of, write_sources
+
+pytestmark = pytest.mark.ray
+
+
+@pytest.fixture(scope="module")
+def ray() -> Iterator[None]:
+    settle()
+    from swarm.runtime import cluster
+
+    cluster.connect("", dashboard=False)
+    yield
+    cluster.disconnect()
+
+
+def found(folder: RunFolder) -> list[object]:
+    return [note["values"] for note in contents(folder, "finding")]
+
+
+async def work(spec: JobSpec, folder: RunFolder, kill: str = "", after: int = 0) -> None:
+    """Runs a new job, or goes on with one; kills its `host` or `master` once so many calls are recorded."""
+    import ray
+
+    from swarm.runtime.actors import RayJob
+
+    driver = RayJob(folder, agents=4)
+    if folder.log.is_file():
+        await driver.resume(pinned=False)
+    else:
+        await driver.create(*_checked(spec))
+    working = asyncio.create_task(driver.work())
+    try:
+        while kill and len(answered(events_of(folder))) < after:
+            await asyncio.sleep(0.01)
+        if kill:
+            ray.kill(driver.hosts[-1] if kill == "host" else driver.master, no_restart=True)
+        await working
+    finally:
+        await driver.close()
+
+
+def _checked(spec: JobSpec) -> tuple[JobSpec, object]:
+    prepared, corpus = check(spec)
+    return prepared.spec, corpus
+
+
+@pytest.mark.usefixtures("ray")
+def test_the_answer_is_the_same_as_in_one_process(tmp_path: Path) -> None:
+    spec = job(write_sources(tmp_path, 3))
+    here, there = run(spec, tmp_path, id="here"), RunFolder(tmp_path, "there")
+    asyncio.run(work(spec, there))
+    assert state_of(there).status == "done"
+    assert found(there) == found(here) != []
+
+
+@pytest.mark.usefixtures("ray")
+def test_a_host_that_dies_is_replaced_and_nothing_is_done_twice(tmp_path: Path) -> None:
+    spec = job(write_sources(tmp_path, 6), model={"engine": "scripted", "name": "raises+slow:0.05"})
+    folder = RunFolder(tmp_path, "killed")
+    asyncio.run(work(spec, folder, kill="host", after=8))
+    events = events_of(folder)
+    assert state_of(folder).status == "done" and state_of(folder).epoch == 1
+    assert len({event.body.host for event in events if event.kind == "TaskLeased"}) == 2
+    assert any(event.kind == "LeaseEnded" for event in events)
+    assert max(Counter(finished(events)).values()) == 1
+    assert found(folder) == found(run(spec, tmp_path, id="undisturbed"))
+
+
+@pytest.mark.usefixtures("ray")
+def test_a_master_that_dies_leaves_a_log_that_another_goes_on_with(tmp_path: Path) -> None:
+    spec = job(write_sources(tmp_path, 6), model={"engine": "scripted", "name": "raises+slow:0.05"})
+    folder = RunFolder(tmp_path, "killed")
+    with pytest.raises(ClusterError, match="gone"):
+        asyncio.run(work(spec, folder, kill="master", after=8))
+    before = events_of(folder)
+    assert state_of(folder).phase is not Phase.ENDED
+    asyncio.run(work(spec, folder))
+    events = events_of(folder)
+    assert events[: len(before)] == before and state_of(folder).epoch == 2
+    assert max(Counter(finished(events)).values()) == 1 and max(Counter(answered(events)).values()) == 1
+    assert found(folder) == found(run(spec, tmp_path, id="undisturbed"))
+
+
+@pytest.mark.usefixtures("ray")
+def test_the_dashboards_names_read_like_the_job(tmp_path: Path) -> None:
+    from ray.util import list_named_actors
+
+    spec = job(write_sources(tmp_path), model={"engine": "scripted", "name": "raises+slow:0.05"})
+    folder = RunFolder(tmp_path, "named")
+    names: set[str] = set()
+
+    async def watched() -> None:
+        working = asyncio.create_task(work(spec, folder))
+        while not working.done():
+            names.update(actor["name"] for actor in list_named_actors(all_namespaces=True))
+            await asyncio.sleep(0.02)
+        await working
+
+    asyncio.run(watched())
+    assert "swarm:named:master" in names
+    assert any(name.startswith("swarm:named:host@") for name in names)
