@@ -32,7 +32,7 @@ ABOUT = (
 Row = tuple[str, ...]
 
 
-def run_same(engines: Sequence[str] = tuple(RUNS), source: str = "python:sched") -> Outcome:
+def run_same(engines: Sequence[str] = tuple(RUNS), source: str = "python:queue") -> Outcome:
     """Runs the job two or three times on each engine.
 
     Args:
