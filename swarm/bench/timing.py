@@ -72,7 +72,8 @@ class TimedStore:
     def _cost(self, first: int, last: int) -> float:
         """CPU seconds of a step of this process: the lower quartile over the commits between two counts of steps.
 
-        Not the mean, because what else the machine does makes single commits dear. The first quarter of a run's first steps is left out: caches are cold and modules are loaded there.
+        Not the mean, because what else the machine does makes single commits dear. The first quarter of a run's first
+        steps is left out: caches are cold and modules are loaded there.
         """
         first = max(first, min(WINDOW // 4, self._steps // 4))
         costs = [
