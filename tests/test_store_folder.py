@@ -96,7 +96,9 @@ def test_latest_follows_the_last_run(tmp_path: Path) -> None:
     for id in ("one", "two", "two"):
         run = RunFolder(tmp_path, id)
         run.path.mkdir(exist_ok=True)
+        run.spec.touch()
         run.make_latest()
+        assert run.is_latest()
         assert os.readlink(tmp_path / "latest") == id
         assert find_run(tmp_path, "latest") == run
     assert sorted(path.name for path in tmp_path.iterdir()) == ["latest", "one", "two"]
@@ -114,6 +116,7 @@ def test_something_else_called_latest_is_left_alone(tmp_path: Path) -> None:
 def test_a_run_is_found_by_its_name_or_the_start_of_it(tmp_path: Path) -> None:
     for id in ("demo-0412-aaaa", "demo-0412-aaab", "other", "demo"):
         RunFolder(tmp_path, id).create()
+        RunFolder(tmp_path, id).spec.touch()
     assert find_run(tmp_path, "oth").id == "other"
     assert find_run(tmp_path, "demo").id == "demo"
     with pytest.raises(StoreError, match="'demo-' could be demo-0412-aaaa, demo-0412-aaab"):
@@ -123,6 +126,17 @@ def test_a_run_is_found_by_its_name_or_the_start_of_it(tmp_path: Path) -> None:
             find_run(tmp_path, name)
     with pytest.raises(StoreError, match="there is no run"):
         find_run(tmp_path / "nowhere", "demo")
+
+
+def test_only_folders_that_hold_a_run_are_found(tmp_path: Path) -> None:
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "thesis.txt").write_text("years of work")
+    with pytest.raises(StoreError, match="there is no run 'notes'"):
+        find_run(tmp_path, "notes")
+    start(RunFolder(tmp_path, "only"), CREATED).close()
+    assert find_run(tmp_path, "o").id == "only"
+    with pytest.raises(StoreError, match="an empty name means no run"):
+        find_run(tmp_path, "")
 
 
 def test_a_list_says_how_each_run_stands(tmp_path: Path) -> None:

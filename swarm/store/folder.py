@@ -23,6 +23,7 @@ from swarm.store.lock import FolderLock, holder
 from swarm.store.sqlite import LOG, SqliteReader
 
 LATEST = "latest"
+SPEC = "spec.yaml"
 _ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 
@@ -60,7 +61,7 @@ class RunFolder:
 
     @property
     def spec(self) -> Path:
-        return self.path / "spec.yaml"
+        return self.path / SPEC
 
     @property
     def answer(self) -> Path:
@@ -112,6 +113,11 @@ class RunFolder:
             finally:
                 draft.unlink(missing_ok=True)
 
+    def is_latest(self) -> bool:
+        """Whether `latest` points at this run."""
+        link = self.root / LATEST
+        return link.is_symlink() and os.readlink(link) == self.id
+
     def holder(self) -> str | None:
         """Who is working on this run, as `process 17 on HOST`; None if nobody is."""
         with naming(self.lock):
@@ -126,13 +132,12 @@ class RunFolder:
         if not self.path.is_dir():
             cure = "`swarm list` shows the runs there are"
             raise StoreError(f"there is no run {self.id!r}", str(self.path), cure)
-        link = self.root / LATEST
         with naming(self.path):
             lock = FolderLock.take(self.lock)
             try:
                 shutil.rmtree(self.path)
-                if link.is_symlink() and os.readlink(link) == self.id:
-                    link.unlink()
+                if self.is_latest():
+                    (self.root / LATEST).unlink()
             finally:
                 lock.release()
 
@@ -202,18 +207,25 @@ def find_run(root: Path, name: str) -> RunFolder:
     """The run that a person means: an id, the start of one that fits no other, or `latest`.
 
     Raises:
-        StoreError: no run, or several, fit.
+        StoreError: no run, or several, fit; folders without a log and a spec are none.
     """
+    if not name:
+        raise StoreError("an empty name means no run", str(root), "`swarm list` shows the runs there are")
     if name == LATEST and (root / LATEST).is_symlink():
         name = os.readlink(root / LATEST)
     entries = sorted(path.name for path in root.iterdir()) if root.is_dir() else []
-    runs = [entry for entry in entries if _ID.fullmatch(entry) and entry != LATEST]
+    runs = [entry for entry in entries if _ID.fullmatch(entry) and entry != LATEST and _holds_run(root / entry)]
     fitting = [name] if name in runs else [run for run in runs if run.startswith(name)]
     if len(fitting) != 1:
         problem = f"{name!r} could be {', '.join(fitting)}" if fitting else f"there is no run {name!r}"
         cure = "`swarm list` shows the runs there are; --runs or $SWARM_RUNS says where they lie"
         raise StoreError(problem, str(root), cure)
     return RunFolder(root, fitting[0])
+
+
+def _holds_run(folder: Path) -> bool:
+    """Whether a folder is a run's: what merely lies beside the runs must never be taken for one, least of all by `rm`."""
+    return not folder.is_symlink() and any((folder / name).is_file() for name in (LOG, SPEC))
 
 
 def runs_root(option: str | None, environment: Mapping[str, str]) -> Path:
