@@ -100,9 +100,11 @@ def read_rows(
     for cells in answer:
         if not isinstance(cells, list) or len(cells) != len(columns) + 1 or not all(isinstance(c, str) for c in cells):
             return Failed(f"has a row that does not fit the columns: {json.dumps(cells)[:80]}")
-        if tuple(cells[:-1]) not in seen:
-            seen.add(tuple(cells[:-1]))
-            notes.append(_row(passage, cells, columns, quote_pattern, places))
+        if tuple(cells[:-1]) in seen or tuple(cells) in seen:
+            continue
+        note = _row(passage, cells, columns, quote_pattern, places)
+        seen.add(tuple(cells[:-1] if note.kind == "row" else cells))  # a refused row may come again with a good quote
+        notes.append(note)
     return tuple(notes)
 
 
@@ -170,6 +172,8 @@ def _free_place(text: str, words: Sequence[str], used: set[int]) -> tuple[int, i
     past = 0
     first: tuple[int, int] | None = None
     for start, end in _places(text, words):
+        if _cuts_word(text, start) or (_cuts_word(text, end) and end - start < QUOTE_CHARACTERS):
+            continue  # a letter inside a word is no evidence; only a long quote may end in the middle of one
         if start < past:
             continue
         if start not in used:
@@ -197,6 +201,10 @@ def _stands(value: str, text: str) -> bool:
         not (begins and start and _in_word(text[start - 1])) and not (ends and _in_word(text[end : end + 1]))
         for start, end in _places(text, words)
     )
+
+
+def _cuts_word(text: str, at: int) -> bool:
+    return 0 < at < len(text) and _in_word(text[at - 1]) and _in_word(text[at])
 
 
 def _in_word(letter: str) -> bool:
@@ -275,7 +283,7 @@ def merge_rows(rows: Sequence[NotedRow], answer: AnswerSpec, merge: str) -> list
     for one in distinct:
         groups[one.values[by]].append(one)
     if merge == "join":
-        return [_joined(members, names) for members in groups.values()]
+        return [_joined(members) for members in groups.values()]
     counted = [_counted(value, members, by) for value, members in groups.items()]
     if merge == "top-k":
         counted = sorted(counted, key=lambda one: -int(one.values["count"]))[: answer.top]
@@ -296,14 +304,22 @@ def _grouped(rows: Sequence[NotedRow], key: tuple[str, ...]) -> list[Merged]:
     for row in rows:
         groups[tuple(row[1][name] for name in key)].append(row)
     return [
-        Merged(dict(members[0][1]), tuple(id for id, _, _ in members), tuple(c for _, _, cites in members for c in cites))
+        Merged(
+            _united([values for _, values, _ in members]),
+            tuple(id for id, _, _ in members),
+            tuple(cite for _, _, cites in members for cite in cites),
+        )
         for members in groups.values()
     ]
 
 
-def _joined(members: list[Merged], names: list[str]) -> Merged:
-    values = {name: ", ".join(dict.fromkeys(one.values[name] for one in members)) for name in names}
-    return _together(values, members)
+def _joined(members: list[Merged]) -> Merged:
+    return _together(_united([one.values for one in members]), members)
+
+
+def _united(rows: Sequence[Mapping[str, str]]) -> dict[str, str]:
+    """One row for several: each column's distinct values side by side, so that every quote still supports what is shown."""
+    return {name: ", ".join(dict.fromkeys(row[name] for row in rows)) for name in rows[0]}
 
 
 def _counted(value: str, members: list[Merged], by: str) -> Merged:

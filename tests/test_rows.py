@@ -76,12 +76,13 @@ def test_a_quote_takes_the_next_free_place_and_shares_the_first_when_all_are_tak
     assert find_quote(text, "raise A", [0, 8, 16]) == (0, 7)
 
 
-@given(st.lists(st.text("ab .\n", max_size=5), max_size=8), st.data())
-def test_every_piece_of_a_text_is_found_in_it(pieces: list[str], data: st.DataObject) -> None:
-    text = "".join(pieces)
-    start = data.draw(st.integers(0, len(text)))
-    end = data.draw(st.integers(start, len(text)))
-    quote = " ".join(text[start:end].split())
+@given(st.lists(st.text("ab .", min_size=1, max_size=5), max_size=8), st.data())
+def test_every_run_of_words_of_a_text_is_found_in_it(pieces: list[str], data: st.DataObject) -> None:
+    words = [piece for piece in (part.strip() for part in pieces) if piece]
+    text = "\n".join(words)
+    first = data.draw(st.integers(0, len(words)))
+    last = data.draw(st.integers(first, len(words)))
+    quote = " ".join(" ".join(words[first:last]).split())
     found = find_quote(text, quote)
     assert (found is None) == (not quote)
     if found:
@@ -278,7 +279,7 @@ def test_set_keeps_each_distinct_row_in_the_order_of_the_text() -> None:
 
 def test_a_key_makes_rows_one_that_differ_elsewhere() -> None:
     assert merged("set", key=("exception",)) == [
-        (("b", "V"), ("n1", "n3")), (("a", "K"), ("n2", "n4", "n6")), (("a", "O"), ("n5",)),
+        (("b", "V"), ("n1", "n3")), (("a, c, d", "K"), ("n2", "n4", "n6")), (("a", "O"), ("n5",)),
     ]  # fmt: skip
 
 
@@ -362,3 +363,27 @@ def test_a_quote_whose_end_slipped_is_cut_back_to_what_stands_in_the_text() -> N
     assert found is not None and text[slice(*found)] == 'raise CompressionError("zlib module is not'
     assert find_quote(text, 'raise ValueError("zlib') is None, "one word is not enough to know the place by"
     assert find_quote(text, "of course not") is None
+
+
+def test_a_row_that_was_refused_may_come_again_with_a_good_quote() -> None:
+    columns = (Column(name="word", description="a word"),)
+    place = Passage(0, "d", "a.txt", 0, "the word stands here", 4, "a.txt", True)
+    notes = read_rows(place, '[["word","not there at all"],["word","the word stands"],["word","stands here"]]', "stop", columns, "")
+    assert isinstance(notes, tuple) and [note.kind for note in notes] == ["rejected", "row"]
+
+
+@pytest.mark.parametrize(("quote", "stands"), [("e", False), ("tands", False), ("the", True), ("th", False), ("the word stan", False)])
+def test_a_piece_of_a_word_is_no_evidence(quote: str, stands: bool) -> None:
+    assert (find_quote("the word stands here", quote) is not None) == stands
+
+
+def test_rows_of_one_key_show_every_value_that_their_quotes_support() -> None:
+    answer = AnswerSpec.model_validate({"columns": {"function": "f", "exception": "e"}, "key": ["exception"]})
+    rows: list[NotedRow] = [
+        ("a", {"function": "get", "exception": "Empty"}, ((0, 0, 1),)),
+        ("b", {"function": "put", "exception": "Full"}, ((0, 2, 3),)),
+        ("c", {"function": "peek", "exception": "Empty"}, ((1, 0, 1),)),
+    ]
+    merged = merge_rows(rows, answer, "set")
+    assert [one.values["function"] for one in merged] == ["get, peek", "put"]
+    assert merged[0].rows == ("a", "c")
