@@ -368,11 +368,14 @@ def test_a_quote_whose_end_slipped_is_cut_back_to_what_stands_in_the_text() -> N
 def test_a_row_that_was_refused_may_come_again_with_a_good_quote() -> None:
     columns = (Column(name="word", description="a word"),)
     place = Passage(0, "d", "a.txt", 0, "the word stands here", 4, "a.txt", True)
-    notes = read_rows(place, '[["word","not there at all"],["word","the word stands"],["word","stands here"]]', "stop", columns, "")
+    said = '[["word","not there at all"],["word","the word stands"],["word","stands here"]]'
+    notes = read_rows(place, said, "stop", columns, "")
     assert isinstance(notes, tuple) and [note.kind for note in notes] == ["rejected", "row"]
 
 
-@pytest.mark.parametrize(("quote", "stands"), [("e", False), ("tands", False), ("the", True), ("th", False), ("the word stan", False)])
+@pytest.mark.parametrize(
+    ("quote", "stands"), [("e", False), ("tands", False), ("the", True), ("th", False), ("word stan", False)]
+)
 def test_a_piece_of_a_word_is_no_evidence(quote: str, stands: bool) -> None:
     assert (find_quote("the word stands here", quote) is not None) == stands
 
