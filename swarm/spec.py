@@ -8,18 +8,40 @@ from __future__ import annotations
 
 import hashlib
 import re
+import reprlib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 import msgpack
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from swarm.errors import SpecError
 
+HIDDEN = "hidden"
+"""The type of an error whose value is not to be shown: it may be a secret."""
+URL = "http://127.0.0.1:8000/v1"
 NAME = r"^[a-z][a-z0-9_-]{0,63}$"
 COLUMN = r"^[a-z][a-z0-9_]{0,39}$"
+MOST = 2**63 - 1
+"""The largest whole number that a setting may hold: what the log can write down."""
+RAISES = "ast:raises"
+"""The gold that is computed from the syntax trees of the pinned Python documents."""
+MOST_VALUES = 10_000
+"""Values that a protocol's options may hold, counted as often as they are referred to."""
 Merge = Literal["auto", "set", "count", "group", "top-k", "join"]
+
+
+def _without_nul(value: str) -> str:
+    if "\0" in value:
+        raise ValueError("holds a NUL character, which no name or path may")
+    return value
+
+
+Place = Annotated[str, AfterValidator(_without_nul)]
+"""The name of a file, a folder or something else outside the spec."""
 
 
 class Frozen(BaseModel):
@@ -31,7 +53,7 @@ class Frozen(BaseModel):
 class InputSpec(Frozen):
     """One source of text."""
 
-    source: str = Field(min_length=1)
+    source: Place = Field(min_length=1)
     """A file, a folder, a glob, `python:PACKAGE` (installed sources), `pydoc:topics`, or `text:LITERAL`."""
     origin: str = ""
     """Where it comes from, for the report; empty means: as written in `source`."""
@@ -77,11 +99,11 @@ class AnswerSpec(Frozen):
     """How rows are merged: distinct rows, counts, groups, the most frequent, or a join; `auto` leaves it to the planner."""
     by: str = ""
     """The column that `count`, `group`, `top-k` and `join` work on; empty means the last one."""
-    top: int = Field(default=10, ge=1)
+    top: int = Field(default=10, ge=1, le=MOST)
     """How many groups `top-k` keeps."""
     quote_pattern: str = ""
     """A regular expression that the evidence quote must contain a match of; empty means any quote."""
-    gold: str = ""
+    gold: Place = ""
     """What the answer is scored against and no agent sees: a JSONL file of rows, or `ast:raises`."""
 
     @field_validator("columns", mode="before")
@@ -120,8 +142,8 @@ class AnswerSpec(Frozen):
 class Price(Frozen):
     """What a model's tokens cost, in `currency` a million tokens."""
 
-    input: float = Field(ge=0)
-    output: float = Field(ge=0)
+    input: float = Field(ge=0, allow_inf_nan=False)
+    output: float = Field(ge=0, allow_inf_nan=False)
     currency: str = "USD"
 
 
@@ -130,25 +152,40 @@ class ModelSpec(Frozen):
 
     engine: Literal["vllm", "transformers", "openai", "scripted"] = "vllm"
     """`vllm` and `transformers` load weights here; `openai` is any compatible endpoint; `scripted` is for tests only."""
-    name: str = "embedded"
+    name: Place = "embedded"
     """`embedded`, a folder or hub name of weights, the endpoint's model name, or the script's name."""
-    url: str = ""
+    url: Place = ""
     """Base address of the endpoint, ending in /v1; `openai` only."""
     key: str = ""
     """The endpoint's key as `env:NAME`; never written down."""
-    tokenizer: str = ""
+    tokenizer: Place = ""
     """`embedded`, or a folder or tokenizer.json; empty means the model's own, or an over-counting estimate for `openai`."""
-    weights: dict[str, str] = Field(default_factory=dict)
+    weights: dict[str, Place] = Field(default_factory=dict)
     """Channel → adapter folder, `shipped:reader`, or `base`. Channels that a role names and that stand not here are
     `shipped:CHANNEL` for the embedded model and `base` for any other."""
-    window: int = Field(default=2048, ge=256)
+    window: int = Field(default=2048, ge=256, le=MOST)
     """Tokens of one window: prompt and output together."""
-    concurrency: int = Field(default=64, ge=1)
+    concurrency: int = Field(default=64, ge=1, le=MOST)
     """Calls in flight from one host."""
-    timeout_s: float = Field(default=600.0, gt=0)
+    timeout_s: float = Field(default=600.0, gt=0, allow_inf_nan=False)
     """Seconds that one call may take, its wait in the engine's queue included."""
     price: Price | None = None
     """Needed only for a budget of money, or to see costs."""
+
+    @field_validator("url")
+    @classmethod
+    def _is_url(cls, value: str) -> str:
+        try:
+            parts = urlsplit(value)
+            host, _ = parts.hostname, parts.port
+        except ValueError as error:
+            raise PydanticCustomError(HIDDEN, "is no address ({why}); write one like " + URL, {"why": str(error)}) from None
+        if parts.username is not None or parts.password is not None:
+            cure = "holds a user or password; put the secret into an environment variable and write `key: env:NAME`"
+            raise PydanticCustomError(HIDDEN, cure)
+        if value and (parts.scheme not in ("http", "https") or not host):
+            raise PydanticCustomError(HIDDEN, "is no address of http or https; write one like " + URL)
+        return value
 
     @model_validator(mode="after")
     def _consistent(self) -> ModelSpec:
@@ -162,12 +199,16 @@ class ModelSpec(Frozen):
 
 
 class BudgetSpec(Frozen):
-    """Hard limits. None means no limit. The job stops before it would pass one, and still writes its report."""
+    """Hard limits. None means no limit. The job stops before it would pass one, and still writes its report.
 
-    tokens: int | None = Field(default=None, gt=0)
-    calls: int | None = Field(default=None, gt=0)
-    money: float | None = Field(default=None, gt=0)
-    seconds: float | None = Field(default=None, gt=0)
+    `seconds` is looked at before each task starts: a call that runs then is not broken off, so that a job may overrun it by
+    as long as one task takes.
+    """
+
+    tokens: int | None = Field(default=None, gt=0, le=MOST)
+    calls: int | None = Field(default=None, gt=0, le=MOST)
+    money: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    seconds: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     """Wall-clock seconds that masters of this job have held it, over all resumes."""
     reserve: float = Field(default=0.05, ge=0, lt=1)
     """The share of each limit that only the roles after reading may spend, so that a stopped job has its report."""
@@ -176,10 +217,26 @@ class BudgetSpec(Frozen):
 class ProtocolSpec(Frozen):
     """How the agents work together."""
 
-    name: str = "map_reduce"
+    name: Place = "map_reduce"
     """A protocol that ships with the package, a path ending in .py, or a dotted module name."""
     options: dict[str, Any] = Field(default_factory=dict)
     """The protocol's own settings; it says which it knows."""
+
+    @field_validator("options")
+    @classmethod
+    def _plain(cls, value: dict[str, Any]) -> dict[str, Any]:
+        waiting: list[Any] = [value]
+        for _ in range(MOST_VALUES):
+            if not waiting:
+                return value
+            one = waiting.pop()
+            if isinstance(one, dict):
+                waiting.extend(one.values())
+            elif isinstance(one, (list, tuple, set)):
+                waiting.extend(one)
+            elif isinstance(one, int) and not -MOST - 1 <= one <= MOST:
+                raise ValueError("hold a whole number beyond 64 bits")
+        raise ValueError(f"hold more than {MOST_VALUES} values, or refer to themselves")
 
 
 class JobSpec(Frozen):
@@ -190,11 +247,11 @@ class JobSpec(Frozen):
     inputs: tuple[InputSpec, ...] = Field(min_length=1)
     answer: AnswerSpec
     protocol: ProtocolSpec = ProtocolSpec()
-    roles: dict[str, str] = Field(default_factory=dict)
+    roles: dict[str, Place] = Field(default_factory=dict)
     """Role → Markdown file used in place of the shipped role of that name."""
     model: ModelSpec = ModelSpec()
     budget: BudgetSpec = BudgetSpec()
-    seed: int = 0
+    seed: int = Field(default=0, ge=-MOST - 1, le=MOST)
 
     @field_validator("inputs", mode="before")
     @classmethod
@@ -216,7 +273,7 @@ class JobSpec(Frozen):
 
     @model_validator(mode="after")
     def _priced(self) -> JobSpec:
-        if self.budget.money is not None and self.model.price is None and self.model.engine == "openai":
+        if self.budget.money is not None and self.model.price is None:
             raise ValueError("budget.money needs model.price, the price of a million tokens in and out")
         return self
 
@@ -255,7 +312,9 @@ def load_spec(path: Path) -> JobSpec:
         raise SpecError("there is no such job file", str(path), "check the path, or see examples/ for job files that run")
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise SpecError(f"cannot be read: {error.strerror}", str(path), "check the file and its owner") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # dates and numbers that are none are ValueErrors
         raise SpecError(f"is not YAML: {str(error).splitlines()[0]}", str(path), "mend that line") from None
     return anchored(parse_spec(data, str(path)), path.parent)
 
@@ -280,22 +339,37 @@ def anchored(spec: JobSpec, folder: Path) -> JobSpec:
     )
 
 
+class _Short(reprlib.Repr):
+    """Values for messages: cut while they are written, for a few lines of YAML aliases can stand for gigabytes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel, self.maxstring, self.maxother = 3, 200, 200
+
+    def repr_int(self, x: int, level: int) -> str:
+        return repr(x) if x.bit_length() <= 256 else f"a number of {x.bit_length()} bits"
+
+
+_SHORT = _Short()
+
+
 def explain(error: ValidationError, model: type[BaseModel], where: str) -> tuple[str, str, str]:
     """Turns pydantic's report into (message, where, cure) of our errors."""
     first, more = error.errors()[0], error.error_count() - 1
     path = ".".join(str(part) for part in first["loc"])
     place = f"{where}: {path}" if path else where
     if first["type"] == "extra_forbidden":
-        message = f"is no setting (value {first['input']!r})"
+        message = f"is no setting (value {_SHORT.repr(first['input'])})"
         cure = f"known settings there: {', '.join(_known(model, first['loc']))}"
     elif first["type"] == "missing":
         message, cure = "is missing", "add it"
     else:
         value = first["input"]
-        shown = "" if isinstance(value, (dict, BaseModel)) else f", got {value!r}"
+        hidden = first["type"] == HIDDEN or isinstance(value, (dict, BaseModel))
+        shown = "" if hidden else f", got {_SHORT.repr(value)}"
         text = first["msg"].removeprefix("Value error, ")
         message, cure = f"{text}{shown}"[:600], "change that value"
-        if first["type"] == "value_error":
+        if first["type"] in ("value_error", HIDDEN):
             cure = ""
     return message, place, cure + (f" (and {more} more problem{'s' * (more > 1)})" if more else "")
 

@@ -73,6 +73,22 @@ def test_a_spec_never_changes() -> None:
         ({"seed": "many"}, "job.yaml: seed", "many"),
         ({"budget": {"reserve": 1.0}}, "job.yaml: budget.reserve", "less than 1"),
         ({"budget": {"money": 5}, "model": {"engine": "openai", "url": "http://x/v1"}}, "job.yaml", "model.price"),
+        ({"budget": {"money": 5}}, "job.yaml", "model.price"),
+        ({"budget": {"money": float("inf")}}, "job.yaml: budget.money", "finite"),
+        ({"budget": {"tokens": 2**63}}, "job.yaml: budget.tokens", "less than or equal"),
+        ({"budget": {"calls": 10**30}}, "job.yaml: budget.calls", "less than or equal"),
+        ({"seed": 2**63}, "job.yaml: seed", "less than or equal"),
+        ({"seed": -(2**63) - 1}, "job.yaml: seed", "greater than or equal"),
+        ({"seed": 2**99999}, "job.yaml: seed", "a number of 100000 bits"),
+        ({"answer": {"columns": {"thing": "x"}, "top": 2**64}}, "job.yaml: answer.top", "less than or equal"),
+        ({"model": {"window": 2**70}}, "job.yaml: model.window", "less than or equal"),
+        ({"model": {"concurrency": 2**70}}, "job.yaml: model.concurrency", "less than or equal"),
+        ({"protocol": {"options": {"a": {"b": [2**64]}}}}, "job.yaml: protocol.options", "64 bits"),
+        ({"inputs": ["a\0b"]}, "job.yaml: inputs.0.source", "NUL"),
+        ({"roles": {"reader": "a\0b"}}, "job.yaml: roles.reader", "NUL"),
+        ({"model": {"engine": "openai", "url": "http://[::1/v1"}}, "job.yaml: model.url", "is no address"),
+        ({"model": {"engine": "openai", "url": "http://h:port/v1"}}, "job.yaml: model.url", "is no address"),
+        ({"model": {"engine": "openai", "url": "h/v1"}}, "job.yaml: model.url", "http://127.0.0.1:8000/v1"),
         ({"model": {"url": "http://x/v1"}}, "job.yaml: model", "only `engine: openai` uses"),
         ({"answer": {"columns": {"thing": "x"}, "statements": True}}, "job.yaml: answer", "keep one of the two"),
         ({"answer": {"columns": {"quote": "x"}}}, "job.yaml: answer", "choose another"),
@@ -86,6 +102,28 @@ def test_a_spec_never_changes() -> None:
 def test_what_is_wrong_is_named_with_its_place(changes: dict[str, Any], where: str, words: str) -> None:
     error = wrong(**changes)
     assert where in error.where and words in str(error), str(error)
+
+
+def test_a_secret_in_an_address_is_refused_and_not_repeated() -> None:
+    error = wrong(model={"engine": "openai", "url": "http://me:s3cret@host/v1"})
+    assert error.where == "job.yaml: model.url" and "key: env:NAME" in str(error)
+    assert "s3cret" not in str(error) and "me:" not in str(error)
+
+
+def test_a_few_lines_of_aliases_make_no_long_message() -> None:
+    lines = ["l0: &l0 [x, x, x, x, x, x, x, x, x]"]
+    lines += [f"l{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 9)}]" for n in range(1, 10)]
+    bomb = yaml.safe_load("\n".join(lines))["l9"]
+    for changes in ({"question": bomb}, {"colour": bomb}):
+        assert len(str(wrong(**changes))) < 2000
+    assert "more than 10000 values" in str(wrong(protocol={"options": {"a": bomb}}))
+
+
+@pytest.mark.parametrize("text", ["name: 2020-13-45", f"seed: {'9' * 5000}", "a: " + "[" * 3000], ids=["date", "digits", "deep"])
+def test_yaml_that_cannot_be_read_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "job.yaml").write_text(text)
+    with pytest.raises(SpecError, match="is not YAML"):
+        load_spec(tmp_path / "job.yaml")
 
 
 def test_missing_settings_are_counted() -> None:

@@ -14,7 +14,7 @@ from pydantic import Field, ValidationError
 
 from swarm.errors import SpecError
 from swarm.shipped import shipped
-from swarm.spec import Frozen, explain
+from swarm.spec import MOST, Frozen, explain
 
 
 class Role(Frozen):
@@ -24,9 +24,9 @@ class Role(Frozen):
     about: str = Field(min_length=1)
     """What the role is for, in one line, for people."""
     prompt: str = ""
-    window: int = Field(default=2048, ge=64)
+    window: int = Field(default=2048, ge=64, le=MOST)
     """Tokens of the role's window, prompt and output; the model's window bounds it."""
-    max_tokens: int = Field(default=256, ge=1)
+    max_tokens: int = Field(default=256, ge=1, le=MOST)
     """Tokens of one output."""
     temperature: float = Field(default=0.0, ge=0, le=2)
     reads: tuple[str, ...] = ()
@@ -35,9 +35,9 @@ class Role(Frozen):
     """Note kinds the role may post."""
     weights: str = ""
     """Weights channel; empty means the base model. `none` means the role never calls a model."""
-    attempts: int = Field(default=3, ge=1)
+    attempts: int = Field(default=3, ge=1, le=1_000_000)
     """How often a task of this role is tried before it is given up and reported."""
-    turns: int = Field(default=1, ge=1)
+    turns: int = Field(default=1, ge=1, le=1_000_000)
     """Model calls that one task may take."""
     reserve: bool = False
     """Whether the role may spend the budget's reserve, because the report needs it."""
@@ -54,7 +54,7 @@ def parse_role(text: str, where: str) -> Role:
         raise SpecError("has no YAML front matter", where, "begin the file with a line of `---`, the settings, and `---`")
     try:
         data: Any = yaml.safe_load(head)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise SpecError(f"has front matter that is not YAML: {str(error).splitlines()[0]}", where, "mend that line") from None
     if not isinstance(data, dict):
         raise SpecError("has front matter that holds no settings", where, "write `name:` and `about:` at least")
@@ -76,7 +76,12 @@ def find_role(name: str, files: Mapping[str, str]) -> tuple[Role, str]:
         known = ", ".join(sorted(p.stem for p in shipped("roles").glob("*.md")))
         place = f" in {files[name]}" if name in files else ""
         raise SpecError(f"there is no role {name!r}{place}", f"roles.{name}", f"shipped roles: {known}")
-    text = path.read_text(encoding="utf-8")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise SpecError(f"{path} is not UTF-8 text", f"roles.{name}", "name a Markdown file with YAML front matter") from None
+    except OSError as error:
+        raise SpecError(f"{path} cannot be read: {error.strerror}", f"roles.{name}", "check the file and its owner") from None
     role = parse_role(text, str(path))
     if role.name != name:
         raise SpecError(f"calls itself {role.name!r} and stands for {name!r}", str(path), "make the two names the same")

@@ -209,7 +209,7 @@ def _yaml(text: str, where: str) -> Any:
 
     try:
         return yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise SpecError(f"is not YAML: {str(error).splitlines()[0]}", where, "mend that line") from None
 
 
