@@ -15,6 +15,8 @@ from swarm.testing.endpoint import Endpoint
 from tests.commands import Said, job_file, swarm
 from tests.jobs import write_sources
 
+SCRIPTED = {"engine": "scripted", "name": "raises"}
+
 
 def refused(folder: Path, *arguments: object, **changes: Any) -> Said:
     """Runs a job that is wrong, and checks that it left nothing."""
@@ -106,6 +108,17 @@ def test_a_job_file_that_is_none(tmp_path: Path, text: str) -> None:
         ({"budget": {"tokens": 0}}, ["budget.tokens", "0"]),
         ({"budget": {"calls": 0}}, ["budget.calls"]),
         ({"budget": {"tokens": 100}}, ["budget.tokens", "100", "swarm plan"]),
+        ({"budget": {"tokens": 700}}, ["budget.tokens", "700", "role reader", "at least"]),
+        ({"budget": {"calls": 1}}, ["budget.calls", "role reader", "at least 4"]),
+        ({"budget": {"calls": 2}}, ["budget.calls", "role reader", "at least 4"]),
+        ({"budget": {"calls": 2}, "protocol": "rolling"}, ["budget.calls", "at least"]),
+        ({"budget": {"money": 1e-9}, "model": {**SCRIPTED, "price": {"input": 1, "output": 2}}}, ["budget.money", "at least"]),
+        ({"budget": {"money": 1}}, ["model.price"]),
+        ({"roles": {"reader": "/bin/ls"}}, ["roles.reader", "/bin/ls", "UTF-8"]),
+        ({"inputs": ["a\0b"]}, ["inputs.0.source", "NUL"]),
+        ({"seed": 2**64}, ["seed"]),
+        ({"answer": {"columns": {"a": "b"}, "gold": "nowhere.jsonl"}}, ["answer.gold", "nowhere.jsonl", "ast:raises"]),
+        ({"answer": {"columns": {"a": "b"}, "gold": "/bin/ls"}}, ["answer.gold", "UTF-8"]),
         ({"question": " "}, ["question"]),
         ({"name": "Über uns"}, ["name"]),
         ({"inputs": []}, ["inputs"]),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import ceil
 
 import msgpack
 from pydantic import TypeAdapter
@@ -84,7 +85,7 @@ def prepare(spec: JobSpec, role_texts: Mapping[str, str] | None = None) -> Prepa
 
 
 def _check_windows(job: Prepared) -> None:
-    """A passage must fit its reader's window, and one call must fit the budget."""
+    """A passage must fit its reader's window."""
     role = job.roles.get("reader")
     if role is None:
         return
@@ -98,12 +99,42 @@ def _check_windows(job: Prepared) -> None:
             f"lower it to {max(16, window - needed + job.protocol.span_tokens)} or less, or raise model.window and the "
             "role's window",
         )
-    most = job.spec.budget.tokens
-    if most is not None and most * (1 - job.spec.budget.reserve) < needed:
-        raise SpecError(
-            f"{most} tokens are less than one call of role {role.name} may take ({needed})", "budget.tokens",
-            "raise it; `swarm plan` says what the job needs",
-        )  # fmt: skip
+
+
+def check_budget(job: Prepared) -> None:
+    """Refuses a budget that would end a job before its first task: the coordinator sets aside what a task may take at most.
+
+    That is the reader's task where there is a reader, else the least task of any role.
+
+    Raises:
+        SpecError: naming the limit and what it must be at least.
+    """
+    costs = {name: _least_cost(job, role) for name, role in job.roles.items() if role.weights != "none"}
+    if not costs:
+        return
+    name = "reader" if "reader" in costs else min(costs, key=lambda role: costs[role])
+    tokens, calls = costs[name]
+    budget, price = job.spec.budget, job.spec.model.price
+    share = 1.0 if job.roles[name].reserve else 1.0 - budget.reserve
+    spent = tokens * max(price.input, price.output) / 1e6 if price else 0.0
+    for limit, most, needed in (
+        ("tokens", budget.tokens, tokens), ("calls", budget.calls, calls), ("money", budget.money, spent),
+    ):  # fmt: skip
+        if most is not None and most * share < needed:
+            least = f"{needed / share:.2g}" if limit == "money" else str(ceil(needed / share))
+            raise SpecError(
+                f"{most:g} is less than one task of role {name} may take ({needed:g}, and {budget.reserve:.0%} are kept back)",
+                f"budget.{limit}",
+                f"give at least {least}; `swarm plan` says what the whole job needs",
+            )
+
+
+def _least_cost(job: Prepared, role: Role) -> tuple[int, int]:
+    """Tokens and calls that are set aside for a task of one turn; a reader's has a passage."""
+    passage = job.protocol.span_tokens + BREADCRUMB_TOKENS if role.name == "reader" else 0
+    free = min(role.window, job.spec.model.window) - role.max_tokens
+    calls = role.attempts + (role.turns - 1 if role.name == "reader" else 0)
+    return (min(job.overhead[role.name] + passage, free) + role.max_tokens) * calls, calls
 
 
 def check_pinned(created: ev.JobCreated, job: Prepared) -> None:

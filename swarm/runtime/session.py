@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import msgpack
 import yaml
@@ -18,12 +19,12 @@ import yaml
 from swarm import events as ev
 from swarm.coordinator import JobState, Phase
 from swarm.corpus import Pinned, pin
-from swarm.errors import StoreError, SwarmError
+from swarm.errors import SpecError, StoreError
 from swarm.models.choose import create_model
 from swarm.runtime.master import JobMaster
 from swarm.runtime.pins import Block, check_unchanged, pin_blocks
-from swarm.runtime.prepare import Prepared, check_pinned, prepare
-from swarm.spec import JobSpec, parse_spec
+from swarm.runtime.prepare import Prepared, check_budget, check_pinned, prepare
+from swarm.spec import RAISES, JobSpec, parse_spec
 from swarm.store.blobs import write_durably
 from swarm.store.connection import naming
 from swarm.store.folder import RunFolder
@@ -48,6 +49,7 @@ class Session:
     def create(cls, job: Prepared, corpus: Pinned, run: RunFolder) -> Session:
         """Makes the run folder and log of a job that has been checked."""
         run.create()
+        store = None
         try:
             with naming(run.spec):
                 write_durably(run.spec, yaml.safe_dump(job.spec.model_dump(mode="json"), sort_keys=False).encode())
@@ -55,10 +57,13 @@ class Session:
             master = JobMaster(job, store, JobState())
             created, bodies = job.creation(run.id)
             master.append([created], bodies)
-        except SwarmError:
+        except BaseException:
+            if store is not None:
+                store.close()
             shutil.rmtree(run.path, ignore_errors=True)  # nothing has begun: nothing may stay half-made
             raise
-        run.make_latest()
+        with suppress(StoreError):  # something else is called `latest`; the run has its own name
+            run.make_latest()
         return cls(run, job, store, master, corpus)
 
     @classmethod
@@ -83,7 +88,7 @@ class Session:
             if not state.pinned or not pinned:
                 check_unchanged(job, state, master.path)
             corpus = None if state.pinned else pin(spec.inputs)
-        except SwarmError:
+        except BaseException:
             store.close()
             raise
         return cls(run, job, store, master, corpus)
@@ -131,8 +136,23 @@ def check(spec: JobSpec) -> tuple[Prepared, Pinned]:
         SwarmError: what is wrong; nothing was made or written.
     """
     job = prepare(spec)
+    check_budget(job)
+    _check_gold(spec.answer.gold)
     create_model(spec.model, job.channels())  # says now what is missing; loads nothing
     return job, pin(spec.inputs)
+
+
+def _check_gold(gold: str) -> None:
+    """A gold that cannot be read is better known before the work than after it."""
+    if gold in ("", RAISES):
+        return
+    cure = f"name a JSONL file of rows, or write {RAISES}"
+    try:
+        Path(gold).read_text(encoding="utf-8")
+    except OSError as error:
+        raise SpecError(f"{gold} cannot be read: {error.strerror}", "answer.gold", cure) from error
+    except UnicodeDecodeError as error:
+        raise SpecError(f"{gold} is not UTF-8", "answer.gold", cure) from error
 
 
 def fold(reader: Reader) -> JobState:
