@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,12 +19,13 @@ from swarm.board import Board
 from swarm.coordinator import JobState, Phase
 from swarm.errors import CorpusError, StoreError
 from swarm.protocol import NoteView
-from swarm.runtime.local import work_locally
+from swarm.runtime.local import first_error, work_locally
 from swarm.runtime.master import JobMaster
 from swarm.runtime.session import Session, check
 from swarm.spec import JobSpec
 from swarm.store.folder import RunFolder
 from swarm.store.inbox import post
+from swarm.testing.null import NullModel
 from tests.jobs import (
     ROWS,
     answered,
@@ -101,6 +103,41 @@ def test_a_build_whose_board_answers_nothing_fails(tmp_path: Path) -> None:
     assert len(rows(silent, "row")) == len(ROWS), "the readers did find the rows"
     assert rows(silent) == [] and contents(silent, "sentence") == []
     assert state_of(silent).finished["verifier"] == 0
+
+
+class Broken(NullModel):
+    """A model with a fault in it."""
+
+    async def start(self) -> None:
+        raise ZeroDivisionError("a fault of the program")
+
+
+def test_a_fault_of_the_program_comes_out_as_itself(tmp_path: Path) -> None:
+    prepared, corpus = check(job(write_sources(tmp_path)))
+    session = Session.create(prepared, corpus, RunFolder(tmp_path, "one"))
+    with pytest.raises(ZeroDivisionError, match="a fault of the program"):
+        asyncio.run(work_locally(session, 8, Broken(prepared.tokenizer, prepared.template)))
+    session.close()
+
+
+def test_of_several_errors_the_one_that_was_meant_is_told() -> None:
+    meant, deep = StoreError("meant"), ValueError("not meant")
+    assert first_error(ExceptionGroup("all", [deep, ExceptionGroup("deep", [meant])])) is meant
+    assert first_error(ExceptionGroup("all", [ExceptionGroup("deep", [deep])])) is deep
+
+
+def test_a_run_that_cannot_be_begun_leaves_no_folder(tmp_path: Path) -> None:
+    prepared, corpus = check(job(write_sources(tmp_path)))
+    huge = prepared.spec.model_copy(update={"seed": 2**64})  # slips past the spec's own check
+    with pytest.raises(OverflowError):
+        Session.create(replace(prepared, spec=huge), corpus, RunFolder(tmp_path / "runs", "one"))
+    assert not list((tmp_path / "runs").iterdir())
+
+
+def test_a_folder_called_latest_stops_no_run(tmp_path: Path) -> None:
+    (tmp_path / "runs" / "latest").mkdir(parents=True)
+    assert state_of(run(job(write_sources(tmp_path)), tmp_path / "runs")).status == "done"
+    assert not list((tmp_path / "runs" / "latest").iterdir())
 
 
 # ---- kill -9 ----

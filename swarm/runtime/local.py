@@ -16,7 +16,8 @@ async def work_locally(session: Session, agents: int, model: Model | None = None
     """Runs the session's job until it rests, on `model` or else on the one that the job names.
 
     Raises:
-        SwarmError: what made it impossible to go on; the job is left to be resumed.
+        SwarmError: what made it impossible to go on; the job is left to be resumed. A fault of the program comes out as
+            itself, not in a group.
     """
     job = session.job
     model = model or create_model(job.spec.model, job.channels())
@@ -27,11 +28,14 @@ async def work_locally(session: Session, agents: int, model: Model | None = None
                 group.create_task(session.begin("local"))
                 group.create_task(serve(host, session.master))
                 group.create_task(session.tend())
-    except* SwarmError as several:
-        raise first_error(several) from None
+    except BaseExceptionGroup as several:
+        error = first_error(several)
+        raise error from error.__cause__
 
 
-def first_error(group: BaseExceptionGroup[SwarmError]) -> SwarmError:
-    """The first error of a group, however deep it lies."""
-    error = group.exceptions[0]
+def first_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The one error to speak of in a group, however deep it lies: the first that was raised on purpose, else the first."""
+    meant, rest = group.split(SwarmError)
+    chosen = meant or rest or group
+    error = chosen.exceptions[0]
     return first_error(error) if isinstance(error, BaseExceptionGroup) else error
