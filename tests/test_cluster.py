@@ -4,6 +4,8 @@ actors are killed."""
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from swarm.coordinator import Phase
+from swarm.corpus import Pinned
 from swarm.errors import ClusterError
 from swarm.runtime.environment import settle
 from swarm.runtime.session import check
@@ -57,7 +60,7 @@ async def work(spec: JobSpec, folder: RunFolder, kill: str = "", after: int = 0)
         await driver.close()
 
 
-def _checked(spec: JobSpec) -> tuple[JobSpec, object]:
+def _checked(spec: JobSpec) -> tuple[JobSpec, Pinned]:
     prepared, corpus = check(spec)
     return prepared.spec, corpus
 
@@ -97,6 +100,43 @@ def test_a_master_that_dies_leaves_a_log_that_another_goes_on_with(tmp_path: Pat
     assert events[: len(before)] == before and state_of(folder).epoch == 2
     assert max(Counter(finished(events)).values()) == 1 and max(Counter(answered(events)).values()) == 1
     assert found(folder) == found(run(spec, tmp_path, id="undisturbed"))
+
+
+@pytest.mark.usefixtures("ray")
+def test_a_model_server_that_dies_is_replaced_once_and_every_passage_is_read(tmp_path: Path) -> None:
+    import ray
+    from ray.util import list_named_actors
+
+    from swarm.bench.ray_job import ServedHost
+    from swarm.runtime.actors import RayJob
+    from swarm.runtime.cluster import answer
+    from swarm.runtime.fleet import fleet
+
+    def servers() -> list[str]:
+        return sorted(name for name in list_named_actors() if name.startswith("swarm:model:"))
+
+    async def killed(folder: RunFolder) -> tuple[list[str], list[str]]:
+        driver = RayJob(folder, agents=8, host=ServedHost)
+        await driver.create(*_checked(spec))
+        working = asyncio.create_task(driver.work())
+        try:
+            while len(answered(events_of(folder))) < 6:
+                await asyncio.sleep(0.01)
+            before = servers()
+            os.kill(await answer(ray.get_actor(before[0]).ping.remote()), signal.SIGKILL)
+            await working
+            return before, servers()
+        finally:
+            await driver.close()
+            await answer(fleet().close.remote())
+
+    spec = job(write_sources(tmp_path, 6), model={"engine": "scripted", "name": "raises+slow:0.2"})
+    folder = RunFolder(tmp_path, "served")
+    before, after = asyncio.run(killed(folder))
+    failed = [event.body for event in events_of(folder) if event.kind == "TaskFailed"]
+    assert state_of(folder).status == "done" and found(folder) == found(run(spec, tmp_path, id="undisturbed"))
+    assert failed and all(body.kind == "broken" and body.retry_at is not None for body in failed)
+    assert len(before) == len(after) == 1 and after == [f"{before[0]}#2"], "the calls that failed started one server"
 
 
 @pytest.mark.usefixtures("ray")

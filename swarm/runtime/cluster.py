@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import ray
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from swarm.errors import ClusterError, SwarmError
 
@@ -97,6 +97,14 @@ async def answer(reference: Awaitable[T]) -> T:
         raise ClusterError(
             f"an actor is gone: {str(error).splitlines()[0]}", "ray", "the log is safe: `swarm resume ID` goes on"
         ) from error
+    except RayError as error:
+        said = (str(error).splitlines() or [""])[0]
+        raise ClusterError(f"a remote call failed: {type(error).__name__}: {said}", "ray") from error
+
+
+def is_gone(error: ClusterError) -> bool:
+    """Whether an error that `answer` raised here says that the actor is gone, or cannot be reached."""
+    return isinstance(error.__cause__, RayActorError)
 
 
 def kill(actor: Any) -> None:

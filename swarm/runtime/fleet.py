@@ -1,128 +1,160 @@
 """The fleet: the model servers of a cluster, shared by its jobs.
 
-Owns which servers exist, starting them once for each set of weights, and ending them when no job has used them for a
-while. One named, detached actor for a cluster. It answers no calls itself.
+Owns which servers exist, starting them once for each set of weights, replacing those that died, and ending those that no
+job has held for a while. One named, detached actor for a cluster. It answers no calls itself.
 """
 
 from __future__ import annotations
 
 import asyncio
+import secrets
 import time
 from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 import ray
+from ray.util import list_named_actors
 
+from swarm.errors import ClusterError, ModelError, SwarmError
 from swarm.events import identity
-from swarm.models.choose import create_model, create_tokenizer
+from swarm.models.choose import create_tokenizer
 from swarm.models.interface import Completion, Request
-from swarm.runtime.cluster import NAMESPACE, answer
+from swarm.runtime.cluster import NAMESPACE, answer, is_gone
+from swarm.runtime.holds import Holds
+from swarm.runtime.server import ModelServer, Server, answers
 from swarm.spec import ModelSpec
 from swarm.window.pack import ChatTemplate
 from swarm.window.tokens import Tokenizer
 
 FLEET = "swarm:fleet"
-IDLE_SECONDS = 600.0
-"""How long a server without a job is kept, in case the next job wants the same weights."""
+REAP_SECONDS = 30.0
+"""How often the fleet looks for servers that nobody needs."""
+RENEW_SECONDS = 60.0
+"""How often a job says that it still needs its server."""
 CLOSE_SECONDS = 30.0
 """How long a server may take to end its engines by itself."""
+STARTS = 3
+"""How many servers in a row a host waits for before it gives up starting."""
 SERVED_HERE = ("vllm", "transformers")
 """Engines that load weights, and so run behind a server; the others are called from the host."""
 
 
-class ModelServer:
-    """An engine in an actor. It answers many calls at once."""
-
-    def __init__(self, label: str, spec: dict[str, Any], channels: dict[str, str]) -> None:
-        self._label = label
-        self._model = create_model(ModelSpec.model_validate(spec), channels)
-        self._calls = 0
-
-    def __repr__(self) -> str:
-        return f"{self._label} ({self._calls} calls in flight)"
-
-    async def start(self) -> None:
-        await self._model.start()
-
-    async def complete(self, request: Request) -> Completion:
-        self._calls += 1
-        try:
-            return await self._model.complete(request)
-        finally:
-            self._calls -= 1
-
-    def weights(self, channel: str) -> str:
-        return self._model.weights(channel)
-
-    async def close(self) -> None:
-        await self._model.close()
-
-
 class Fleet:
-    """Keeps the servers. Jobs acquire and release them by name."""
+    """Keeps the servers. Whoever uses one holds it under a name of its own, and renews its hold."""
 
     def __init__(self) -> None:
-        self._servers: dict[str, Any] = {}
-        self._starting: dict[str, asyncio.Task[None]] = {}
-        self._jobs: dict[str, set[str]] = {}
-        self._idle: dict[str, float] = {}
+        self._servers: dict[str, Server] = {}
+        self._changing: dict[str, asyncio.Lock] = {}
+        self._holds = Holds()
+        self._ended: set[str] = set()
+        self._reaping: asyncio.Task[None] | None = None
 
-    async def acquire(self, job: str, spec: dict[str, Any], channels: dict[str, str], gpus: float) -> str:
-        """The name of a server for these weights, started if there is none."""
+    async def acquire(self, holder: str, spec: dict[str, Any], channels: dict[str, str], gpus: float) -> str:
+        """The name of a server for these weights, started if there is none that lives."""
+        if self._reaping is None:
+            self._reaping = asyncio.create_task(self._reap())
         own = {key: spec[key] for key in ("engine", "name", "weights", "window", "tokenizer")}
         key = identity(sorted(own.items(), key=str), sorted(channels.items()))
-        name = f"swarm:model:{spec['name'].rsplit('/', 1)[-1]}:{key[:8]}"
-        if name not in self._servers:
-            actor = ray.remote(ModelServer)
-            self._servers[name] = actor.options(
-                name=name, namespace=NAMESPACE, lifetime="detached", num_cpus=0, num_gpus=gpus, max_concurrency=4096
-            ).remote(name, spec, channels)
-            self._starting[name] = asyncio.create_task(answer(self._servers[name].start.remote()))
-        self._jobs.setdefault(name, set()).add(job)
-        self._idle.pop(name, None)
-        try:
-            await asyncio.shield(self._starting[name])
-        except BaseException:
-            await self._end(name)
-            raise
-        return name
+        base = f"swarm:model:{spec['name'].rsplit('/', 1)[-1]}:{key[:8]}"
+        async with self._changing.setdefault(base, asyncio.Lock()):
+            server = self._servers.get(base)
+            if server is not None and not await server.alive():
+                await self._end(base, server, kindly=False)
+                server = None
+            if server is None:
+                server = self._servers[base] = await self._make(base, spec, channels, gpus)
+            self._holds.hold(holder, server.name, time.monotonic())
+        await asyncio.wait([server.starting])  # and not the task itself: a caller that leaves must not end it for the others
+        if server.starting.cancelled() or server.starting.exception() is not None:
+            async with self._changing[base]:
+                await self._end(base, server, kindly=False)
+        server.starting.result()
+        self.hold(holder, server.name)  # a start may take longer than a hold lasts
+        return server.name
 
-    async def release(self, job: str) -> None:
-        """A job needs its servers no more; those that nobody uses are ended after a while."""
-        for name, jobs in self._jobs.items():
-            jobs.discard(job)
-            if not jobs:
-                self._idle.setdefault(name, time.monotonic())
-        for name, since in list(self._idle.items()):
-            if time.monotonic() - since > IDLE_SECONDS:
-                await self._end(name)
+    def hold(self, holder: str, name: str) -> bool:
+        """Renews a hold. False where this fleet has no such server any more."""
+        known = any(server.name == name for server in self._servers.values())
+        if known:
+            self._holds.hold(holder, name, time.monotonic())
+        return known
+
+    async def release(self, holder: str) -> None:
+        """A holder needs its server no more; a server that nobody holds ends after a while."""
+        self._holds.release(holder, time.monotonic())
 
     async def close(self) -> None:
         """Ends every server."""
-        for name in list(self._servers):
-            await self._end(name)
+        for base, server in list(self._servers.items()):
+            async with self._changing[base]:
+                await self._end(base, server)
 
-    async def _end(self, name: str) -> None:
-        server = self._servers.pop(name, None)
-        for table in (self._starting, self._jobs, self._idle):
-            table.pop(name, None)
-        if server is None:
-            return
-        try:
-            await asyncio.wait_for(answer(server.close.remote()), CLOSE_SECONDS)
-        except Exception:  # noqa: BLE001  it is being ended: whatever it says, it is killed next
-            pass
-        ray.kill(server, no_restart=True)
+    async def _reap(self) -> None:
+        while True:
+            await asyncio.sleep(REAP_SECONDS)
+            for base, server in list(self._servers.items()):
+                async with self._changing[base]:
+                    if server.starting.done() and server.name in self._holds.needless(time.monotonic()):
+                        await self._end(base, server)
+
+    async def _make(self, base: str, spec: dict[str, Any], channels: dict[str, str], gpus: float) -> Server:
+        """A new server, or one that a fleet before this one has left. Each has a name of its own, since Ray may still keep
+        the name of one that has just died."""
+        actors = list_named_actors(all_namespaces=True)
+        taken = {row["name"] for row in actors if row["namespace"] == NAMESPACE} | self._ended
+        for name in sorted(taken - self._ended):
+            if name == base or name.startswith(f"{base}#"):
+                with suppress(ValueError):  # it ended just now
+                    left = ray.get_actor(name, namespace=NAMESPACE)
+                    if await answers(left):
+                        return Server(name, left, asyncio.create_task(answer(left.start.remote())))
+        numbered = (base if number == 1 else f"{base}#{number}" for number in count(1))
+        name = next(name for name in numbered if name not in taken)
+        kind: Any = ray.remote(ModelServer)
+        actor = kind.options(
+            name=name, namespace=NAMESPACE, lifetime="detached", num_cpus=0, num_gpus=gpus, max_concurrency=4096
+        ).remote(name, spec, channels)
+        return Server(name, actor, asyncio.create_task(answer(actor.start.remote())))
+
+    async def _end(self, base: str, server: Server, kindly: bool = True) -> None:
+        """Ends a server for good; `kindly` lets it end its engines first."""
+        if self._servers.get(base) is not server:
+            return  # someone else has ended it already
+        del self._servers[base]
+        self._ended.add(server.name)
+        self._holds.forget(server.name)
+        if kindly:
+            with suppress(SwarmError, TimeoutError):  # whatever it says, it is killed next
+                await asyncio.wait_for(answer(server.actor.close.remote()), CLOSE_SECONDS)
+        ray.kill(server.actor, no_restart=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A server that a host has acquired, and the weights of each channel on it."""
+
+    name: str
+    actor: Any
+    weights: Mapping[str, str]
 
 
 class FleetModel:
-    """A model behind a server of the fleet, as a host sees it. Implements `Model`."""
+    """A model behind a server of the fleet, as a host sees it. Implements `Model`.
+
+    When the server dies, the calls that were on it fail as broken, which they may be tried after, and the next call
+    acquires another server, which all calls after it wait for.
+    """
 
     def __init__(self, job: str, spec: ModelSpec, channels: Mapping[str, str]) -> None:
-        self._job, self._spec, self._channels = job, spec, dict(channels)
+        self._spec, self._channels = spec, dict(channels)
+        self._holder = f"{job}:{secrets.token_hex(4)}"
         self._tokenizer, self._template = create_tokenizer(spec)
-        self._server: Any = None
-        self._weights: dict[str, str] = {}
+        self._acquiring: asyncio.Task[Held] | None = None
+        self._renewing: asyncio.Task[None] | None = None
+        self._weights: Mapping[str, str] = {}
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -133,21 +165,84 @@ class FleetModel:
         return self._template
 
     async def start(self) -> None:
-        gpus = 1.0 if ray.cluster_resources().get("GPU", 0) >= 1 else 0.0
-        spec = self._spec.model_dump(mode="json")
-        name = await answer(fleet().acquire.remote(self._job, spec, self._channels, gpus))
-        self._server = ray.get_actor(name, namespace=NAMESPACE)
-        for channel in ("", *self._channels):
-            self._weights[channel] = await answer(self._server.weights.remote(channel))
+        for last in (*[False] * (STARTS - 1), True):
+            try:
+                await asyncio.shield(self._acquired())
+                break
+            except ClusterError as error:
+                self._acquiring = None
+                if last:
+                    raise _broken(error) from error
+        self._renewing = asyncio.create_task(self._renew())
 
     async def complete(self, request: Request) -> Completion:
-        return await answer(self._server.complete.remote(request))
+        acquired = self._acquired()
+        try:
+            held = await asyncio.shield(acquired)  # a call that runs out of time leaves the start to the others
+        except ModelError:
+            self._lose(acquired)
+            raise
+        except SwarmError as error:
+            self._lose(acquired)
+            raise _broken(error) from error
+        try:
+            return await answer(held.actor.complete.remote(request))
+        except ClusterError as error:
+            if is_gone(error):
+                self._lose(acquired)
+            raise _broken(error) from error
 
     async def close(self) -> None:
-        await answer(fleet().release.remote(self._job))
+        for task in (self._renewing, self._acquiring):
+            if task is not None:
+                task.cancel()
+        with suppress(ClusterError):  # without a fleet there is nothing to release
+            await answer(fleet().release.remote(self._holder))
 
     def weights(self, channel: str) -> str:
         return self._weights[channel]
+
+    def _acquired(self) -> asyncio.Task[Held]:
+        """The one acquisition that every call waits for, begun if there is none."""
+        if self._acquiring is None:
+            self._acquiring = asyncio.create_task(self._acquire())
+        return self._acquiring
+
+    def _lose(self, acquired: asyncio.Task[Held]) -> None:
+        """The next call acquires anew. Of many calls that lose one server, only the first finds it still there to lose."""
+        if self._acquiring is acquired:
+            self._acquiring = None
+
+    async def _acquire(self) -> Held:
+        gpus = 1.0 if ray.cluster_resources().get("GPU", 0) >= 1 else 0.0
+        spec = self._spec.model_dump(mode="json")
+        name = await answer(fleet().acquire.remote(self._holder, spec, self._channels, gpus))
+        try:
+            actor = ray.get_actor(name, namespace=NAMESPACE)
+        except ValueError:
+            raise ClusterError("ended as soon as it had started", name) from None
+        self._weights = {channel: await answer(actor.weights.remote(channel)) for channel in ("", *self._channels)}
+        return Held(name, actor, self._weights)
+
+    async def _renew(self) -> None:
+        """Says again and again that the server is needed."""
+        while True:
+            await asyncio.sleep(RENEW_SECONDS)
+            acquired = self._acquiring
+            if acquired is None or not acquired.done() or acquired.cancelled() or acquired.exception() is not None:
+                continue
+            try:
+                known = await answer(fleet().hold.remote(self._holder, acquired.result().name))
+            except ClusterError:
+                continue  # the fleet is being replaced; the next one is told next time
+            if not known:
+                self._lose(acquired)
+
+
+def _broken(error: SwarmError) -> ModelError:
+    return ModelError(
+        f"the model server failed: {error.message}", error.where, "another is started; its log says more", kind="broken"
+    )
 
 
 def fleet() -> Any:

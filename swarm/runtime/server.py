@@ -1,0 +1,84 @@
+"""A model server: an engine in an actor, and what the fleet knows of it.
+
+Owns the starting of the engine and the question whether a server lives. Which servers there are, the fleet says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from swarm.errors import ClusterError
+from swarm.models.choose import create_model
+from swarm.models.interface import Completion, Request
+from swarm.runtime.cluster import answer
+from swarm.spec import ModelSpec
+
+PING_SECONDS = 30.0
+"""How long a server that has started may take to say that it lives."""
+
+
+class ModelServer:
+    """An engine in an actor. It answers many calls at once."""
+
+    def __init__(self, label: str, spec: dict[str, Any], channels: dict[str, str]) -> None:
+        self._label = label
+        self._model = create_model(ModelSpec.model_validate(spec), channels)
+        self._calls = 0
+        self._starting = asyncio.Lock()
+        self._started = False
+
+    def __repr__(self) -> str:
+        return f"{self._label} ({self._calls} calls in flight)"
+
+    async def start(self) -> None:
+        """Starts the engine, once: a fleet that finds this server at work asks again."""
+        async with self._starting:
+            if not self._started:
+                await self._model.start()
+                self._started = True
+
+    async def ping(self) -> int:
+        """The id of this process. That it comes says that the server lives."""
+        return os.getpid()
+
+    async def complete(self, request: Request) -> Completion:
+        self._calls += 1
+        try:
+            return await self._model.complete(request)
+        finally:
+            self._calls -= 1
+
+    def weights(self, channel: str) -> str:
+        return self._model.weights(channel)
+
+    async def close(self) -> None:
+        await self._model.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A server that the fleet keeps. `starting` is over when it can be called, or has failed to start."""
+
+    name: str
+    actor: Any
+    starting: asyncio.Task[None]
+
+    async def alive(self) -> bool:
+        """Whether it can be called, or may yet be."""
+        if not self.starting.done():
+            return True
+        if self.starting.cancelled() or self.starting.exception() is not None:
+            return False
+        return await answers(self.actor)
+
+
+async def answers(actor: Any) -> bool:
+    """Whether a server says that it lives."""
+    try:
+        await asyncio.wait_for(answer(actor.ping.remote()), PING_SECONDS)
+    except (ClusterError, TimeoutError):
+        return False
+    return True
