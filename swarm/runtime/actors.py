@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from typing import Any
 
 import ray
 
 from swarm.corpus import Pinned
-from swarm.errors import ClusterError, SwarmError
+from swarm.errors import ClusterError
 from swarm.models.choose import create_model
 from swarm.models.interface import Model
 from swarm.runtime.cluster import NAMESPACE, answer
@@ -144,18 +144,16 @@ class RayJob:
         """Runs the job until it rests.
 
         Raises:
-            SwarmError: what made it impossible to go on; the job is left to be resumed.
+            SwarmError: what made it impossible to go on; the job is left to be resumed. A fault of the program comes out
+                as itself, not in a group.
         """
         roles = await answer(self.master.role_texts.remote())
-        try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(answer(self.master.begin.remote()))
-                group.create_task(answer(self.master.tend.remote()))
-                for node in ray.nodes():
-                    if node["Alive"]:
-                        group.create_task(self._host(node["NodeID"], node["NodeManagerHostname"], roles))
-        except* SwarmError as several:
-            raise first_error(several) from None
+        nodes = [node for node in ray.nodes() if node["Alive"]]
+        await together(
+            answer(self.master.begin.remote()),
+            answer(self.master.tend.remote()),
+            *[self._host(node["NodeID"], node["NodeManagerHostname"], roles) for node in nodes],
+        )
 
     async def _host(self, node: str, hostname: str, roles: dict[str, str]) -> None:
         """Keeps one host alive on a node."""
@@ -193,3 +191,14 @@ class RayJob:
             name=name, namespace=NAMESPACE, num_cpus=0, max_restarts=0, max_task_retries=0, max_concurrency=concurrency,
             scheduling_strategy=NodeAffinitySchedulingStrategy(node_id=node, soft=False),
         )  # fmt: skip
+
+
+async def together(*parts: Coroutine[Any, Any, None]) -> None:
+    """Runs the parts until all are done or one fails, which ends the others. Raises its error as itself, not in a group."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            for part in parts:
+                group.create_task(part)
+    except BaseExceptionGroup as several:
+        error = first_error(several)
+        raise error from error.__cause__
