@@ -15,9 +15,9 @@ from swarm.coordinator.coordinator import LEASE_SECONDS
 from swarm.corpus import Span
 from swarm.errors import StoreError
 from swarm.events import Body, Event, body_hash
-from swarm.runtime.master import JobMaster
+from swarm.runtime.master import REMEMBERED_BYTES, JobMaster
 from swarm.runtime.pins import pack_block
-from swarm.runtime.prepare import Prepared, prepare
+from swarm.runtime.prepare import Prepared, check_pinned, prepare
 from swarm.runtime.wire import Batch, Order, Pull
 from swarm.spec import JobSpec
 from tests.simulated import passage, spec
@@ -330,6 +330,38 @@ def test_a_pause_wakes_whoever_waits() -> None:
         assert (await idle).order is Order.STOP
 
     ran(scene())
+
+
+# ---- memory ----
+
+
+def test_bodies_stay_in_memory_up_to_a_number_of_bytes_whatever_their_number() -> None:
+    async def scene() -> None:
+        master, store, _ = started()
+        large = REMEMBERED_BYTES // 4
+        for number in range(12):
+            data = bytes([number]) * large
+            await master.pull(Pull("h", 0, (), {body_hash(data): data}))
+            assert master.remembered <= REMEMBERED_BYTES
+            await master.pull(Pull("h", 0, (), {body_hash(data): data}))
+            assert master.remembered <= REMEMBERED_BYTES, "a body that comes again counts once"
+        assert master.remembered >= REMEMBERED_BYTES - large and len(store.held) > 12
+        batch = await master.pull(Pull("h", 1))
+        assert batch.work[0].material.passages[0].text == passage(0).text, "what was let go is read again"
+
+    ran(scene())
+
+
+# ---- resuming ----
+
+
+def test_a_job_does_not_go_on_under_another_tokenizer() -> None:
+    job = prepare(spec())
+    created, _ = job.creation("j")
+    check_pinned(created, job)
+    with pytest.raises(StoreError, match="tokenizer other, and this model has") as caught:
+        check_pinned(created.model_copy(update={"tokenizer": "other"}), job)
+    assert job.tokenizer.digest in caught.value.message and caught.value.where == "job j" and caught.value.cure
 
 
 # ---- silent hosts ----

@@ -29,8 +29,8 @@ from swarm.store.interface import Writer
 
 LONG_POLL_SECONDS = 1.0
 """How long a pull waits for work to appear before it is answered empty."""
-REMEMBERED = 20_000
-"""Bodies that stay in memory after they were written or read."""
+REMEMBERED_BYTES = 64 << 20
+"""Bytes of bodies that stay in memory after they were written or read."""
 
 SpanRow = tuple[DocumentRow, int, int, str, str]
 """A span's document, start, tokens, digest and breadcrumb."""
@@ -57,6 +57,7 @@ class JobMaster:
         self._seen: dict[str, float] = {}
         self._news = asyncio.Event()
         self._texts: OrderedDict[str, bytes] = OrderedDict()
+        self._texts_bytes = 0
         self._blocks: OrderedDict[str, list[tuple[int, int, int, str, str]]] = OrderedDict()
         self._facts: dict[str, Any] = {}
 
@@ -251,14 +252,22 @@ class JobMaster:
         return data
 
     def _fetch(self, hashes: set[str]) -> None:
+        """Brings bodies into memory, and lets go of others; these stay, however large they are."""
         missing = [hash for hash in hashes if hash not in self._texts]
+        for hash in hashes.difference(missing):
+            self._texts.move_to_end(hash)
         if missing:
             for name, data in self.store.bodies(missing).items():
-                self._texts[name] = data
-        while len(self._texts) > max(REMEMBERED, 2 * len(hashes)):
-            self._texts.popitem(last=False)
+                self._remember(name, data, len(hashes))
 
-    def _remember(self, name: str, data: bytes) -> None:
+    def _remember(self, name: str, data: bytes, keep: int = 1) -> None:
+        """Keeps a body in memory, within bounds; the `keep` that were used last stay whatever their size."""
+        self._texts_bytes += len(data) - len(self._texts.pop(name, b""))
         self._texts[name] = data
-        if len(self._texts) > REMEMBERED:
-            self._texts.popitem(last=False)
+        while self._texts_bytes > REMEMBERED_BYTES and len(self._texts) > keep:
+            self._texts_bytes -= len(self._texts.popitem(last=False)[1])
+
+    @property
+    def remembered(self) -> int:
+        """Bytes of bodies that are in memory."""
+        return self._texts_bytes
