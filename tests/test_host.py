@@ -53,6 +53,21 @@ class OneTask:
         return self.bodies[failed.error].decode()
 
 
+class ManyTasks(OneTask):
+    """A master that gives all its tasks at once."""
+
+    def __init__(self, works: tuple[Work, ...]) -> None:
+        super().__init__(works[0])
+        self.works, self.count = works, len(works)
+
+    async def pull(self, pull: Pull) -> Batch:
+        self.reports += pull.reports
+        works, self.works = self.works, ()
+        ended = sum(isinstance(body, (ev.TaskFinished, ev.TaskFailed)) for body in self.events)
+        await asyncio.sleep(0)
+        return Batch(Order.STOP if ended == self.count else Order.WORK, works)
+
+
 class Says:
     """A model that says one thing after another, and keeps what it was asked."""
 
@@ -61,6 +76,8 @@ class Says:
     def __init__(self, *answers: str | Exception) -> None:
         self.answers = list(answers)
         self.asked: list[Request] = []
+        self.answered_by: list[str] = []
+        """The weights of each answer; when there are none left, `says`."""
 
     async def start(self) -> None:
         return None
@@ -76,7 +93,24 @@ class Says:
         answer = self.answers.pop(0)
         if isinstance(answer, Exception):
             raise answer
-        return Completion(answer, request.prompt.tokens, 5, "stop", "says", 0.1)
+        weights = self.answered_by.pop(0) if self.answered_by else "says"
+        return Completion(answer, request.prompt.tokens, 5, "stop", weights, 0.1)
+
+
+class Counts(Says):
+    """A model that takes its time over each call, and keeps how many were in flight at most."""
+
+    def __init__(self, rounds: int = 20) -> None:
+        super().__init__()
+        self.rounds, self.flying, self.peak, self.calls = rounds, 0, 0, 0
+
+    async def complete(self, request: Request) -> Completion:
+        self.flying, self.calls = self.flying + 1, self.calls + 1
+        self.peak = max(self.peak, self.flying)
+        for _ in range(self.rounds):  # every other task of the loop has its turn while this call is in flight
+            await asyncio.sleep(0)
+        self.flying -= 1
+        return Completion("[]", request.prompt.tokens, 1, "stop", "counts", 0.0)
 
 
 def worked(
@@ -197,3 +231,27 @@ def test_a_passage_that_does_not_fit_names_the_window_and_is_not_tried_again() -
 def test_a_refusal_is_told_with_its_kind() -> None:
     master = worked(Says(ModelError("401", kind="refused", retryable=False)))
     assert master.events[-1].kind == "refused" and not master.reports[-1].retryable
+
+
+@pytest.mark.parametrize("limit", [1, 3, 64])
+def test_no_more_calls_are_in_flight_than_the_job_allows(limit: int) -> None:
+    agents = 8
+    job = spec(model={"engine": "scripted", "name": "raises", "concurrency": limit})
+    protocol, _ = create_protocol(job)
+    master = ManyTasks(
+        tuple(Work(TaskBrief(f"t{n}", "reader", "", 1), n, Material((passage(n),)), (), {}) for n in range(agents))
+    )
+    model = Counts()
+    host = Host("h", job, protocol, roles_of(protocol.roles), model, 2 * agents)
+    asyncio.run(asyncio.wait_for(host.run(master), 60))
+    assert model.peak == min(limit, agents) and model.calls == agents and model.flying == 0
+
+
+def test_a_call_records_the_weights_that_the_model_says_answered() -> None:
+    """And not those that it was asked for, or that it named before."""
+    model = Says("babble", json.dumps(ROW))
+    model.answered_by = ["declared:first", "sha256:second"]
+    master = worked(model)
+    finished = [body for body in master.events if isinstance(body, ev.CallFinished)]
+    assert [body.weights for body in finished] == ["declared:first", "sha256:second"]
+    assert model.weights("reader") not in [body.weights for body in finished]
