@@ -156,6 +156,19 @@ def test_an_id_that_is_no_name(tmp_path: Path) -> None:
     assert refused(tmp_path, "--id", "../up").code == 2
 
 
+def test_an_id_is_looked_at_before_the_inputs(tmp_path: Path) -> None:
+    assert "cannot name a run" in refused(tmp_path, "--id", "../up", source=tmp_path / "nowhere.txt").err
+    (tmp_path / "runs" / "one").mkdir(parents=True)
+    path = job_file(tmp_path, tmp_path / "nowhere.txt")
+    assert "exists already" in swarm("run", path, "--local", "--runs", tmp_path / "runs", "--id", "one").err
+
+
+def test_a_folder_called_latest_is_remarked_on(tmp_path: Path) -> None:
+    (tmp_path / "runs" / "latest").mkdir(parents=True)
+    said = swarm("run", job_file(tmp_path, write_sources(tmp_path)), "--local", "--runs", tmp_path / "runs")
+    assert said.code == 0 and "`latest` does not lead to this run" in said.err
+
+
 @pytest.mark.ray
 def test_a_cluster_that_does_not_answer(tmp_path: Path) -> None:
     path = job_file(tmp_path, write_sources(tmp_path))

@@ -12,6 +12,7 @@ from pathlib import Path
 import apsw
 import pytest
 
+from swarm.store.inbox import post
 from tests.commands import job_file, start, swarm
 from tests.jobs import ROWS, write_sources
 
@@ -73,7 +74,38 @@ def test_a_second_ctrl_c_stops_at_once(tmp_path: Path) -> None:
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=20)
     assert process.returncode == 1 and "stopped at once" in err and "Traceback" not in err
+    assert "go on with: swarm resume one" in err
     assert swarm("replay", "one", "--verify", "--runs", tmp_path / "runs").code == 0
+
+
+def test_ctrl_c_before_the_run_says_that_nothing_was_begun(tmp_path: Path) -> None:
+    """The input is long enough that its reading lasts until the signal."""
+    source = write_sources(tmp_path) / "big.py"
+    source.write_text("x = 1\n" * 400_000)
+    process = start("run", job_file(tmp_path, source.parent), "--local", "--runs", tmp_path / "runs")
+    assert process.stderr is not None
+    while "reading the inputs" not in process.stderr.readline():
+        pass
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1 and "nothing was written" in err and "resume" not in err, err
+    assert "Traceback" not in err and not (tmp_path / "runs").exists()
+
+
+def test_sigterm_pauses_under_its_own_name(tmp_path: Path) -> None:
+    with working(tmp_path) as process:
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 1 and "paused (SIGTERM)" in err and "Ctrl-C" not in err
+
+
+def test_words_from_before_do_not_stop_a_resume(paused: Path) -> None:
+    inbox = paused / "runs" / "one" / "inbox"
+    post(paused / "runs" / "one", "cancel", "too late")
+    (inbox / "torn.json").write_text("{")
+    code, out, err = resume(paused)
+    assert code == 0 and json.loads(out)["status"] == "done", err
+    assert not list(inbox.iterdir())
 
 
 def test_pause_and_cancel_from_another_terminal(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ Owns the one road of `run`, `ask` and `resume`. How a job runs is the runtime's 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from swarm.cli.door import duration, emit, err, error_document, number, say_error
@@ -17,10 +17,10 @@ from swarm.coordinator.budget import money
 from swarm.errors import ExitCode, ModelError, SwarmError
 from swarm.plan import Plan, Range, estimate, measure
 from swarm.report import Answer, gather, write_report
-from swarm.runtime.launch import Opened, Options, run_again, run_new
+from swarm.runtime.launch import Opened, Options, run_again, run_new, stopped
 from swarm.runtime.session import check, read_job
 from swarm.spec import JobSpec
-from swarm.store.folder import RunFolder
+from swarm.store.folder import LATEST, RunFolder
 from swarm.store.sqlite import SqliteReader
 
 STATUS_EXIT = {
@@ -34,8 +34,8 @@ STATUS_EXIT = {
 class Drive:
     """What goes on beside a job: something to look at, from the first second to the last."""
 
-    def __init__(self, as_json: bool) -> None:
-        self.as_json, self.console = as_json, err()
+    def __init__(self, as_json: bool, new: bool = False) -> None:
+        self.as_json, self.console, self._new = as_json, err(), new
         self.shown: Face = face(self.console)
         self.plan: Plan | None = None
         self._beside: asyncio.Task[Any] | None = None
@@ -55,6 +55,9 @@ class Drive:
 
         def callback(opened: Opened) -> None:
             self.shown.say(f"run {opened.run.id} in {opened.run.path}")
+            if self._new and not opened.run.is_latest():
+                link = opened.run.root / LATEST
+                self.shown.say(f"note: {link} is not a link of swarm's, so `latest` does not lead to this run")
             if opened.dashboard:
                 self.shown.say(f"Ray dashboard: {opened.dashboard}")
             if self._beside is not None:
@@ -81,15 +84,19 @@ def resume_job(run: RunFolder, options: Options, as_json: bool) -> int:
 
 
 async def _run_job(spec: JobSpec, options: Options, as_json: bool) -> int:
-    async with Drive(as_json) as drive:
+    async with Drive(as_json, new=True) as drive:
         drive.shown.say(f"{spec.name}: {spec.question}")
         drive.shown.stage("reading the inputs")
-        checked = await asyncio.to_thread(check, spec)
-        drive.plan = await asyncio.to_thread(lambda: estimate(checked[0], measure(*checked)))
+        options.check_id()
+        try:
+            checked = await asyncio.to_thread(check, spec)
+            drive.plan = await asyncio.to_thread(lambda: estimate(checked[0], measure(*checked)))
+        except asyncio.CancelledError:  # by Ctrl-C
+            raise stopped(None) from None
         for line in plan_lines(drive.plan):
             drive.shown.say(line)
         drive.shown.stage(_starting(options))
-        run = await _stoppable(run_new(spec, options, render, drive.opened(spec), checked))
+        run = await run_new(spec, options, render, drive.opened(spec), checked)
     return _account(run, drive)
 
 
@@ -99,16 +106,8 @@ async def _resume_job(run: RunFolder, options: Options, as_json: bool) -> int:
     async with Drive(as_json) as drive:
         drive.shown.say(f"{spec.name}: {spec.question}")
         drive.shown.stage(_starting(options))
-        await _stoppable(run_again(run, options, render, drive.opened(spec)))
+        await run_again(run, options, render, drive.opened(spec))
     return _account(run, drive)
-
-
-async def _stoppable(job: Coroutine[Any, Any, RunFolder]) -> RunFolder:
-    """A job that a second Ctrl-C may stop at once."""
-    try:
-        return await job
-    except asyncio.CancelledError:
-        raise SwarmError("stopped at once; its log is safe", cure="go on with: swarm resume latest") from None
 
 
 def _starting(options: Options) -> str:

@@ -23,10 +23,12 @@ from swarm.runtime.prepare import Prepared
 from swarm.runtime.session import Session, check, fold
 from swarm.spec import JobSpec
 from swarm.store.folder import RunFolder, list_runs, new_id
-from swarm.store.inbox import post
+from swarm.store.inbox import drain, post
 from swarm.store.sqlite import SqliteReader
 
 Shell = Literal["ray", "local"]
+SIGNALS = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
+"""What asks a job to pause, and what it is called in its log."""
 Render = Callable[[RunFolder], Mapping[str, str]]
 """Writes the report of a run from its log; returns the digest of each file."""
 
@@ -46,6 +48,16 @@ class Options:
     """The run's id; empty makes one from the job's name and the date."""
     pinned: bool = False
     """On a resume: go on with the run's own copy of inputs that have changed."""
+
+    def check_id(self) -> None:
+        """Looks at the id that was asked for, before any input is read.
+
+        Raises:
+            SpecError: it cannot name a run.
+            StoreError: a run of that name exists.
+        """
+        if self.id:
+            RunFolder(self.root, self.id).check_free()
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +82,7 @@ async def run_new(
     Raises:
         SwarmError: what is wrong with the job, or made it impossible to go on.
     """
+    options.check_id()
     job, corpus = checked or check(spec)
     options.root.mkdir(parents=True, exist_ok=True)
     id = options.id or new_id(spec.name, datetime.now().astimezone(), {run.id for run in list_runs(options.root)})
@@ -84,6 +97,8 @@ async def run_again(run: RunFolder, options: Options, render: Render, opened: Ca
     Raises:
         SwarmError: it has ended, someone else holds it, an input changed, or it was impossible to go on.
     """
+    if run.holder() is None:
+        drain(run.path)  # words to whoever worked on it last; this job has not been asked anything yet
     await _run(run, None, options, render, opened)
     return run
 
@@ -95,11 +110,23 @@ async def _run(
     render: Render,
     opened: Callable[[Opened], None],
 ) -> None:
-    with _interrupt_pauses(run):
-        if options.shell == "local":
-            await _run_locally(run, new, options, render, opened)
-        else:
-            await _run_on_ray(run, new, options, render, opened)
+    with _Interrupts(run) as interrupts:
+        try:
+            if options.shell == "local":
+                await _run_locally(run, new, options, render, opened)
+            else:
+                await _run_on_ray(run, new, options, render, opened)
+        except asyncio.CancelledError:
+            if not interrupts.stopped:
+                raise  # by whoever awaits the job, who knows why
+            raise stopped(run if run.path.is_dir() else None) from None
+
+
+def stopped(run: RunFolder | None) -> SwarmError:
+    """What to say of a job that a signal stopped at once; None: there is no run yet."""
+    if run is None:
+        return SwarmError("stopped before the run began: nothing was written and nothing was spent")
+    return SwarmError("stopped at once; its log is safe", f"run {run.id}", f"go on with: swarm resume {run.id}")
 
 
 async def _run_locally(
@@ -152,27 +179,31 @@ def ended(run: RunFolder) -> bool:
         return fold(reader).phase is Phase.ENDED
 
 
-class _interrupt_pauses:
+class _Interrupts:
     """While it holds, the first Ctrl-C or SIGTERM asks the job to pause, and a second one ends the driver at once."""
 
     def __init__(self, run: RunFolder) -> None:
         self._run, self._asked = run, False
+        self.stopped = False
+        """Whether a signal has ended the driver."""
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> _Interrupts:
         loop = asyncio.get_running_loop()
         with suppress(NotImplementedError, ValueError, RuntimeError):  # not the main thread: signals are the caller's
-            for number in (signal.SIGINT, signal.SIGTERM):
-                loop.add_signal_handler(number, self._ask, loop)
+            for number, name in SIGNALS.items():
+                loop.add_signal_handler(number, self._ask, loop, name)
+        return self
 
     def __exit__(self, *_: object) -> None:
         with suppress(NotImplementedError, ValueError, RuntimeError):
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in SIGNALS:
                 asyncio.get_running_loop().remove_signal_handler(number)
 
-    def _ask(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _ask(self, loop: asyncio.AbstractEventLoop, name: str) -> None:
         if self._asked or not self._run.path.is_dir():
+            self.stopped = True
             for task in asyncio.all_tasks(loop):
                 task.cancel()
             return
         self._asked = True
-        post(self._run.path, "pause", "Ctrl-C")
+        post(self._run.path, "pause", name)

@@ -84,6 +84,19 @@ class RunFolder:
         """Where hosts and model servers write what they print."""
         return self.path / "logs"
 
+    def check_free(self) -> None:
+        """Says early what `create` would find.
+
+        Raises:
+            StoreError: a run of this id exists.
+        """
+        if os.path.lexists(self.path):
+            raise self._taken()
+
+    def _taken(self) -> StoreError:
+        cure = f"choose another id, or `swarm resume {self.id}`"
+        return StoreError(f"a run called {self.id!r} exists already", str(self.path), cure)
+
     def create(self) -> None:
         """Makes the folder.
 
@@ -95,8 +108,7 @@ class RunFolder:
             try:
                 self.path.mkdir()
             except FileExistsError as error:
-                cure = f"choose another id, or `swarm resume {self.id}`"
-                raise StoreError(f"a run called {self.id!r} exists already", str(self.path), cure) from error
+                raise self._taken() from error
             sync_folder(self.root)
 
     def make_latest(self) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import uuid
+from contextlib import suppress
 from pathlib import Path
 
 from swarm.errors import StoreError
@@ -34,7 +35,7 @@ def post(folder: Path, kind: str, text: str = "") -> None:
 
 
 def drain(folder: Path) -> list[tuple[str, str]]:
-    """(kind, text) of each message that waits; they are removed."""
+    """(kind, text) of each message that waits; they are removed, and so is what cannot be read as one."""
     inbox, out = folder / "inbox", []
     if not inbox.is_dir():
         return []
@@ -42,8 +43,9 @@ def drain(folder: Path) -> list[tuple[str, str]]:
         try:
             message = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
-            continue
-        path.unlink(missing_ok=True)
+            message = None
+        with suppress(OSError):  # a folder of such a name, or one that may not be changed
+            path.unlink(missing_ok=True)
         if isinstance(message, dict) and message.get("kind") in KINDS:
             out.append((message["kind"], str(message.get("text", ""))))
     return out
