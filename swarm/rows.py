@@ -100,6 +100,7 @@ def read_rows(
     for cells in answer:
         if not isinstance(cells, list) or len(cells) != len(columns) + 1 or not all(isinstance(c, str) for c in cells):
             return Failed(f"has a row that does not fit the columns: {json.dumps(cells)[:80]}")
+        cells = [cell.strip() for cell in cells]
         if tuple(cells[:-1]) in seen or tuple(cells) in seen:
             continue
         note = _row(passage, cells, columns, quote_pattern, places)
