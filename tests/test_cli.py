@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import subprocess
 import sys
@@ -10,6 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from swarm.report import gather
+from swarm.report.write import rows_csv
+from swarm.store.sqlite import SqliteReader
 from tests.commands import ROOT, Said, job_file, start, swarm
 from tests.jobs import ROWS, write_sources
 
@@ -159,6 +164,52 @@ def test_rm_removes(place: Path) -> None:
     swarm("run", place / "job.yaml", "--local", "--runs", place / "gone", "--id", "second")
     assert swarm("rm", "second", "--runs", place / "gone").code == 0
     assert not (place / "gone" / "second").exists()
+
+
+def test_rm_deletes_runs_and_nothing_else(place: Path) -> None:
+    (place / "kept" / "notes").mkdir(parents=True)
+    (place / "kept" / "notes" / "thesis.txt").write_text("years of work")
+    assert swarm("run", place / "job.yaml", "--local", "--runs", place / "kept", "--id", "only").code == 0
+    for name in ("", "notes", "n", "no"):
+        assert swarm("rm", name, "--runs", place / "kept").code == 1
+    assert (place / "kept" / "only").is_dir() and (place / "kept" / "notes" / "thesis.txt").exists()
+
+
+def test_control_characters_are_shown_and_not_sent(tmp_path: Path) -> None:
+    """A terminal that is sent them may be made to show something else than what stands in the log."""
+    question = "Which \x1b[31mfunction\u202e raises\x9b2J?"
+    path = job_file(tmp_path, write_sources(tmp_path), question=question)
+    said = swarm("run", path, "--local", "--runs", tmp_path / "runs", "--id", "one")
+    assert said.code == 0, said.err
+    runs = ("--runs", tmp_path / "runs")
+    task = swarm("logs", "one", "--kind", "CallFinished", "--json", *runs).document[0]["body"]["task"]
+    shown = [swarm("show", task, *runs), swarm("status", "one", *runs), swarm("export", "one", *runs), said]
+    shown.append(swarm("show", task, "--json", *runs))
+    for one in shown:
+        assert not {"\x1b", "\x9b", "\u202e"} & {*one.out, *one.err}
+    assert r"Which \x1b[31mfunction\u202e raises\x9b2J?" in shown[0].out
+    assert any(question in segment["text"] for segment in shown[-1].document[0]["segments"])
+
+
+def test_no_cell_of_the_table_begins_a_formula(place: Path) -> None:
+    with SqliteReader.open(place / "runs" / "first") as reader:
+        answer = gather(reader)
+    assert answer.rows
+    for value in ("=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "plain"):
+        row = answer.rows[0].model_copy(update={"values": {"function": value, "exception": "x"}})
+        (cells,) = csv.DictReader(io.StringIO(rows_csv(answer.model_copy(update={"rows": (row,)}))))
+        assert cells["function"] == (value if value == "plain" else f"'{value}")
+
+
+def test_a_report_of_one_session_says_so(place: Path) -> None:
+    assert " events, 1 session, seed 0" in (place / "runs" / "first" / "report.md").read_text()
+
+
+def test_each_benchmark_is_a_verb() -> None:
+    assert swarm("bench", "board", "--notes", 200, "--queries", 2, "--json").document["name"] == "board"
+    assert swarm("bench", "agents", "--agents", 3, "--tokenizer", "", "--json").document["rows"][0]["agents_alive"] == 3
+    said = swarm("bench", "same", "--engine", "abacus")
+    assert said.code == 2 and "scripted" in said.err
 
 
 def test_the_catalogue() -> None:

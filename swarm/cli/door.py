@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import re
 import sys
 import tempfile
 import traceback
@@ -31,16 +32,34 @@ Runs = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout; all else goes to stderr.")]
 RunId = Annotated[str, typer.Argument(metavar="ID", help="A run's id, the start of one, or `latest`.")]
 DEBUG = "SWARM_DEBUG"
+_CONTROLS = re.compile("[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\u200e\\u200f\\u202a-\\u202e\\u2066-\\u2069]")
+
+
+class Careful(Console):
+    """A console for words of others: what would move the cursor, or turn the text's direction, is shown instead of sent."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        super().print(*(seen(one) if isinstance(one, str) else one for one in objects), **options)
+
+
+def seen(text: str) -> str:
+    """The text with control characters written out, such as \\x1b; line breaks and tabs stay."""
+    return _CONTROLS.sub(lambda found: f"\\x{ord(found[0]):02x}" if found[0] < "\u0100" else f"\\u{ord(found[0]):04x}", text)
+
+
+def json_seen(text: str) -> str:
+    """JSON that means the same, with the control characters that JSON lets through written out."""
+    return _CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def out() -> Console:
     """Where results go. Made anew each time, so that it writes to what stdout is now."""
-    return Console(file=sys.stdout, highlight=False, soft_wrap=True)
+    return Careful(file=sys.stdout, highlight=False, soft_wrap=True)
 
 
 def err() -> Console:
     """Where progress, remarks and errors go."""
-    return Console(file=sys.stderr, highlight=False, soft_wrap=True)
+    return Careful(file=sys.stderr, highlight=False, soft_wrap=True)
 
 
 def people(as_json: bool) -> Console:
@@ -50,7 +69,7 @@ def people(as_json: bool) -> Console:
 
 def emit(document: Any) -> None:
     """Prints the one JSON document of a command."""
-    sys.stdout.write(json.dumps(document, ensure_ascii=False, indent=2, default=str) + "\n")
+    sys.stdout.write(json_seen(json.dumps(document, ensure_ascii=False, indent=2, default=str)) + "\n")
     sys.stdout.flush()
 
 
@@ -95,7 +114,7 @@ def _fail(error: SwarmError, as_json: bool) -> NoReturn:
 def say_error(error: SwarmError) -> None:
     place = f"{error.where}: " if error.where else ""
     lines = [f"error: {place}{error.message}"] + ([f"  {error.cure}"] if error.cure else [])
-    sys.stderr.write("\n".join(lines) + "\n")
+    sys.stderr.write(seen("\n".join(lines)) + "\n")
 
 
 def error_document(error: SwarmError) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from swarm.cli.door import Json, RunId, Runs, emit, err, number, out, people, the_run, verb
+from swarm.cli.door import Json, RunId, Runs, emit, err, json_seen, number, out, people, the_run, verb
 
 if TYPE_CHECKING:
     from swarm.events import Event
@@ -61,6 +61,9 @@ def artifacts(
         if path is None:
             names = ", ".join(path.name for path in found) or "none yet"
             raise StoreError(f"there is no file {get!r}", run.id, f"its files: {names}")
+        if sys.stdout.isatty():
+            out().print(path.read_text(encoding="utf-8"), markup=False, end="")
+            return
         sys.stdout.flush()
         sys.stdout.buffer.write(path.read_bytes())
         return
@@ -92,7 +95,7 @@ def export(
         file = to.open("w", encoding="utf-8") if to else sys.stdout
         try:
             for line in lines:
-                file.write(line + "\n")
+                file.write(json_seen(line) + "\n")
         finally:
             if to:
                 file.close()

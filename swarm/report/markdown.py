@@ -136,7 +136,7 @@ def _provenance(answer: Answer) -> Iterator[str]:
     made = answer.provenance
     yield "## What the run was made of"
     yield ""
-    yield f"- run {code(made.job)}: {made.events:,} events, {made.sessions} sessions, seed {made.seed}"
+    yield f"- run {code(made.job)}: {made.events:,} events, {made.sessions} session{'s' * (made.sessions != 1)}, seed {made.seed}"
     yield f"- swarmloom {made.software}"
     yield f"- job spec {code(made.spec)}; protocol {escaped(made.protocol)} {code(made.protocol_digest)}"
     yield f"- model {escaped(made.engine)}: {escaped(made.model)}; tokenizer {code(made.tokenizer)}"

@@ -54,5 +54,10 @@ def rows_csv(answer: Answer) -> str:
         first = claim.cites[0] if claim.cites else None
         line = [*(values.get(name, "") for name in names), str(claim.count), claim.verdict]
         line += [first.document, str(first.line or ""), first.quote] if first else ["", "", ""]
-        table.writerow([visible(cell) for cell in (*line, "; ".join(map(place_of, claim.cites)))])
+        table.writerow([_plain(visible(cell)) for cell in (*line, "; ".join(map(place_of, claim.cites)))])
     return out.getvalue()
+
+
+def _plain(cell: str) -> str:
+    """A cell that no spreadsheet takes for a formula: what could begin one is preceded by an apostrophe."""
+    return f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) else cell
