@@ -124,6 +124,17 @@ def test_pause_and_cancel_from_another_terminal(tmp_path: Path) -> None:
     assert json.loads(out)["status"] == "cancelled" and (tmp_path / "runs" / "one" / "report.html").exists()
 
 
+def test_a_paused_job_is_cancelled_and_has_its_report(paused: Path) -> None:
+    said = swarm("cancel", "one", "--reason", "not needed", "--runs", paused / "runs")
+    assert said.code == 0 and "cancelled one" in said.err, said.err
+    document = swarm("status", "one", "--runs", paused / "runs", "--json").document
+    assert document["status"] == "cancelled" and document["detail"] == "not needed" and "report.html" in document["files"]
+    assert json.loads((paused / "runs" / "one" / "answer.json").read_text())["status"] == "cancelled"
+    assert swarm("replay", "one", "--verify", "--runs", paused / "runs").code == 0
+    said = swarm("cancel", "one", "--runs", paused / "runs")
+    assert said.code == 1 and "it is cancelled" in said.err
+
+
 def test_two_at_once(tmp_path: Path) -> None:
     with working(tmp_path) as process:
         code, _, err = resume(tmp_path)

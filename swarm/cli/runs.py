@@ -1,6 +1,7 @@
 """The verbs that look after runs: list, status, watch, pause, cancel, rm.
 
-Owns what they show of a run's standing. They read its log, leave words in its inbox, and never write into it.
+Owns what they show of a run's standing. They read its log and leave words in its inbox; of a job that
+nobody works on, `cancel` writes the end.
 """
 
 from __future__ import annotations
@@ -179,8 +180,18 @@ def pause(id: RunId, reason: Reason = "", runs: Runs = None) -> None:
 
 @verb
 def cancel(id: RunId, reason: Reason = "", runs: Runs = None) -> None:
-    """Ask a running job to end. Its report tells what was found until then."""
-    _leave(the_run(id, runs), "cancel", reason)
+    """Ask a running job to end, or end a paused one. Its report tells what was found until then."""
+    from swarm.store.folder import read_status
+
+    run = the_run(id, runs)
+    if read_status(run).status not in ("paused", "interrupted"):
+        _leave(run, "cancel", reason)
+        return
+    from swarm.cli.driving import render
+    from swarm.runtime.launch import cancel_resting
+
+    asyncio.run(cancel_resting(run, reason, render))
+    err().print(f"cancelled {run.id}; report: {run.report_html}", markup=False)
 
 
 def _leave(run: RunFolder, kind: str, text: str) -> None:

@@ -103,6 +103,21 @@ async def run_again(run: RunFolder, options: Options, render: Render, opened: Ca
     return run
 
 
+async def cancel_resting(run: RunFolder, reason: str, render: Render) -> None:
+    """Ends a job that nobody works on, and writes the report of what was found until then.
+
+    Raises:
+        SwarmError: it has ended already, or somebody has taken it up.
+    """
+    session = Session.resume(run, pinned=True)
+    try:
+        session.master.open("local")
+        session.master.end("cancelled", reason or "cancelled by a person")
+        session.reported(render(run))
+    finally:
+        session.close()
+
+
 async def _run(
     run: RunFolder,
     new: tuple[Prepared, Pinned] | None,
