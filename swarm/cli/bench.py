@@ -11,6 +11,8 @@ from swarm.cli.door import Json, emit, people, verb
 if TYPE_CHECKING:
     from swarm.bench.outcome import Outcome
 
+Tokenizer = Annotated[str, typer.Option(help="`embedded`, a tokenizer.json, or empty for an estimate.")]
+
 app = typer.Typer(help="Measure what the machinery costs on this machine.", no_args_is_help=True)
 
 
@@ -27,18 +29,60 @@ def overhead(
         list[str] | None,
         typer.Option("--shell", help="local, ray, or ray+server; may be given several times."),
     ] = None,
-    tokenizer: Annotated[
-        str, typer.Option(help="`embedded`, a tokenizer.json, or empty for an estimate.")
-    ] = "embedded",
+    tokenizer: Tokenizer = "embedded",
     agents: Annotated[
-        int, typer.Option("--agents", min=1, metavar="N", help="Tasks that one host works on at once.")
-    ] = 64,
+        int | None,
+        typer.Option("--agents", min=1, metavar="N", help="Tasks that one host works on at once; as the floors, if not given."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Durable steps a second with a model that costs nothing, against the floors."""
-    from swarm.bench.overhead import SHELLS, run_overhead
+    from swarm.bench.overhead import AGENTS, SHELLS, run_overhead
 
-    _tell(run_overhead(steps, tuple(shells) if shells else SHELLS, tokenizer, agents), as_json)
+    _tell(run_overhead(steps, tuple(shells) if shells else SHELLS, tokenizer, agents or AGENTS), as_json)
+
+
+@app.command()
+@verb
+def agents(
+    agents: Annotated[int, typer.Option("--agents", min=1, metavar="N", help="Agents that are alive at once.")] = 10_000,
+    tokenizer: Tokenizer = "embedded",
+    as_json: Json = False,
+) -> None:
+    """How much memory thousands of agents take that are alive at once in one job."""
+    from swarm.bench.agents import run_agents
+
+    _tell(run_agents(agents, tokenizer), as_json)
+
+
+@app.command()
+@verb
+def board(
+    notes: Annotated[int, typer.Option("--notes", min=10, metavar="N", help="Notes on the board.")] = 1_000_000,
+    queries: Annotated[int, typer.Option("--queries", min=1, metavar="N", help="Queries of each kind.")] = 2_000,
+    seed: Annotated[int, typer.Option("--seed", help="What the notes and queries are drawn with.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """How long queries of a large blackboard take, and how much memory it needs."""
+    from swarm.bench.board import run_board
+
+    _tell(run_board(notes, queries, seed), as_json)
+
+
+@app.command()
+@verb
+def same(
+    engines: Annotated[
+        list[str] | None,
+        typer.Option("--engine", help="scripted, transformers, or vllm; may be given several times, all if not given."),
+    ] = None,
+    source: Annotated[str, typer.Option("--source", help="An input as in a job.")] = "python:queue",
+    as_json: Json = False,
+) -> None:
+    """Whether the same job with the same seed gives the same rows, on each engine."""
+    from swarm.bench.same import RUNS, run_same
+
+    _tell(run_same(engines or tuple(RUNS), source), as_json)
 
 
 def _tell(outcome: Outcome, as_json: bool) -> None:
