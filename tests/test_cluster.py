@@ -17,7 +17,7 @@ from swarm.corpus import Pinned
 from swarm.errors import ClusterError
 from swarm.runtime.environment import settle
 from swarm.runtime.session import check
-from swarm.spec import JobSpec
+from swarm.spec import JobSpec, ModelSpec
 from swarm.store.folder import RunFolder
 from tests.jobs import answered, contents, events_of, finished, job, run, state_of, write_sources
 
@@ -137,6 +137,76 @@ def test_a_model_server_that_dies_is_replaced_once_and_every_passage_is_read(tmp
     assert state_of(folder).status == "done" and found(folder) == found(run(spec, tmp_path, id="undisturbed"))
     assert failed and all(body.kind == "broken" and body.retry_at is not None for body in failed)
     assert len(before) == len(after) == 1 and after == [f"{before[0]}#2"], "the calls that failed started one server"
+
+
+@pytest.mark.usefixtures("ray")
+def test_a_fleet_keeps_the_servers_that_live_and_are_held() -> None:
+    """One after another: a caller leaves, the server dies, the fleet dies, the holder dies."""
+    import ray
+    from ray.util import list_named_actors
+
+    from swarm.runtime.cluster import answer
+    from swarm.runtime.fleet import Fleet
+    from swarm.runtime.holds import IDLE_SECONDS, LAPSE_SECONDS
+
+    now = [0.0]
+    spec = ModelSpec(engine="scripted", name="raises+slow:0.125").model_dump(mode="json")
+
+    def servers() -> list[str]:
+        return sorted(name for name in list_named_actors() if name.startswith("swarm:model:"))
+
+    async def scene() -> None:
+        fleet = Fleet(lambda: now[0])
+        leaves = asyncio.create_task(fleet.acquire("leaves", spec, {}, 0))
+        stays = asyncio.create_task(fleet.acquire("stays", spec, {}, 0))
+        while not servers():
+            await asyncio.sleep(0.01)
+        leaves.cancel()
+        first = await stays
+        process: int = await answer(ray.get_actor(first).ping.remote())
+        assert await fleet.acquire("third", spec, {}, 0) == first and servers() == [first]
+
+        os.kill(process, signal.SIGKILL)
+        second, third = await asyncio.gather(*[fleet.acquire(holder, spec, {}, 0) for holder in ("stays", "third")])
+        assert second == third == f"{first}#2" and not fleet.hold("stays", first) and fleet.hold("stays", second)
+
+        server = ray.get_actor(second)
+        process = await answer(server.ping.remote())
+        heir = Fleet(lambda: now[0])
+        assert not heir.hold("stays", second) and await heir.acquire("stays", spec, {}, 0) == second
+        assert await answer(server.ping.remote()) == process, "it was found at work, and not started again"
+
+        now[0] = LAPSE_SECONDS + IDLE_SECONDS - 1
+        await heir.reap()
+        assert heir.hold("nobody else", second)
+        await heir.release("nobody else")
+        now[0] += IDLE_SECONDS
+        await heir.reap()
+        assert not heir.hold("late", second)
+        with pytest.raises(ClusterError, match="gone"):
+            await answer(server.ping.remote())
+        await fleet.close()
+        await heir.close()
+
+    asyncio.run(scene())
+
+
+@pytest.mark.usefixtures("ray")
+def test_a_server_whose_start_fails_ends_and_the_next_caller_gets_another() -> None:
+    from ray.util import list_named_actors
+
+    from swarm.runtime.fleet import Fleet
+
+    async def scene() -> None:
+        fleet = Fleet()
+        wrong = ModelSpec(engine="scripted", name="raises").model_dump(mode="json") | {"name": "no-such-script"}
+        for _ in range(2):
+            with pytest.raises(ClusterError, match="gone"):
+                await fleet.acquire("one", wrong, {}, 0)
+        assert not [name for name in list_named_actors() if "no-such-script" in name]
+        await fleet.close()
+
+    asyncio.run(scene())
 
 
 @pytest.mark.usefixtures("ray")

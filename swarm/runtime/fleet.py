@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
@@ -43,9 +43,11 @@ SERVED_HERE = ("vllm", "transformers")
 
 
 class Fleet:
-    """Keeps the servers. Whoever uses one holds it under a name of its own, and renews its hold."""
+    """Keeps the servers. Whoever uses one holds it under a name of its own, and renews its hold. `ticks` gives monotonic
+    seconds."""
 
-    def __init__(self) -> None:
+    def __init__(self, ticks: Callable[[], float] = time.monotonic) -> None:
+        self._ticks = ticks
         self._servers: dict[str, Server] = {}
         self._changing: dict[str, asyncio.Lock] = {}
         self._holds = Holds()
@@ -54,8 +56,8 @@ class Fleet:
 
     async def acquire(self, holder: str, spec: dict[str, Any], channels: dict[str, str], gpus: float) -> str:
         """The name of a server for these weights, started if there is none that lives."""
-        if self._reaping is None:
-            self._reaping = asyncio.create_task(self._reap())
+        if self._reaping is None or self._reaping.done():
+            self._reaping = asyncio.create_task(self._tend())
         own = {key: spec[key] for key in ("engine", "name", "weights", "window", "tokenizer")}
         key = identity(sorted(own.items(), key=str), sorted(channels.items()))
         base = f"swarm:model:{spec['name'].rsplit('/', 1)[-1]}:{key[:8]}"
@@ -66,7 +68,7 @@ class Fleet:
                 server = None
             if server is None:
                 server = self._servers[base] = await self._make(base, spec, channels, gpus)
-            self._holds.hold(holder, server.name, time.monotonic())
+            self._holds.hold(holder, server.name, self._ticks())
         await asyncio.wait([server.starting])  # and not the task itself: a caller that leaves must not end it for the others
         if server.starting.cancelled() or server.starting.exception() is not None:
             async with self._changing[base]:
@@ -79,26 +81,33 @@ class Fleet:
         """Renews a hold. False where this fleet has no such server any more."""
         known = any(server.name == name for server in self._servers.values())
         if known:
-            self._holds.hold(holder, name, time.monotonic())
+            self._holds.hold(holder, name, self._ticks())
         return known
 
     async def release(self, holder: str) -> None:
         """A holder needs its server no more; a server that nobody holds ends after a while."""
-        self._holds.release(holder, time.monotonic())
+        self._holds.release(holder, self._ticks())
+
+    async def reap(self) -> None:
+        """Ends the servers that nobody needs."""
+        for base, server in list(self._servers.items()):
+            async with self._changing[base]:
+                if server.starting.done() and server.name in self._holds.needless(self._ticks()):
+                    await self._end(base, server)
 
     async def close(self) -> None:
         """Ends every server."""
+        if self._reaping is not None:
+            self._reaping.cancel()
+            self._reaping = None
         for base, server in list(self._servers.items()):
             async with self._changing[base]:
                 await self._end(base, server)
 
-    async def _reap(self) -> None:
+    async def _tend(self) -> None:
         while True:
             await asyncio.sleep(REAP_SECONDS)
-            for base, server in list(self._servers.items()):
-                async with self._changing[base]:
-                    if server.starting.done() and server.name in self._holds.needless(time.monotonic()):
-                        await self._end(base, server)
+            await self.reap()
 
     async def _make(self, base: str, spec: dict[str, Any], channels: dict[str, str], gpus: float) -> Server:
         """A new server, or one that a fleet before this one has left. Each has a name of its own, since Ray may still keep
@@ -111,6 +120,7 @@ class Fleet:
                     left = ray.get_actor(name, namespace=NAMESPACE)
                     if await answers(left):
                         return Server(name, left, asyncio.create_task(answer(left.start.remote())))
+                    ray.kill(left, no_restart=True)  # it hangs, and may hold the GPU that the new one needs
         numbered = (base if number == 1 else f"{base}#{number}" for number in count(1))
         name = next(name for name in numbered if name not in taken)
         kind: Any = ray.remote(ModelServer)
