@@ -104,7 +104,8 @@ def _check_windows(job: Prepared) -> None:
 def check_budget(job: Prepared) -> None:
     """Refuses a budget that would end a job before its first task: the coordinator sets aside what a task may take at most.
 
-    That is the reader's task where there is a reader, else the least task of any role.
+    That is the reader's task where there is a reader, after the planner's one call where the merge is left to a planner;
+    else it is the least task of any role.
 
     Raises:
         SpecError: naming the limit and what it must be at least.
@@ -114,6 +115,8 @@ def check_budget(job: Prepared) -> None:
         return
     name = "reader" if "reader" in costs else min(costs, key=lambda role: costs[role])
     tokens, calls = costs[name]
+    if name == "reader" and "planner" in costs and job.spec.answer.merge == "auto" and not job.spec.answer.statements:
+        tokens, calls = tokens + costs["planner"][0] // costs["planner"][1], calls + 1
     budget, price = job.spec.budget, job.spec.model.price
     share = 1.0 if job.roles[name].reserve else 1.0 - budget.reserve
     spent = tokens * max(price.input, price.output) / 1e6 if price else 0.0
@@ -121,12 +124,12 @@ def check_budget(job: Prepared) -> None:
         ("tokens", budget.tokens, tokens), ("calls", budget.calls, calls), ("money", budget.money, spent),
     ):  # fmt: skip
         if most is not None and most * share < needed:
-            least = f"{needed / share:.2g}" if limit == "money" else str(ceil(needed / share))
+            least = f"{needed / share * 1.01:.3g}" if limit == "money" else str(ceil(needed / share))  # rounded, never below
+            kept = f", and {budget.reserve:.0%} are kept back" if share < 1 else ""
             raise SpecError(
-                f"{most:g} is less than one task of role {name} may take ({needed:g}, and {budget.reserve:.0%} are kept back)",
-                f"budget.{limit}",
+                f"{most} may not do for the first task of role {name} ({needed:.9g} may be needed{kept})", f"budget.{limit}",
                 f"give at least {least}; `swarm plan` says what the whole job needs",
-            )
+            )  # fmt: skip
 
 
 def _least_cost(job: Prepared, role: Role) -> tuple[int, int]:
