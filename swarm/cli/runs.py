@@ -184,7 +184,8 @@ def cancel(id: RunId, reason: Reason = "", runs: Runs = None) -> None:
     from swarm.store.folder import read_status
 
     run = the_run(id, runs)
-    if read_status(run).status not in ("paused", "interrupted"):
+    known = read_status(run)
+    if known.holder is not None or known.status not in ("paused", "interrupted"):
         _leave(run, "cancel", reason)
         return
     from swarm.cli.driving import render
