@@ -23,6 +23,8 @@ NotedRow = tuple[str, Mapping[str, str], tuple[Cite, ...]]
 EXCERPT_ASK = "Does the passage support the claim?"
 QUOTE_WORDS, QUOTE_CHARACTERS = 2, 14
 """What must be left of a quote that is cut back to what stands in the text."""
+LINE_CHARACTERS = 120
+"""How long a line may be that a quote is told to the end of."""
 EXCERPT_BEFORE, EXCERPT_AFTER, EXCERPT_CHARACTERS = 12, 2, 600
 
 
@@ -115,6 +117,7 @@ def _row(
     *values, quote = cells
     content = dict(zip((column.name for column in columns), values, strict=True))
     at = find_quote(passage.text, quote, places)
+    at = at and (at[0], _line_end(passage.text, *at))
     stands = passage.text[at[0] : at[1]] if at else ""
     reason = _fault(passage, content, stands, columns, quote_pattern) if at else "the quote does not stand in the passage"
     if reason or at is None:
@@ -123,6 +126,13 @@ def _row(
     places.add(at[0])
     cite = (passage.number, passage.start + at[0], passage.start + at[1])
     return Post("row", {"values": content, "quote": stands}, cites=(cite,))
+
+
+def _line_end(text: str, start: int, end: int) -> int:
+    """Where a quote ends that is told to the end of its line, unless that is far off: half a line is hard to judge by."""
+    line = text.find("\n", end)
+    line = len(text) if line < 0 else line
+    return end + len(text[end:line].rstrip()) if line - start <= LINE_CHARACTERS else end
 
 
 def _fault(
