@@ -83,9 +83,9 @@ def test_the_python_example_compiles_and_its_names_exist() -> None:
 
 
 def test_the_job_in_the_readme_is_a_job() -> None:
-    from swarm.spec import parse_spec
-
     import yaml
+
+    from swarm.spec import parse_spec
 
     blocks = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
     assert blocks and all(parse_spec(yaml.safe_load(block), "README").answer.columns for block in blocks)
@@ -94,5 +94,6 @@ def test_the_job_in_the_readme_is_a_job() -> None:
 def test_no_one_is_told_how_this_machine_is_called() -> None:
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False).stdout.split()
     private = re.compile(r"(?<![\w.])/(work|root)/")
-    texts = [ROOT / name for name in tracked if name.endswith((".md", ".toml", ".yaml", ".py", ".txt")) and (ROOT / name).is_file()]
+    endings = (".md", ".toml", ".yaml", ".py", ".txt")
+    texts = [ROOT / name for name in tracked if name.endswith(endings) and (ROOT / name).is_file()]
     assert not [path.name for path in texts if path.name != Path(__file__).name and private.search(path.read_text("utf-8"))]
