@@ -119,7 +119,7 @@ def test_a_few_lines_of_aliases_make_no_long_message() -> None:
     assert "more than 10000 values" in str(wrong(protocol={"options": {"a": bomb}}))
 
 
-@pytest.mark.parametrize("text", ["name: 2020-13-45", f"seed: {'9' * 5000}", "a: " + "[" * 3000], ids=["date", "digits", "deep"])
+@pytest.mark.parametrize("text", [f"seed: {'9' * 5000}", "a: " + "[" * 3000], ids=["digits", "deep"])
 def test_yaml_that_cannot_be_read_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "job.yaml").write_text(text)
     with pytest.raises(SpecError, match="is not YAML"):
