@@ -38,6 +38,9 @@ from swarm.protocol import (
 )
 from swarm.rows import (
     EXCERPT_ASK,
+    Finding,
+    Rejected,
+    Row,
     claim_text,
     columns_text,
     excerpt,
@@ -77,28 +80,6 @@ class Plan(Frozen):
 
     task: str
     merge: str
-
-
-class Row(Frozen):
-    """One row with its quote, or a statement of prose."""
-
-    values: dict[str, str]
-    quote: str
-
-
-class Rejected(Frozen):
-    """A row that code refused, and why."""
-
-    values: dict[str, str]
-    quote: str
-    reason: str
-
-
-class Finding(Frozen):
-    """A merged row, or a merged statement. `count` is how many rows it rests on."""
-
-    values: dict[str, str]
-    count: int
 
 
 class Sentence(Frozen):

@@ -32,7 +32,7 @@ from swarm.protocol import (
     TaskBrief,
     View,
 )
-from swarm.rows import columns_text, merge_rows, passage_parts, read_rows, rows_schema
+from swarm.rows import Finding, Rejected, Row, columns_text, merge_rows, passage_parts, read_rows, rows_schema
 from swarm.spec import Frozen, JobSpec, explain
 
 
@@ -43,28 +43,6 @@ class Options(Frozen):
     """Tokens of one passage at most."""
     passages: int = Field(default=200, ge=1, le=1000)
     """Passages that one agent reads, one a turn."""
-
-
-class Row(Frozen):
-    """One row with its quote."""
-
-    values: dict[str, str]
-    quote: str
-
-
-class Rejected(Frozen):
-    """A row that code refused, and why."""
-
-    values: dict[str, str]
-    quote: str
-    reason: str
-
-
-class Finding(Frozen):
-    """A merged row. `count` is how many rows it rests on."""
-
-    values: dict[str, str]
-    count: int
 
 
 class Rolling:

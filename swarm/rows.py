@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from swarm.protocol import Failed, Part, Passage, Post
-from swarm.spec import AnswerSpec, Column
+from swarm.spec import AnswerSpec, Column, Frozen
 
 Cite = tuple[int, int, int]
 NotedRow = tuple[str, Mapping[str, str], tuple[Cite, ...]]
@@ -26,6 +26,31 @@ QUOTE_WORDS, QUOTE_CHARACTERS = 2, 14
 LINE_CHARACTERS = 120
 """How long a line may be that a quote is told to the end of."""
 EXCERPT_BEFORE, EXCERPT_AFTER, EXCERPT_CHARACTERS = 12, 2, 600
+
+
+# ---- what the notes about rows hold ----
+
+
+class Row(Frozen):
+    """One row with its quote, or a statement of prose."""
+
+    values: dict[str, str]
+    quote: str
+
+
+class Rejected(Frozen):
+    """A row that code refused, and why."""
+
+    values: dict[str, str]
+    quote: str
+    reason: str
+
+
+class Finding(Frozen):
+    """A merged row, or a merged statement. `count` is how many rows it rests on."""
+
+    values: dict[str, str]
+    count: int
 
 
 # ---- text forms ----
