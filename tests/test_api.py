@@ -39,7 +39,8 @@ def test_events_come_once_each_in_order_until_the_report(tmp_path: Path) -> None
 
 def test_cancel_ends_a_job_with_what_it_has(tmp_path: Path) -> None:
     async def cancelled() -> swarm.Answer:
-        spec = job(write_sources(tmp_path, 6), model=SLOW.model_dump())
+        slow = {"engine": "scripted", "name": "raises+slow:0.5"}
+        spec = job(write_sources(tmp_path, 64), model=slow)  # five rounds of 64 agents; the word comes in the first
         handle = await swarm.submit(spec, runs=tmp_path / "runs", local=True)
         async for event in handle.events():
             if isinstance(event.body, CallFinished):
