@@ -40,7 +40,6 @@ class Rate:
 
 RATES: dict[tuple[str, bool], Rate] = {
     ("vllm", False): Rate(700, 130, 45, "SmolLM2-135M on 2 CPU cores, vLLM 0.32, merged weights"),
-    ("transformers", False): Rate(450, 12, 15, "SmolLM2-135M on 2 CPU cores, transformers 5.19, one call at a time"),
 }
 """(engine, on a GPU) → measured rates. Nothing is promised where nothing was measured."""
 CALL_SECONDS = (0.5, 5.0)
