@@ -267,10 +267,10 @@ class MapReduce:
         origin = f"s:{passage.number}"
         parts = (
             self._question,
-            Part("claim", f"Claim: {claim_text(note.content['values'])}\n", "agent", note.id, passage.train),
-            Part("quote", f"Quote: {note.content['quote']}\n", "corpus", origin, passage.train),
             Part("breadcrumb", f"Passage: {passage.breadcrumb}\n", "corpus", origin, passage.train),
             Part("excerpt", f"{around}\n", "corpus", origin, passage.train),
+            Part("claim", f"Claim: {claim_text(note.content['values'])}\n", "agent", note.id, passage.train),
+            Part("quote", f"Quote: {note.content['quote']}\n", "corpus", origin, passage.train),
             Part("ask", EXCERPT_ASK),
         )
         return CallModel(parts, {"enum": ["yes", "no"]})

@@ -71,6 +71,7 @@ STAGES: tuple[Stage, ...] = (
     Stage("reader", 404_400, 1_500_000, 0.0, 1, shares(0.42, 0.12, 0.06, 0.05, 0.21, 0.10)),
     Stage("settle", 215_000, 400_000, 1.0, 2, shares(0.37, 0.10, 0.04, 0.05, 0.27, 0.13)),
     Stage("polish", 235_000, 400_000, 1.0, 3, shares(0.20, 0.04, 0.03, 0.03, 0.50, 0.16)),
+    Stage("firm", 1_200_000, 1_210_000, 1.0, 5, shares(0.29, 0.06, 0.04, 0.11, 0.17, 0.29)),
 )
 """Reading is learnt sooner than judging: the later stages see more and more claims."""
 RATE = 1e-3

@@ -22,7 +22,7 @@ Columns = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """`shared` is the part of the user's turn that examples with the same question have in common.
+    """`shared` is the part of the user's turn that examples of a group have in common: the question, and a claim's passage.
 
     `family` is what is practised (`raises`, `records:order`, `verify:raises`, …), `source` the package or
     template that it was made from, `rows` whether the right answer holds anything.
@@ -95,15 +95,10 @@ def verifier_example(
     excerpt: str,
     supported: bool,
 ) -> Example:
-    own = (
-        f"Claim: {claim}\n",
-        f"Quote: {quote}\n",
-        f"Passage: {breadcrumb}\n",
-        f"{excerpt}\n",
-        EXCERPT_ASK,
-    )
+    shared = (f"Question: {question}\n", f"Passage: {breadcrumb}\n", f"{excerpt}\n")
+    own = (f"Claim: {claim}\n", f"Quote: {quote}\n", EXCERPT_ASK)
     answer = '"yes"' if supported else '"no"'
-    return Example("verifier", family, source, (f"Question: {question}\n",), own, answer, int(supported))
+    return Example("verifier", family, source, shared, own, answer, int(supported))
 
 
 def excerpt_around(text: str, quote: str) -> str:

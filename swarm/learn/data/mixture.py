@@ -126,7 +126,7 @@ def _makers(material: Material, random_: random.Random) -> dict[str, Callable[[]
     ]
     called = [name for name in readers if name.startswith("calls:")]
     prose_names, prose_weights = [schema.name for schema in prose.SCHEMAS], (0.7, 0.1, 0.2)
-    checked = [name for name in (*plain, *prose_names[:1]) if checkers[name]]
+    checked = [name for name in (*plain, *prose_names, prose_names[0]) if checkers[name]]
 
     def other_code() -> Group:
         return readers[random_.choice(called) if random_.random() < 0.1 else random_.choice(plain)].group(
@@ -147,7 +147,7 @@ def _makers(material: Material, random_: random.Random) -> dict[str, Callable[[]
         "records": lambda: records.record_group(templates, random_, 3, EMPTY_SHARE),
         "prose": lambda: readers[random_.choices(prose_names, prose_weights)[0]].group(3, 1),
         "verify:main": checkers["raises"].group,
-        "verify:other": lambda: checkers[random_.choice(checked)].group(4),
+        "verify:other": lambda: checkers[random_.choice(checked)].group(),
         "plan": lambda: [plan_example(random_) for _ in range(2)],
         "write": written,
     }

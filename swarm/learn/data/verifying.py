@@ -38,6 +38,11 @@ COMMON = [
     "SystemExit",
     "Exception",
 ]
+TEMPTING = 0.25
+"""Share of wrong claims that are a fact of another kind."""
+ROWS_AT_ONCE = 2
+TRIES = 8
+"""Ways of making a row wrong are drawn; not every one suits every row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,39 +90,59 @@ class Verifying:
         self._filled = Pool(filled, random_)
         self._tempting = Pool([item for item in shown if lures.get(item[2])], random_)
         self.rows = [row for item in filled for row in item[3]]
+        self._ahead = 0
+        """How many more supported claims than others the groups have held so far."""
 
     def __bool__(self) -> bool:
         return bool(self._filled)
 
-    def group(self, size: int = 4) -> list[Example]:
-        """Claims under one question: supported and unsupported in turn, then in random order."""
+    def group(self) -> list[Example]:
+        """Claims about one passage under one question, so that only the claim tells right from wrong."""
         question, columns, order = self.wordings.draw(self._random)
-        examples = [self.claim(question, columns, order, index % 2 == 0).example() for index in range(size)]
-        self._random.shuffle(examples)
-        return examples
+        tempting = bool(self._tempting) and self._random.random() < TEMPTING
+        claims: list[Claim] = []
+        while not claims:
+            shown = (self._tempting if tempting else self._filled).draw()
+            picked: list[tuple[Row | None, bool]] = [(self._lure(shown), False)] if tempting else []
+            for row in self._random.sample(shown[3], min(len(shown[3]), ROWS_AT_ONCE)):
+                if self._ahead <= ROWS_AT_ONCE:
+                    picked.append((row, True))
+                if self._ahead >= -ROWS_AT_ONCE:
+                    wrong = (self._wrong(shown, row) for _ in range(TRIES))
+                    picked.append((next(filter(None, wrong), None), False))
+            made = [self._made(shown, row, question, columns, order, supported) for row, supported in picked]
+            claims = [claim for claim in made if claim is not None]
+        claims = [claim for claim in claims if claim.excerpt == claims[0].excerpt]
+        self._ahead += sum(1 if claim.supported else -1 for claim in claims)
+        self._random.shuffle(claims)
+        return [claim.example() for claim in claims]
 
     def claim(self, question: str, columns: Columns, order: Sequence[int], supported: bool) -> Claim:
         """One claim. Passages are drawn until one allows a wrong claim that looks right."""
         while True:
-            tempting = not supported and bool(self._tempting) and self._random.random() < 0.25
+            tempting = not supported and bool(self._tempting) and self._random.random() < TEMPTING
             shown = (self._tempting if tempting else self._filled).draw()
-            package, breadcrumb, text, rows = shown
-            true_row = self._random.choice(rows) if rows else None
+            true_row = self._random.choice(shown[3]) if shown[3] else None
             picked = (
                 true_row if supported else self._lure(shown) if tempting else self._wrong(shown, true_row)
             )
-            if picked is None:
-                continue
-            values = tuple(picked[index] for index in order)
-            if (
-                not supported
-                and picked[-1] in {row[-1] for row in rows}
-                and values in {tuple(row[index] for index in order) for row in rows}
-            ):
-                continue  # with the columns asked for, the change does not show
-            row = {name: value for (name, _), value in zip(columns, values, strict=True)}
-            excerpt, family = excerpt_around(text, picked[-1]), f"verify:{self.wordings.name}"
-            return Claim(family, package, question, columns, row, picked[-1], breadcrumb, excerpt, supported)
+            if claim := self._made(shown, picked, question, columns, order, supported):
+                return claim
+
+    def _made(
+        self, shown: Shown, picked: Row | None, question: str, columns: Columns, order: Sequence[int], supported: bool
+    ) -> Claim | None:
+        """The claim of a row, or None where its change does not show in the columns asked for."""
+        package, breadcrumb, text, rows = shown
+        if picked is None:
+            return None
+        values = tuple(picked[index] for index in order)
+        known = {tuple(row[index] for index in order) for row in rows}
+        if not supported and values in known and picked[-1] in {row[-1] for row in rows}:
+            return None
+        row = {name: value for (name, _), value in zip(columns, values, strict=True)}
+        excerpt, family = excerpt_around(text, picked[-1]), f"verify:{self.wordings.name}"
+        return Claim(family, package, question, columns, row, picked[-1], breadcrumb, excerpt, supported)
 
     def _lure(self, shown: Shown) -> Row | None:
         lures = [row for row in self._lures[shown[2]] if row[:-1] not in {other[:-1] for other in shown[3]}]
