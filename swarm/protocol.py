@@ -210,9 +210,16 @@ class Part:
     speaker: str = "user"
 
 
+COPIED_LAST = "x-last-copied-from"
+"""In the JSON schema of an array of strings: the kind of the prompt's parts from which the last string must be copied.
+
+Engines whose grammar runs here enforce it, so that a quote cannot be misspelt; others ignore it, and code checks the quote.
+"""
+
+
 @record
 class CallModel:
-    """Ask the model. `schema` is the JSON schema that its output must follow."""
+    """Ask the model. `schema` is the JSON schema that its output must follow, with `COPIED_LAST` as its one extension."""
 
     parts: tuple[Part, ...]
     schema: Mapping[str, Any] = field(default_factory=dict)

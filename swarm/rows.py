@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from swarm.protocol import Failed, Part, Passage, Post
+from swarm.protocol import COPIED_LAST, Failed, Part, Passage, Post
 from swarm.spec import AnswerSpec, Column, Frozen
 
 Cite = tuple[int, int, int]
@@ -95,9 +95,10 @@ def passage_parts(passage: Passage) -> tuple[Part, Part]:
 
 
 def rows_schema(columns: int) -> dict[str, Any]:
-    """JSON schema of a reader's output: an array of rows, each `columns` strings and the quote."""
-    cells = {"type": "array", "items": {"type": "string"}, "minItems": columns + 1, "maxItems": columns + 1}
-    return {"type": "array", "items": cells}
+    """JSON schema of a reader's output: an array of rows, each `columns` strings and the quote, which is copied from the
+    passage."""
+    row = {"type": "array", "items": {"type": "string"}, "minItems": columns + 1, "maxItems": columns + 1}
+    return {"type": "array", "items": {**row, COPIED_LAST: "span"}}
 
 
 # ---- outputs ----

@@ -18,8 +18,11 @@ from typing import Any
 from swarm.learn.data.examples import Encoded, Example, encode, excerpt_around, verifier_example
 from swarm.learn.packed import PackedLlama, batch_of
 from swarm.models.embedded import WeightsFolder
-from swarm.protocol import Passage
-from swarm.rows import claim_text, find_quote, grounded
+from swarm.models.grammar import GrammarMask, copying_grammar, grammar_tokenizer
+from swarm.protocol import Failed, Passage
+from swarm.rows import claim_text, parsed, read_rows, rows_schema
+from swarm.spec import Column
+from swarm.window.pack import Segment
 from swarm.window.tokens import FileTokenizer
 
 LONGEST_ANSWER = 256
@@ -77,6 +80,9 @@ class Judge:
         self._tokenizer = FileTokenizer(weights.path)
         self._packed = PackedLlama(weights.path)
         self._writer: Any = AutoModelForCausalLM.from_pretrained(weights.path, dtype=torch.bfloat16)
+        self._grammars = grammar_tokenizer(
+            weights.path / "tokenizer.json", self._writer.config.vocab_size, (self._writer.generation_config.eos_token_id,)
+        )
         self._empty = self._tokenizer.encode("[]")
         self._decode = _decoder(weights)
 
@@ -87,7 +93,8 @@ class Judge:
         # "[]" and rows begin with the same token: what follows it decides.
         opened = [Encoded(one.shared, (*one.own, self._empty[0]), one.answer[1:]) for one in encoded]
         unsure = [at for at, token in self._firsts(examples, opened) if token != self._empty[1]]
-        for at, text in zip(unsure, self.written([encoded[at] for at in unsure]), strict=True):
+        grammars = [self._grammar(examples[at]) for at in unsure]
+        for at, text in zip(unsure, self.written([encoded[at] for at in unsure], grammars), strict=True):
             texts[at] = text
         return [
             Reading(example, text, kept_rows(example, text), tuple(map(tuple, json.loads(example.answer))))
@@ -140,8 +147,13 @@ class Judge:
                     )
                     batch, tokens = [], 0
 
-    def written(self, encoded: Sequence[Encoded]) -> list[str]:
-        """Greedy answers, in batches of prompts of like length."""
+    def _grammar(self, example: Example) -> str:
+        """What a job holds the reader to."""
+        span = Segment("span", example.own[1], 0)
+        return copying_grammar(rows_schema(len(column_names(example))), [span])
+
+    def written(self, encoded: Sequence[Encoded], grammars: Sequence[str] = ()) -> list[str]:
+        """Greedy answers, each within its grammar if there are any, in batches of prompts of like length."""
         import torch
 
         texts = [""] * len(encoded)
@@ -152,8 +164,13 @@ class Judge:
             width = max(map(len, prompts))
             ids = torch.tensor([[0] * (width - len(one)) + one for one in prompts])
             mask = torch.tensor([[0] * (width - len(one)) + [1] * len(one) for one in prompts])
+            held = [GrammarMask(self._grammars, [grammars[at] for at in part], width)] if grammars else []
             out = self._writer.generate(
-                input_ids=ids, attention_mask=mask, max_new_tokens=LONGEST_ANSWER, do_sample=False
+                input_ids=ids,
+                attention_mask=mask,
+                max_new_tokens=LONGEST_ANSWER,
+                do_sample=False,
+                logits_processor=held,
             )
             for at, tokens in zip(part, out[:, width:].tolist(), strict=True):
                 texts[at] = self._decode(tokens)
@@ -169,35 +186,24 @@ def _decoder(weights: WeightsFolder) -> Any:
 
 def kept_rows(example: Example, text: str) -> tuple[tuple[str, ...], ...]:
     """The rows of an output that stand a job's checks: quote and values stand in the passage."""
-    try:
-        rows = json.loads(text)
-    except ValueError:
-        end = text.rfind("]")
-        try:
-            rows = json.loads(text[: end + 1] + "]") if end > 0 else []
-        except ValueError:
-            rows = []
     breadcrumb = example.own[0].removeprefix("Passage: ").rstrip("\n")
     passage = Passage(0, "", "", 0, example.own[1], 0, breadcrumb, False)
-    width = example.shared[1].count(" = ")
-    kept: dict[tuple[str, ...], None] = {}
-    for row in rows if isinstance(rows, list) else ():
-        fits = isinstance(row, list) and len(row) == width and all(isinstance(cell, str) for cell in row)
-        if not fits or not all(cell.strip() for cell in row) or not find_quote(passage.text, row[-1]):
-            continue
-        if all(grounded(cell, "passage", row[-1], passage) for cell in row[:-1]):
-            kept.setdefault(tuple(row), None)
-    return tuple(kept)
+    columns = [Column(name=name, description=name) for name in column_names(example)]
+    notes = read_rows(passage, text, "length" if parsed(text) is None else "stop", columns, "")
+    if isinstance(notes, Failed):
+        return ()
+    return tuple((*note.content["values"].values(), note.content["quote"]) for note in notes if note.kind == "row")
+
+
+def column_names(example: Example) -> list[str]:
+    return [part.partition(" = ")[0] for part in example.shared[1].removeprefix("Columns: ").split("; ")][:-1]
 
 
 def claim_example(example: Example, row: Sequence[str]) -> Example:
     """What a job's verifier is asked about a row that the reader wrote."""
-    names = [part.partition(" = ")[0] for part in example.shared[1].removeprefix("Columns: ").split("; ")][
-        :-1
-    ]
     question = example.shared[0].removeprefix("Question: ").rstrip("\n")
     breadcrumb = example.own[0].removeprefix("Passage: ").rstrip("\n")
-    claim = claim_text(dict(zip(names, row, strict=False)))
+    claim = claim_text(dict(zip(column_names(example), row, strict=False)))
     excerpt = excerpt_around(example.own[1], row[-1])
     return verifier_example(
         example.family, example.source, question, claim, row[-1], breadcrumb, excerpt, True

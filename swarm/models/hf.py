@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from swarm.errors import ModelError, WeightsError
 from swarm.models.grammar import GrammarMask, compact_grammar, grammar_tokenizer
-from swarm.models.interface import Completion, Request, Sampling
+from swarm.models.interface import Completion, Request
 from swarm.models.weights import Served, base_weights, chosen, merged_channels, needed_first
 from swarm.spec import ModelSpec
 from swarm.window.pack import ChatTemplate
@@ -107,7 +107,7 @@ class TransformersModel:
         began = time.monotonic()
         loaded = await self._weights_in(served.folder)
         out = await asyncio.get_running_loop().run_in_executor(
-            self._worker, _generate, loaded, ids, request.sampling, self._spec.timeout_s
+            self._worker, _generate, loaded, ids, request, self._spec.timeout_s
         )
         stopped = bool(out) and out[-1] in loaded.ends
         if not stopped and len(out) < request.sampling.max_tokens:
@@ -137,11 +137,13 @@ class TransformersModel:
         await asyncio.to_thread(self._worker.shutdown, True, cancel_futures=True)
 
 
-def _generate(loaded: Loaded, ids: list[int], sampling: Sampling, seconds: float) -> list[int]:
+def _generate(loaded: Loaded, ids: list[int], request: Request, seconds: float) -> list[int]:
     """The new token ids, the end token included; fewer than asked for and without it only if time ran out."""
     import torch
 
-    mask = GrammarMask(loaded.grammars, compact_grammar(sampling.schema), len(ids)) if sampling.schema else None
+    sampling, mask = request.sampling, None
+    if sampling.schema:
+        mask = GrammarMask(loaded.grammars, [compact_grammar(sampling.schema, request.prompt)], len(ids))
     drawn: dict[str, Any] = {"do_sample": False}
     if sampling.temperature > 0:
         drawn = {"do_sample": True, "temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0}

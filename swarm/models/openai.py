@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from swarm.errors import ModelError
+from swarm.models.grammar import plain_schema
 from swarm.models.interface import Completion, Request, Sampling
 from swarm.spec import ModelSpec
 from swarm.window.pack import ENDPOINT, ChatTemplate
@@ -106,7 +107,7 @@ class EndpointModel:
         if sampling.seed is not None:
             body["seed"] = sampling.seed
         if sampling.schema:
-            schema = wrap(sampling.schema) if wrapped else sampling.schema
+            schema = plain_schema(wrap(sampling.schema) if wrapped else sampling.schema)
             form = {"name": "answer", "strict": True, "schema": schema}
             body["response_format"] = {"type": "json_schema", "json_schema": form}
         return body

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from swarm.errors import ModelError
+from swarm.models.grammar import copying_grammar, plain_schema
 from swarm.models.interface import Completion, Request
 from swarm.models.vllm_engine import PRIVATE, Engine, first_line, has_gpu, start_engine
 from swarm.models.weights import (
@@ -35,6 +36,7 @@ from swarm.window.tokens import Tokenizer
 if TYPE_CHECKING:
     from vllm import RequestOutput, SamplingParams
     from vllm.lora.request import LoRARequest
+    from vllm.sampling_params import StructuredOutputsParams
 
 
 class VllmModel:
@@ -168,7 +170,7 @@ def _dead() -> ModelError:
 
 def _parameters(request: Request) -> SamplingParams:
     from vllm import SamplingParams
-    from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
+    from vllm.sampling_params import RequestOutputKind
 
     asked = request.sampling
     return SamplingParams(
@@ -176,9 +178,18 @@ def _parameters(request: Request) -> SamplingParams:
         temperature=asked.temperature,
         top_p=asked.top_p,
         seed=asked.seed,
-        structured_outputs=StructuredOutputsParams(json=json.dumps(asked.schema)) if asked.schema else None,
+        structured_outputs=_form(request) if asked.schema else None,
         output_kind=RequestOutputKind.FINAL_ONLY,
     )
+
+
+def _form(request: Request) -> StructuredOutputsParams:
+    """What the output must look like, in vLLM's terms."""
+    from vllm.sampling_params import StructuredOutputsParams
+
+    if grammar := copying_grammar(request.sampling.schema, request.prompt.segments):
+        return StructuredOutputsParams(grammar=grammar)
+    return StructuredOutputsParams(json=json.dumps(plain_schema(request.sampling.schema)))
 
 
 def _lora(served: Served) -> LoRARequest | None:
