@@ -94,12 +94,12 @@ def test_a_reader_sees_one_passage_and_its_rows_are_checked() -> None:
 def test_a_verifier_sees_claim_quote_and_what_stands_around() -> None:
     material = Material((passage(0),), (note("n", function="f0", exception="ValueError"),))
     assert text_of(play("verifier", material)).splitlines()[1:] == [
-        "Claim: function = f0; exception = ValueError",
-        "Quote: raise ValueError(0)",
         "Passage: simulated.py > f0",
         "def f0():",
         "    raise ValueError(0)",
         "",
+        "Claim: function = f0; exception = ValueError",
+        "Quote: raise ValueError(0)",
         "Does the passage support the claim?",
     ]
     assert play("verifier", material, '"yes"') == Done((), "yes") and play("verifier", material, '"no"') == Done(

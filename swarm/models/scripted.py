@@ -148,10 +148,10 @@ def _row(columns: list[str], function: str, exception: str, quote: str) -> list[
 def _verdict(text: str) -> str:
     """Yes if every value of the claim stands in the quote, the breadcrumb or the passage, dotted names part
     by part."""
-    lines = text.split("\n")
-    claim = next(line for line in lines if line.startswith("Claim: "))
-    evidence = text[text.index(claim) + len(claim) :]
-    values = [part.partition(" = ")[2] for part in claim.removeprefix("Claim: ").split("; ")]
+    passage, _, asked = text.rpartition("\nClaim: ")
+    claim, _, quote = asked.partition("\n")
+    evidence = passage.partition("\nPassage: ")[2] + quote
+    values = [part.partition(" = ")[2] for part in claim.split("; ")]
     parts = [part for value in values for part in value.split(".") if part]
     return _json("yes" if parts and all(part in evidence for part in parts) else "no")
 
