@@ -76,7 +76,7 @@ class Clocks:
 def corpus() -> tuple[list[Body], dict[str, bytes]]:
     texts = {body_hash(data): data for data in (passage(number).text.encode() for number in range(SPANS))}
     spans = [
-        Span("d", 1000 * number, 1000 * number + len(data), 64, f"simulated.py > f{number}", hash)
+        Span("d", 1000 * number, 1000 * number + len(data), 64, f"simulated.py > f{number}", hash, 1)
         for number, (hash, data) in enumerate(texts.items())
     ]
     block, path = pack_block(spans), b"simulated.py"

@@ -90,8 +90,8 @@ def test_the_scripted_reader_abstains() -> None:
 
 def test_the_scripted_verifier_asks_for_every_value() -> None:
     prompt = (
-        "Question: q\nClaim: function = Queue.get; exception = {}\nQuote: raise QueueEmpty\n"
-        "Passage: asyncio/queues.py > Queue.get\ndef get(self):\n    raise QueueEmpty\n\n"
+        "Question: q\nPassage: asyncio/queues.py > Queue.get\ndef get(self):\n    raise QueueEmpty\n\n"
+        "Claim: function = Queue.get; exception = {}\nQuote: raise QueueEmpty\n"
         "Does the passage support the claim?"
     )
     assert answer_raises(prompt.format("QueueEmpty")) == '"yes"'

@@ -85,7 +85,7 @@ def test_every_claim_cites_the_text_that_it_quotes(run: RunFolder) -> None:
         for cite in claim.cites:
             whole = texts[cite.document]
             assert whole[cite.start : cite.end] == cite.quote
-            assert cite.exact and cite.line == whole.count("\n", 0, cite.start) + 1
+            assert cite.line == whole.count("\n", 0, cite.start) + 1
             assert cite.quote in "\n".join(whole.split("\n")[cite.line - 1 : cite.last_line])
 
 

@@ -47,9 +47,10 @@ def board_document(reader: SqliteReader) -> dict[str, Any]:
     spans = {}
     for span in cited:
         document, block, at = state.block_of(span)
-        start, end, _, digest, breadcrumb = unpack_block(reader.body(block))[at]
+        row = unpack_block(reader.body(block))[at]
         spans[f"s:{span}"] = {
-            "document": document, "start": start, "end": end, "breadcrumb": breadcrumb, "text": _text(reader, digest),
+            "document": document, "start": row.start, "end": row.end, "line": row.line, "breadcrumb": row.breadcrumb,
+            "text": _text(reader, row.digest),
         }  # fmt: skip
     created = state.created
     return {"job": created.job if created else "", **graph, "documents": documents, "spans": spans}

@@ -52,8 +52,11 @@ def cut_text(
     if document is None:
         digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
         document = document_id(path, digest)
+    at, line = 0, 1
     for piece in _pieces(ruler, path, media, min(merge_tokens, max_tokens)):
-        yield _span(piece, text, document)
+        start = piece.passage.start
+        at, line = start, line + text.count("\n", at, start)
+        yield _span(piece, text, document, line)
 
 
 def cut_stream(
@@ -64,15 +67,16 @@ def cut_stream(
 
     Holds one block and the longest passage in memory.
     """
-    for piece, text, shift in cut_prose_stream(texts, path, tokenizer, max_tokens):
-        yield _span(piece, text, document, shift), text[piece.passage.start : piece.passage.end]
+    for piece, text, shift, lines in cut_prose_stream(texts, path, tokenizer, max_tokens):
+        line = lines + text.count("\n", 0, piece.passage.start)
+        yield _span(piece, text, document, line, shift), text[piece.passage.start : piece.passage.end]
 
 
-def _span(piece: Piece, text: str, document: str, shift: int = 0) -> Span:
-    """A piece of `text` as a span, where `text` begins at character `shift` of the document."""
+def _span(piece: Piece, text: str, document: str, line: int, shift: int = 0) -> Span:
+    """A piece of `text` as a span that begins on `line`, where `text` begins at character `shift` of the document."""
     start, end = piece.passage.start, piece.passage.end
     digest = text_digest(text[start:end])
-    return Span(document, start + shift, end + shift, piece.passage.tokens, piece.breadcrumb, digest)
+    return Span(document, start + shift, end + shift, piece.passage.tokens, piece.breadcrumb, digest, line)
 
 
 def _pieces(ruler: Ruler, path: str, media: str, merge_tokens: int) -> Iterator[Piece]:

@@ -23,17 +23,18 @@ def cut_prose(ruler: Ruler, path: str) -> Iterator[Piece]:
 
 def cut_prose_stream(
     texts: Iterable[str], path: str, tokenizer: Tokenizer, max_tokens: int
-) -> Iterator[tuple[Piece, str, int]]:
-    """The pieces of a plain text that comes in blocks: (piece, text, the text's offset in the document).
+) -> Iterator[tuple[Piece, str, int, int]]:
+    """The pieces of a plain text that comes in blocks: (piece, text, the text's offset in the document and its first line).
 
     The same pieces as `cut_prose` finds, because a passage is only decided once all that it depends on is
     there.
     """
     breadcrumb = pieces.root(path)
-    text, shift, start = "", 0, 0
+    text, shift, line, start = "", 0, 1, 0
     for block in _with_end(texts):
         # What stays: the rest, and before it one character that says whether the rest begins a line.
         kept = max(0, start - 1)
+        line += text.count("\n", 0, kept)
         text, shift, start = text[kept:] + (block or ""), shift + kept, start - kept
         ruler = Ruler(text, tokenizer, max_tokens)
         boundaries = of_prose(text)
@@ -46,7 +47,7 @@ def cut_prose_stream(
                 break
             passage, start = next_passage(ruler, start, len(text), boundaries)
             if passage:
-                yield Piece(passage, breadcrumb, closed=True), text, shift
+                yield Piece(passage, breadcrumb, closed=True), text, shift, line
 
 
 def _with_end(texts: Iterable[str]) -> Iterator[str | None]:

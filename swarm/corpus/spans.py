@@ -32,7 +32,7 @@ class Span:
     """A passage: characters `start` to `end` of a document's decoded text.
 
     `tokens` is the count of exactly this text, `breadcrumb` says where it stands, `digest` is the blake2b-128
-    (hex) of the text in UTF-8.
+    (hex) of the text in UTF-8, and `line` is the document's line, from 1, on which it begins.
     """
 
     document: str
@@ -41,6 +41,7 @@ class Span:
     tokens: int
     breadcrumb: str
     digest: str
+    line: int
 
 
 def document_id(path: str, digest: str) -> str:

@@ -148,10 +148,10 @@ def _row(columns: list[str], function: str, exception: str, quote: str) -> list[
 def _verdict(text: str) -> str:
     """Yes if every value of the claim stands in the quote, the breadcrumb or the passage, dotted names part
     by part."""
-    first = min(at for at in (text.find("\nPassage: "), text.find("\nClaim: ")) if at >= 0)
-    claim = next(line for line in text[first:].split("\n") if line.startswith("Claim: "))
-    evidence = text[first:].replace(claim, "", 1)
-    values = [part.partition(" = ")[2] for part in claim.removeprefix("Claim: ").split("; ")]
+    passage, _, asked = text.rpartition("\nClaim: ")
+    claim, _, quote = asked.partition("\n")
+    evidence = passage.partition("\nPassage: ")[2] + quote
+    values = [part.partition(" = ")[2] for part in claim.split("; ")]
     parts = [part for value in values for part in value.split(".") if part]
     return _json("yes" if parts and all(part in evidence for part in parts) else "no")
 

@@ -132,10 +132,8 @@ class _Referring:
 
 
 def place_of(cite: Cite) -> str:
-    """`path:line`, with a tilde where the line is only near; the path alone where nothing is known."""
-    if cite.line is None:
-        return cite.document
-    return f"{cite.document}:{'' if cite.exact else '~'}{cite.line}"
+    """`path:line`; the path alone where the line is not known."""
+    return cite.document if cite.line is None else f"{cite.document}:{cite.line}"
 
 
 def columns_of(answer: Answer) -> tuple[str, ...]:

@@ -43,7 +43,6 @@ class Passage:
     span: int
     path: str
     breadcrumb: str
-    exact: bool
     lines: tuple[Line, ...]
     cites: tuple[tuple[int, Cite], ...]
     gaps: bool = False
@@ -79,12 +78,11 @@ def passages(references: References, texts: Texts) -> list[Passage]:
         if text is None:
             lines: tuple[Line, ...] = (Line(None, (Piece(WITHDRAWN),)),)
         else:
-            before = None if first.line is None else first.line - text.count("\n", 0, first.start - row.start)
             lines = _dedented(
-                _lines(text, before, [(n, c.start - row.start, c.end - row.start) for n, c in cites if c.quote])
+                _lines(text, row.line or None, [(n, c.start - row.start, c.end - row.start) for n, c in cites if c.quote])
             )
         kept = _around_quotes(lines) if sum(len(p.text) for line in lines for p in line.pieces) > LONGEST else lines
-        out.append(Passage(number, first.document, row.breadcrumb, first.exact, kept, cites, len(kept) < len(lines)))
+        out.append(Passage(number, first.document, row.breadcrumb, kept, cites, len(kept) < len(lines)))
     return out
 
 

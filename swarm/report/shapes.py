@@ -15,8 +15,8 @@ WITHDRAWN = "[text withdrawn]"
 class Cite(Frozen):
     """A place in a pinned document, from an edge of the graph. The quote is cut from the document, never from a model.
 
-    `start` and `end` are characters of the document; `line` and `last_line` count from 1 and are None where text before
-    them was withdrawn. `exact` is False where the line is only near: white space between passages is not pinned.
+    `start` and `end` are characters of the document; `line` and `last_line` count from 1 and are None where the
+    text was withdrawn.
     """
 
     document: str
@@ -25,7 +25,6 @@ class Cite(Frozen):
     end: int
     line: int | None
     last_line: int | None
-    exact: bool
     quote: str
 
 

@@ -6,11 +6,9 @@ error. It holds a bounded number of bodies and knows nothing of what a report lo
 
 from __future__ import annotations
 
-import hashlib
 import re
-from bisect import bisect_left
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,13 +17,10 @@ import msgpack
 from swarm.coordinator import JobState
 from swarm.errors import StoreError
 from swarm.report.shapes import WITHDRAWN, Cite
-from swarm.runtime.pins import unpack_block
+from swarm.runtime.pins import PinnedSpan, unpack_block
 from swarm.store.interface import Reader
 
 REMEMBERED = 4096
-EVERYWHERE = 1 << 62
-LONGEST_TAIL = 4096
-"""Bytes of white space that a document may end with and still have its digest checked."""
 _SURROGATES = re.compile("[\ud800-\udfff]")
 
 
@@ -40,6 +35,8 @@ class SpanRow:
     tokens: int
     digest: str
     breadcrumb: str
+    line: int
+    """The document's line on which it begins; 0 where the log does not say."""
 
 
 class Texts:
@@ -48,7 +45,7 @@ class Texts:
     def __init__(self, reader: Reader, state: JobState) -> None:
         self._reader, self._state = reader, state
         self._bodies: OrderedDict[str, bytes] = OrderedDict()
-        self._blocks: OrderedDict[str, list[tuple[int, int, int, str, str]]] = OrderedDict()
+        self._blocks: OrderedDict[str, list[PinnedSpan]] = OrderedDict()
         self._blocks_of: dict[str, list[int]] = {}
         for index, (document, _) in enumerate(state.block_rows):
             self._blocks_of.setdefault(document, []).append(index)
@@ -97,9 +94,8 @@ class Texts:
         document, block, at = self._state.block_of(number)
         rows = self._rows(block)
         if at >= len(rows):  # the block is withdrawn: what it said of its spans is not known any more
-            return SpanRow(number, document, 0, 0, 0, "", "")
-        start, end, tokens, digest, breadcrumb = rows[at]
-        return SpanRow(number, document, start, end, tokens, digest, printable(breadcrumb))
+            return SpanRow(number, document, 0, 0, 0, "", "", 0)
+        return _row(number, document, rows[at])
 
     def path(self, document: str) -> str:
         """A document's path as people know it."""
@@ -113,9 +109,9 @@ class Texts:
         for index in self._blocks_of.get(document, ()):
             first, block = self._state.block_first[index], self._state.block_rows[index][1]
             rows = self._rows(block)
-            self.fetch(digest for _, _, _, digest, _ in rows)
-            for at, (start, end, tokens, digest, breadcrumb) in enumerate(rows):
-                yield SpanRow(first + at, document, start, end, tokens, digest, printable(breadcrumb))
+            self.fetch(row.digest for row in rows)
+            for at, row in enumerate(rows):
+                yield _row(first + at, document, row)
 
     def pieces(self, document: str) -> Iterator[tuple[int, str | None, bool]]:
         """A whole document as (first character, text, whether that text is pinned) in order.
@@ -132,7 +128,7 @@ class Texts:
             yield span.start, text, True
             at = span.end
 
-    def _rows(self, block: str) -> list[tuple[int, int, int, str, str]]:
+    def _rows(self, block: str) -> list[PinnedSpan]:
         rows = self._blocks.get(block)
         if rows is None:
             data = self.data(block)
@@ -151,9 +147,6 @@ class Texts:
         found: dict[tuple[int, int, int], Cite] = {}
         for document, here in wanted.items():
             path = self.path(document)
-            lines, sure = self._lines(
-                document, sorted({one for _, start, end in here for one in (start, max(start, end - 1))})
-            )
             spans = {number: self.span(number) for number, _, _ in here}
             self.fetch(span.digest for span in spans.values())
             for place in here:
@@ -162,38 +155,20 @@ class Texts:
                 text = self.text(span.digest)
                 quote = WITHDRAWN if text is None else text[start - span.start : end - span.start]
                 found[place] = Cite(
-                    document=path, span=number, start=start, end=end, line=lines.get(start),
-                    last_line=lines.get(max(start, end - 1)), exact=start < sure, quote=quote,
+                    document=path, span=number, start=start, end=end, line=_line(span, text, start),
+                    last_line=_line(span, text, max(start, end - 1)), quote=quote,
                 )  # fmt: skip
         return found
 
-    def _lines(self, document: str, offsets: Sequence[int]) -> tuple[dict[int, int], int]:
-        """The line of each offset (ascending), and the offset up to which lines are exact.
 
-        That is the whole document where what was put together has its digest, else its beginning up to the first
-        white space that is not pinned.
-        """
-        lines: dict[int, int] = {}
-        row = self._state.documents.get(document)
-        whole, before, size, windows, end, sure = hashlib.sha256(), 1, 0, False, 0, EVERYWHERE
-        for start, text, pinned in self.pieces(document):
-            if text is None:
-                return lines, min(sure, start)
-            if not pinned:
-                sure = min(sure, start)
-            end = start + len(text)
-            for at in range(bisect_left(offsets, start), bisect_left(offsets, end)):
-                lines[offsets[at]] = before + text.count("\n", 0, offsets[at] - start)
-            before += text.count("\n")
-            windows = windows or "\r\n" in text
-            raw = text.encode("utf-8", "surrogatepass")
-            whole.update(raw)
-            size += len(raw)
-        if row is not None and 0 <= row.size - size <= LONGEST_TAIL:
-            whole.update(_blank(row.size - size, windows).encode())  # the white space after the last passage
-            if whole.hexdigest() == row.digest:
-                return lines, EVERYWHERE
-        return lines, sure
+def _row(number: int, document: str, span: PinnedSpan) -> SpanRow:
+    breadcrumb = printable(span.breadcrumb)
+    return SpanRow(number, document, span.start, span.end, span.tokens, span.digest, breadcrumb, span.line)
+
+
+def _line(span: SpanRow, text: str | None, at: int) -> int | None:
+    """The document's line of character `at`; None where the text is withdrawn or the log keeps no lines."""
+    return span.line + text.count("\n", 0, at - span.start) if text is not None and span.line else None
 
 
 def printable(text: str) -> str:

@@ -22,7 +22,7 @@ from swarm.coordinator.state import DocumentRow
 from swarm.errors import StoreError
 from swarm.events import Body, Event
 from swarm.protocol import Material, NoteText, Passage, Said, TaskBrief
-from swarm.runtime.pins import unpack_block
+from swarm.runtime.pins import PinnedSpan, unpack_block
 from swarm.runtime.prepare import Prepared
 from swarm.runtime.wire import Batch, Order, Pull, Work
 from swarm.store.interface import Writer
@@ -32,8 +32,7 @@ LONG_POLL_SECONDS = 1.0
 REMEMBERED_BYTES = 64 << 20
 """Bytes of bodies that stay in memory after they were written or read."""
 
-SpanRow = tuple[DocumentRow, int, int, str, str]
-"""A span's document, start, tokens, digest and breadcrumb."""
+SpanRow = tuple[DocumentRow, PinnedSpan]
 
 
 class JobMaster:
@@ -58,7 +57,7 @@ class JobMaster:
         self._news = asyncio.Event()
         self._texts: OrderedDict[str, bytes] = OrderedDict()
         self._texts_bytes = 0
-        self._blocks: OrderedDict[str, list[tuple[int, int, int, str, str]]] = OrderedDict()
+        self._blocks: OrderedDict[str, list[PinnedSpan]] = OrderedDict()
         self._facts: dict[str, Any] = {}
 
     # ---- the shell's side ----
@@ -194,7 +193,7 @@ class JobMaster:
 
     def _work(self, grants: Sequence[Grant]) -> tuple[Work, ...]:
         spans = {number: self._span(number) for grant in grants for number in grant.spans}
-        named = {digest for _, _, _, digest, _ in spans.values()}
+        named = {span.digest for _, span in spans.values()}
         for grant in grants:
             named.update(self.state.board.note(id).body for id in grant.reads)
             named.update(output for _, _, output, _ in grant.said)
@@ -213,8 +212,9 @@ class JobMaster:
         return Work(TaskBrief(grant.task, grant.role, grant.goal, grant.attempt), grant.token, material, said, samples)
 
     def _passage(self, number: int, span: SpanRow) -> Passage:
-        row, start, tokens, digest, breadcrumb = span
-        return Passage(number, row.id, self.path(row.path), start, self._text(digest), tokens, breadcrumb, row.train)
+        row, one = span
+        path, text = self.path(row.path), self._text(one.digest)
+        return Passage(number, row.id, path, one.start, text, one.tokens, one.breadcrumb, row.train)
 
     def _span(self, number: int) -> SpanRow:
         document, block, at = self.state.block_of(number)
@@ -223,8 +223,7 @@ class JobMaster:
             rows = self._blocks[block] = unpack_block(self.store.body(block))
             if len(self._blocks) > 64:
                 self._blocks.popitem(last=False)
-        start, _, tokens, digest, breadcrumb = rows[at]
-        return self.state.documents[document], start, tokens, digest, breadcrumb
+        return self.state.documents[document], rows[at]
 
     def _note(self, id: str) -> NoteText:
         view = self.state.board.note(id)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import NamedTuple
 
 import msgpack
 
@@ -20,6 +21,17 @@ from swarm.runtime.prepare import Prepared
 
 BLOCK = 256
 """Spans that are read, cut and made durable at a time."""
+
+
+class PinnedSpan(NamedTuple):
+    """A span as its block's body holds it. `line` is 0 in logs that were written before lines were kept."""
+
+    start: int
+    end: int
+    tokens: int
+    digest: str
+    breadcrumb: str
+    line: int = 0
 
 
 @dataclass(slots=True)
@@ -84,14 +96,13 @@ def _spans_in(state: JobState, document: str) -> int:
 
 def pack_block(spans: list[Span]) -> bytes:
     packed: bytes = msgpack.packb(
-        [(s.start, s.end, s.tokens, s.digest, s.breadcrumb) for s in spans], unicode_errors="surrogatepass"
+        [(s.start, s.end, s.tokens, s.digest, s.breadcrumb, s.line) for s in spans], unicode_errors="surrogatepass"
     )
     return packed
 
 
-def unpack_block(data: bytes) -> list[tuple[int, int, int, str, str]]:
-    """Rows of (start, end, tokens, digest of the text, breadcrumb)."""
-    return [tuple(row) for row in msgpack.unpackb(data, unicode_errors="surrogatepass")]
+def unpack_block(data: bytes) -> list[PinnedSpan]:
+    return [PinnedSpan(*row) for row in msgpack.unpackb(data, unicode_errors="surrogatepass")]
 
 
 def check_unchanged(job: Prepared, state: JobState, path_of: Callable[[str], str]) -> None:
