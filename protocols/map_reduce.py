@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import BaseModel, Field, ValidationError
 
 from swarm.errors import SpecError
-from swarm.events import BudgetReached, Event
+from swarm.events import BudgetReached, Event, Stuck
 from swarm.protocol import (
     Action,
     AddRange,
@@ -114,6 +114,8 @@ class MapReduce:
         return Decision({"phase": "plan"}, [AddTask("planner")])
 
     def react(self, state: Mapping[str, Any], event: Event, view: View) -> Decision:
+        if isinstance(event.body, Stuck):
+            return Decision()  # its work is finite: there is no other plan
         if isinstance(event.body, BudgetReached):
             if state.get("phase") in ("plan", "read"):
                 return self._reduce(state, view)

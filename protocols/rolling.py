@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import BaseModel, Field, ValidationError
 
 from swarm.errors import SpecError
-from swarm.events import BudgetReached, Event
+from swarm.events import BudgetReached, Event, Stuck
 from swarm.protocol import (
     Action,
     AddTask,
@@ -63,6 +63,8 @@ class Rolling:
 
     def react(self, state: Mapping[str, Any], event: Event, view: View) -> Decision:
         ended = view.ended
+        if isinstance(event.body, Stuck):
+            return Decision()  # its work is finite: there is no other plan
         if isinstance(event.body, BudgetReached) or ended is None:
             return self._reduce()
         if ended.role == "reducer":

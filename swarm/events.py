@@ -51,12 +51,14 @@ class JobCreated(Body):
 
 
 class JobOpened(Body):
-    """A master took the job. Its epoch fences every earlier one."""
+    """A master took the job. Its epoch fences every earlier one. `software` is the version that it runs."""
 
+    version = 2
     epoch: int
     host: str
     pid: int
     shell: str
+    software: str = ""
 
 
 class PhaseChanged(Body):
@@ -86,6 +88,45 @@ class ReportWritten(Body):
     """The answer was rendered. `files` maps each file's name to its digest."""
 
     files: dict[str, str]
+
+
+class Stuck(Body):
+    """So many steps in a row brought nothing, and `reason` says how that shows. The first of its `times` the protocol may
+    plan anew; the second time the job pauses and asks."""
+
+    reason: str
+    steps: int
+    times: int
+
+
+# ---- what people are told ----
+
+
+class NoticeDue(Body):
+    """People are to be told something, in each of the `ways` once. `notice` names it among the job's notices, `occasion`
+    says what kind it is, and `reason` is as in the event that it tells of."""
+
+    notice: str
+    occasion: str
+    reason: str
+    ways: tuple[str, ...]
+
+
+class NoticeSent(Body):
+    """A notice was delivered."""
+
+    notice: str
+    way: str
+
+
+class NoticeFailed(Body):
+    """A notice could not be delivered; `error` is the hash of a body. It is tried again from `retry_at` on (log time), or
+    never, if that is None."""
+
+    notice: str
+    way: str
+    error: str
+    retry_at: float | None
 
 
 # ---- the corpus ----
@@ -281,7 +322,9 @@ class Decided(Body):
 KINDS: dict[str, type[Body]] = {kind.__name__: kind for kind in Body.__subclasses__()}
 
 Upcast = Callable[[dict[str, Any]], dict[str, Any]]
-UPCASTS: dict[tuple[str, int], Upcast] = {}
+UPCASTS: dict[tuple[str, int], Upcast] = {
+    ("JobOpened", 1): lambda fields: {**fields, "software": ""},
+}
 """(kind, version) → the step from that version's fields to the next one's."""
 
 

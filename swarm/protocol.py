@@ -278,7 +278,8 @@ class SwarmProtocol(Interface):
         ...
 
     def react(self, state: Mapping[str, Any], event: Event, view: View) -> Decision:
-        """Called for each task that ended (finished, or failed for good), and once when the budget stops the reading."""
+        """Called for each task that ended (finished, or failed for good), once when the budget stops the reading, and when
+        the job is Stuck: what the protocol answers then may be another plan, or nothing."""
         ...
 
     def turn(self, task: TaskBrief, material: Material, transcript: Sequence[Said]) -> Action:

@@ -175,17 +175,7 @@ class ModelSpec(Frozen):
     @field_validator("url")
     @classmethod
     def _is_url(cls, value: str) -> str:
-        try:
-            parts = urlsplit(value)
-            host, _ = parts.hostname, parts.port
-        except ValueError as error:
-            raise PydanticCustomError(HIDDEN, "is no address ({why}); write one like " + URL, {"why": str(error)}) from None
-        if parts.username is not None or parts.password is not None:
-            cure = "holds a user or password; put the secret into an environment variable and write `key: env:NAME`"
-            raise PydanticCustomError(HIDDEN, cure)
-        if value and (parts.scheme not in ("http", "https") or not host):
-            raise PydanticCustomError(HIDDEN, "is no address of http or https; write one like " + URL)
-        return value
+        return _checked_url(value)
 
     @model_validator(mode="after")
     def _consistent(self) -> ModelSpec:
@@ -239,6 +229,43 @@ class ProtocolSpec(Frozen):
         raise ValueError(f"hold more than {MOST_VALUES} values, or refer to themselves")
 
 
+class NotifySpec(Frozen):
+    """Who is told when a job has finished or failed, has used 50, 80 or 100 % of a limit, waits for a person, is stuck, or
+    gives up a task. Each notice is delivered at least once in each way, with an `id` that stays the same."""
+
+    command: tuple[str, ...] = ()
+    """A program and its arguments, run on the driver's machine with the notice as JSON on stdin."""
+    webhook: Place = ""
+    """An address that the notice is posted to as JSON; `env:NAME` if the address itself is a secret."""
+    key: str = ""
+    """The webhook's bearer token as `env:NAME`; never written down."""
+
+    @field_validator("webhook")
+    @classmethod
+    def _is_address(cls, value: str) -> str:
+        return value if value.startswith("env:") and len(value) > 4 else _checked_url(value)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> NotifySpec:
+        if self.key and not (self.webhook and self.key.startswith("env:") and len(self.key) > 4):
+            cure = "has a `key` that is in plain text or has no `webhook`; put it into an environment variable, write env:NAME"
+            raise PydanticCustomError(HIDDEN, cure)
+        if self.command and not self.command[0].strip():
+            raise ValueError("has a `command` without a program; write a list, such as [notify-send, swarm]")
+        return self
+
+    def ways(self) -> tuple[str, ...]:
+        """The ways in which a notice is delivered: `command`, `webhook`, both, or none."""
+        return ("command",) * bool(self.command) + ("webhook",) * bool(self.webhook)
+
+
+class StuckSpec(Frozen):
+    """When a job counts as stuck: the protocol is asked to plan anew, and if that doesn't help the job pauses and asks."""
+
+    steps: int = Field(default=32, ge=0, le=MOST)
+    """Steps in a row that read no new passage and have nothing newly verified; 0 never looks."""
+
+
 class JobSpec(Frozen):
     """One research job."""
 
@@ -251,6 +278,8 @@ class JobSpec(Frozen):
     """Role → Markdown file used in place of the shipped role of that name."""
     model: ModelSpec = ModelSpec()
     budget: BudgetSpec = BudgetSpec()
+    notify: NotifySpec = NotifySpec()
+    stuck: StuckSpec = StuckSpec()
     seed: int = Field(default=0, ge=-MOST - 1, le=MOST)
 
     @field_validator("inputs", mode="before")
@@ -387,6 +416,20 @@ def _model_in(annotation: Any) -> Any:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     return next((found for part in getattr(annotation, "__args__", ()) if (found := _model_in(part))), None)
+
+
+def _checked_url(value: str) -> str:
+    try:
+        parts = urlsplit(value)
+        host, _ = parts.hostname, parts.port
+    except ValueError as error:
+        raise PydanticCustomError(HIDDEN, "is no address ({why}); write one like " + URL, {"why": str(error)}) from None
+    if parts.username is not None or parts.password is not None:
+        cure = "holds a user or password; put the secret into an environment variable and write `key: env:NAME`"
+        raise PydanticCustomError(HIDDEN, cure)
+    if value and (parts.scheme not in ("http", "https") or not host):
+        raise PydanticCustomError(HIDDEN, "is no address of http or https; write one like " + URL)
+    return value
 
 
 def _checked_pattern(value: str) -> str:

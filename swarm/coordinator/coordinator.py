@@ -85,10 +85,10 @@ class Coordinator:
             self._emit(body)
         return self._out
 
-    def open(self, now: float, host: str, pid: int, shell: str) -> list[Event]:
+    def open(self, now: float, host: str, pid: int, shell: str, software: str = "") -> list[Event]:
         """A master took the job; leases of an earlier one end, and work goes on where the log stops."""
         self._begin(now)
-        self._emit(ev.JobOpened(epoch=self.epoch, host=host, pid=pid, shell=shell))
+        self._emit(ev.JobOpened(epoch=self.epoch, host=host, pid=pid, shell=shell, software=software))
         return self._out
 
     def start(self, now: float) -> list[Event]:

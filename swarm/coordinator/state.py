@@ -101,6 +101,19 @@ class DocumentRow:
 
 
 @dataclass(slots=True)
+class NoticeRow:
+    """A notice that is to be delivered in one way, as often as it failed so far."""
+
+    notice: str
+    occasion: str
+    reason: str
+    way: str
+    time: float
+    attempts: int = 0
+    retry_at: float = 0.0
+
+
+@dataclass(slots=True)
 class JobState:
     """The fold of one job's log."""
 
@@ -154,6 +167,12 @@ class JobState:
     """The protocol's own state."""
     limits: list[ev.BudgetReached] = field(default_factory=list)
     files: dict[str, str] = field(default_factory=dict)
+    stuck: int = 0
+    """How often in a row the job was stuck, since it last moved on or a person resumed it."""
+    outbox: dict[tuple[str, str], NoticeRow] = field(default_factory=dict)
+    """(notice, way) → what is still to be delivered."""
+    told: set[str] = field(default_factory=set)
+    """Notices that were due, delivered or not."""
 
     def apply(self, event: Event) -> None:
         """Folds one event in.
@@ -234,7 +253,10 @@ def _created(state: JobState, event: Event, body: ev.JobCreated) -> None:
 def _opened(state: JobState, event: Event, body: ev.JobOpened) -> None:
     """A new master: every lease of the last one ends here, and its time is counted up to its last event."""
     state.held = state.seconds(state.time)
-    state.epoch, state.opened_at, state.faults = body.epoch, event.time, 0
+    state.epoch, state.faults = body.epoch, 0
+    if state.phase is Phase.ENDED:  # taken to deliver what is left to tell
+        return
+    state.opened_at = event.time
     for row in state.tasks.values():
         row.failures = 0
         if row.token:
@@ -242,6 +264,8 @@ def _opened(state: JobState, event: Event, body: ev.JobOpened) -> None:
             state.push(row)
     if state.phase is Phase.PAUSED:
         state.phase = Phase.WORKING if state.pinned else Phase.PINNING
+        if state.stuck > 1:
+            state.stuck = 0  # a person has looked at it
 
 
 def _phase(state: JobState, event: Event, body: ev.PhaseChanged) -> None:
@@ -385,6 +409,27 @@ def _decided(state: JobState, event: Event, body: ev.Decided) -> None:
             state.memory[key] = value
 
 
+def _stuck(state: JobState, event: Event, body: ev.Stuck) -> None:
+    state.stuck = body.times
+
+
+def _notice_due(state: JobState, event: Event, body: ev.NoticeDue) -> None:
+    state.told.add(body.notice)
+    for way in body.ways:
+        state.outbox[body.notice, way] = NoticeRow(body.notice, body.occasion, body.reason, way, event.time)
+
+
+def _notice_sent(state: JobState, event: Event, body: ev.NoticeSent) -> None:
+    state.outbox.pop((body.notice, body.way), None)
+
+
+def _notice_failed(state: JobState, event: Event, body: ev.NoticeFailed) -> None:
+    if body.retry_at is None:
+        state.outbox.pop((body.notice, body.way), None)
+    elif (row := state.outbox.get((body.notice, body.way))) is not None:
+        row.attempts, row.retry_at = row.attempts + 1, body.retry_at
+
+
 def _nothing(state: JobState, event: Event, body: ev.Body) -> None:
     """Kinds that are facts of the log and change no state."""
 
@@ -396,6 +441,7 @@ _FOLD: dict[type[ev.Body], Callable[[JobState, Event, Any], None]] = {
     ev.TaskLeased: _leased, ev.LeaseEnded: _lease_ended, ev.TaskFinished: _finished, ev.TaskFailed: _failed,
     ev.CallStarted: _nothing, ev.CallFinished: _call, ev.CallFailed: _call_failed,
     ev.NotePosted: _posted, ev.NoteJudged: _judged, ev.Decided: _decided,
+    ev.Stuck: _stuck, ev.NoticeDue: _notice_due, ev.NoticeSent: _notice_sent, ev.NoticeFailed: _notice_failed,
 }  # fmt: skip
 
 

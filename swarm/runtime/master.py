@@ -16,6 +16,7 @@ from typing import Any
 
 import msgpack
 
+from swarm import __version__
 from swarm.coordinator import Coordinator, Grant, JobState, Phase
 from swarm.coordinator.coordinator import LEASE_SECONDS
 from swarm.coordinator.state import DocumentRow
@@ -69,7 +70,7 @@ class JobMaster:
 
     def open(self, shell: str) -> None:
         """Takes the job under the store's new epoch."""
-        self._keep(self.coordinator.open(self._clock(), socket.gethostname(), os.getpid(), shell), {})
+        self._keep(self.coordinator.open(self._clock(), socket.gethostname(), os.getpid(), shell, __version__), {})
         self._commit()
 
     def start(self) -> None:

@@ -22,6 +22,8 @@ from swarm.events import KINDS, Event, decode, encode
 
 CACHES = ("board", "ready", "later")
 """Fields of JobState that are compared otherwise (the board), or hold stale entries by design (the heaps)."""
+AFTER_THE_END = (ev.ReportWritten, ev.JobOpened, ev.NoticeDue, ev.NoticeSent, ev.NoticeFailed)
+"""What may still happen to a job that has ended: its report, and telling people."""
 
 
 class LogWatch:
@@ -44,7 +46,7 @@ class LogWatch:
         assert event.cause < event.seq, f"event {event.seq} is caused by {event.cause}"
         self.seq, self.time = event.seq, event.time
         body = event.body
-        assert not self.ended or isinstance(body, (ev.ReportWritten, ev.JobOpened)), f"{event.kind} after the end"
+        assert not self.ended or isinstance(body, AFTER_THE_END), f"{event.kind} after the end"
         match body:
             case ev.JobOpened():
                 assert body.epoch > self.epoch, "an epoch comes twice"
@@ -171,6 +173,8 @@ def _plain(value: Any) -> Any:
         return _plain(value.model_dump())
     if is_dataclass(value) and not isinstance(value, type):
         return [[one.name, _plain(getattr(value, one.name))] for one in fields(value)]
+    if isinstance(value, set):
+        return sorted(_plain(item) for item in value)
     if isinstance(value, Counter):
         return sorted([_plain(key), number] for key, number in value.items() if number)
     if isinstance(value, dict):
