@@ -13,7 +13,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
@@ -23,9 +23,9 @@ from swarm.errors import SwarmError
 from swarm.events import Event, JobEnded, PhaseChanged, ReportWritten
 from swarm.report import Answer, gather
 from swarm.spec import JobSpec, anchored
-from swarm.store.folder import RunFolder, find_run, list_runs, new_id, read_status, runs_root
-from swarm.store.inbox import post
-from swarm.store.sqlite import SqliteReader
+from swarm.store.folder import RunFolder, new_id, read_status
+from swarm.store.interface import Reader
+from swarm.store.runs import open_runs
 
 LOOK_SECONDS = 0.25
 """How often the log is looked at."""
@@ -34,7 +34,7 @@ LOOK_SECONDS = 0.25
 class Driver:
     """The process that runs a job, and what it says; both are gone from here when the handle is."""
 
-    def __init__(self, command: list[str], spec: JobSpec) -> None:
+    def __init__(self, command: list[str], spec: JobSpec, environment: Mapping[str, str]) -> None:
         self._said: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  it lives as long as the driver
         self._process = subprocess.Popen(
             command,
@@ -42,6 +42,7 @@ class Driver:
             stdout=self._said,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
+            env=environment,
         )
         assert self._process.stdin is not None, "stdin is a pipe"
         self._process.stdin.write(json.dumps(spec.model_dump(mode="json")).encode())
@@ -85,7 +86,7 @@ class JobHandle:
         Raises:
             StoreError: none, or several, fit.
         """
-        return cls(find_run(runs_root(str(runs) if runs else None, os.environ), id))
+        return cls(open_runs(str(runs) if runs else None, os.environ).find(id))
 
     def __repr__(self) -> str:
         return f"JobHandle({self.id!r})"
@@ -110,7 +111,7 @@ class JobHandle:
         Raises:
             StoreError: the log is damaged.
         """
-        with SqliteReader.open(self._run.path) as reader:
+        with self._run.reader() as reader:
             while True:
                 left = self._left()  # before reading: what a driver wrote before it left is seen by then
                 for event in await asyncio.to_thread(_new, reader, after):
@@ -134,7 +135,7 @@ class JobHandle:
                 status = event.body.status
             elif isinstance(event.body, PhaseChanged):
                 reason = event.body.reason
-        with SqliteReader.open(self._run.path) as reader:
+        with self._run.reader() as reader:
             if status:
                 return await asyncio.to_thread(gather, reader)
             if self.driver is not None and (error := self.driver.error()) is not None:
@@ -145,11 +146,11 @@ class JobHandle:
 
     async def pause(self, reason: str = "") -> None:
         """Asks the job to pause. Returns when the word is left, not when it is heard."""
-        await asyncio.to_thread(post, self._run.path, "pause", reason)
+        await asyncio.to_thread(self._run.post, "pause", reason)
 
     async def cancel(self, reason: str = "") -> None:
         """Asks the job to end. Returns when the word is left, not when it is heard."""
-        await asyncio.to_thread(post, self._run.path, "cancel", reason)
+        await asyncio.to_thread(self._run.post, "cancel", reason)
 
     def _left(self) -> bool:
         """Whether nobody works on the job any more."""
@@ -168,7 +169,8 @@ async def submit(
     """Starts a job in a driver of its own, and returns once its log is there.
 
     Args:
-        runs: folder of the runs; by default $SWARM_RUNS, else `runs` in the working folder.
+        runs: folder of the runs, or a database as postgresql://USER@HOST/DATABASE; by default $SWARM_RUNS, else `runs` in
+            the working folder.
         local: without Ray, in the driver's process.
         address: a Ray cluster to join, as HOST:PORT or `auto`; by default the driver starts one.
         id: the run's id; made from the job's name if empty.
@@ -177,12 +179,9 @@ async def submit(
     Raises:
         SwarmError: what kept the job from starting.
     """
-    root = runs_root(str(runs) if runs else None, os.environ)
-    taken = {run.id for run in await asyncio.to_thread(list_runs, root)}
-    run = RunFolder(root, id or new_id(spec.name, datetime.now().astimezone(), taken))
-    if run.path.exists():
-        cure = f"choose another id, or `swarm resume {run.id}`"
-        raise errors.StoreError(f"a run called {run.id!r} exists already", str(run.path), cure)
+    place = open_runs(str(runs) if runs else None, os.environ)
+    run = place.run(id or new_id(spec.name, datetime.now().astimezone(), await asyncio.to_thread(place.ids)))
+    await asyncio.to_thread(run.check_free)
     command = [
         sys.executable,
         "-P",
@@ -191,16 +190,15 @@ async def submit(
         "run",
         "-",
         "--json",
-        "--runs",
-        str(root),
         "--id",
         run.id,
         "--agents",
         str(agents),
     ]
     command += ["--local"] if local else ["--address", address] if address else []
-    driver = await asyncio.to_thread(Driver, command, anchored(spec, Path.cwd()))
-    while not run.log.exists():
+    environment = {**os.environ, **({"SWARM_RUNS": str(runs)} if runs else {})}  # not an argument: it may hold a password
+    driver = await asyncio.to_thread(Driver, command, anchored(spec, Path.cwd()), environment)
+    while not await asyncio.to_thread(run.exists):
         if driver.ended():
             raise driver.error() or SwarmError("the driver ended without a run", run.id)
         await asyncio.sleep(LOOK_SECONDS)
@@ -228,5 +226,5 @@ def run(
     return asyncio.run(both())
 
 
-def _new(reader: SqliteReader, after: int) -> list[Event]:
+def _new(reader: Reader, after: int) -> list[Event]:
     return list(reader.read(after))

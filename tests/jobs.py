@@ -15,7 +15,7 @@ from swarm.runtime.launch import Options, run_again, run_new
 from swarm.runtime.session import fold
 from swarm.spec import JobSpec, parse_spec
 from swarm.store.folder import RunFolder
-from swarm.store.sqlite import SqliteReader
+from swarm.store.runs import Runs
 
 SOURCE = '''"""A queue."""
 
@@ -88,26 +88,27 @@ def job(source: Path, **changes: Any) -> JobSpec:
 
 def run(spec: JobSpec, root: Path, **options: Any) -> RunFolder:
     """Runs a job to its end or pause, without a report."""
-    return asyncio.run(run_new(spec, Options(root, "local", **options), lambda _: {}, lambda _: None))
+    return asyncio.run(run_new(spec, Options(Runs(root), "local", **options), lambda _: {}, lambda _: None))
 
 
 def resume(folder: RunFolder, **options: Any) -> RunFolder:
-    return asyncio.run(run_again(folder, Options(folder.root, "local", **options), lambda _: {}, lambda _: None))
+    again = Options(Runs(folder.root, folder.place), "local", **options)
+    return asyncio.run(run_again(folder, again, lambda _: {}, lambda _: None))
 
 
 def state_of(folder: RunFolder) -> JobState:
-    with SqliteReader.open(folder.path) as reader:
+    with folder.reader() as reader:
         return fold(reader)
 
 
 def events_of(folder: RunFolder) -> list[Event]:
-    with SqliteReader.open(folder.path) as reader:
+    with folder.reader() as reader:
         return list(reader.read())
 
 
 def contents(folder: RunFolder, kind: str) -> list[Mapping[str, Any]]:
     """What the notes of a kind hold, in the board's order."""
-    with SqliteReader.open(folder.path) as reader:
+    with folder.reader() as reader:
         return [msgpack.unpackb(reader.body(note.body)) for note in fold(reader).board.notes(kind)]
 
 

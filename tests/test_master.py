@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import msgpack
 import pytest
@@ -58,8 +58,20 @@ class MemoryStore:
     def keyed(self, prefix: str) -> Iterator[Event]:
         return (event for event in self.events if event.key.startswith(prefix))
 
+    def life(self) -> Iterator[Event]:
+        return (event for event in self.events if event.kind in ("JobCreated", "JobOpened", "PhaseChanged", "JobEnded"))
+
+    def renew(self) -> None:
+        return None
+
     def close(self) -> None:
         return None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 class Clocks:

@@ -240,7 +240,7 @@ def test_large_bodies_can_lie_behind_a_url_that_readers_learn_from_the_log(tmp_p
 
 
 def test_a_second_writer_is_refused_and_the_holder_named(writer: SqliteWriter) -> None:
-    with pytest.raises(StoreError, match=rf"in use by process {os.getpid()} on \S+\n.*stop that process"):
+    with pytest.raises(StoreError, match=rf"in use by process {os.getpid()} on \S+ since 2.*\n.*stop that process"):
         SqliteWriter.open(writer.path.parent)
     writer.append([ended(writer)], {})
 

@@ -10,7 +10,8 @@ import pytest
 
 from swarm.errors import SpecError, StoreError
 from swarm.events import Body, Event, JobCreated, JobEnded, JobOpened, NotePosted, PhaseChanged
-from swarm.store.folder import RunFolder, find_run, list_runs, new_id, read_status, runs_root
+from swarm.store.folder import RunFolder, new_id, read_status
+from swarm.store.runs import Runs, open_runs
 from swarm.store.sqlite import SqliteWriter
 
 CREATED = JobCreated(
@@ -100,7 +101,7 @@ def test_latest_follows_the_last_run(tmp_path: Path) -> None:
         run.make_latest()
         assert run.is_latest()
         assert os.readlink(tmp_path / "latest") == id
-        assert find_run(tmp_path, "latest") == run
+        assert Runs(tmp_path).find("latest") == run
     assert sorted(path.name for path in tmp_path.iterdir()) == ["latest", "one", "two"]
 
 
@@ -117,26 +118,26 @@ def test_a_run_is_found_by_its_name_or_the_start_of_it(tmp_path: Path) -> None:
     for id in ("demo-0412-aaaa", "demo-0412-aaab", "other", "demo"):
         RunFolder(tmp_path, id).create()
         RunFolder(tmp_path, id).spec.touch()
-    assert find_run(tmp_path, "oth").id == "other"
-    assert find_run(tmp_path, "demo").id == "demo"
+    assert Runs(tmp_path).find("oth").id == "other"
+    assert Runs(tmp_path).find("demo").id == "demo"
     with pytest.raises(StoreError, match="'demo-' could be demo-0412-aaaa, demo-0412-aaab"):
-        find_run(tmp_path, "demo-")
+        Runs(tmp_path).find("demo-")
     for name in ("nothing", "latest", "../x"):
         with pytest.raises(StoreError, match="there is no run"):
-            find_run(tmp_path, name)
+            Runs(tmp_path).find(name)
     with pytest.raises(StoreError, match="there is no run"):
-        find_run(tmp_path / "nowhere", "demo")
+        Runs(tmp_path / "nowhere").find("demo")
 
 
 def test_only_folders_that_hold_a_run_are_found(tmp_path: Path) -> None:
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "thesis.txt").write_text("years of work")
     with pytest.raises(StoreError, match="there is no run 'notes'"):
-        find_run(tmp_path, "notes")
+        Runs(tmp_path).find("notes")
     start(RunFolder(tmp_path, "only"), CREATED).close()
-    assert find_run(tmp_path, "o").id == "only"
+    assert Runs(tmp_path).find("o").id == "only"
     with pytest.raises(StoreError, match="an empty name means no run"):
-        find_run(tmp_path, "")
+        Runs(tmp_path).find("")
 
 
 def test_a_list_says_how_each_run_stands(tmp_path: Path) -> None:
@@ -152,7 +153,7 @@ def test_a_list_says_how_each_run_stands(tmp_path: Path) -> None:
     (tmp_path / "not a run").mkdir()
     RunFolder(tmp_path, "done").make_latest()
     with start(RunFolder(tmp_path, "working"), CREATED, OPENED, PhaseChanged(phase="working"), NOTE, at=5):
-        found = {status.id: status for status in list_runs(tmp_path)}
+        found = {status.id: status for status in Runs(tmp_path).list()}
         assert found["working"].holder and str(os.getpid()) in found["working"].holder
     assert list(found)[:5] == ["working", "again", "paused", "killed", "done"]
     assert {id: status.status for id, status in found.items()} == {
@@ -168,7 +169,7 @@ def test_a_list_says_how_each_run_stands(tmp_path: Path) -> None:
     assert (done.name, done.events, done.created, done.updated, done.holder) == ("a demo", 5, 1.0, 5.0, None)
     assert (found["paused"].detail, found["again"].detail) == ("Ctrl-C", "tokens")
     assert "damaged" in found["broken"].detail
-    assert list_runs(tmp_path / "nowhere") == []
+    assert Runs(tmp_path / "nowhere").list() == []
 
 
 def test_a_run_taken_up_again_is_no_longer_ended(tmp_path: Path) -> None:
@@ -207,7 +208,9 @@ def test_looking_at_a_run_never_takes_it(tmp_path: Path) -> None:
 
 
 def test_the_root_comes_from_the_option_then_the_environment() -> None:
-    assert runs_root("a", {"SWARM_RUNS": "b"}) == Path("a")
-    assert runs_root(None, {"SWARM_RUNS": "b"}) == Path("b")
-    assert runs_root(None, {"SWARM_RUNS": ""}) == runs_root("", {}) == Path("runs")
-    assert runs_root("~/x", {}) == Path.home() / "x"
+    assert open_runs("a", {"SWARM_RUNS": "b"}) == Runs(Path("a"))
+    assert open_runs(None, {"SWARM_RUNS": "b"}) == Runs(Path("b"))
+    assert open_runs(None, {"SWARM_RUNS": ""}) == open_runs("", {}) == Runs(Path("runs"))
+    assert open_runs("~/x", {}) == Runs(Path.home() / "x")
+    with pytest.raises(SpecError, match=r"--runs: runs cannot be kept in mysql://\n.*postgresql://"):
+        open_runs("mysql://me:secret@there/runs", {})

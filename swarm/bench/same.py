@@ -21,7 +21,7 @@ from swarm.runtime.launch import Options, run_new
 from swarm.runtime.session import fold
 from swarm.spec import AnswerSpec, Column, InputSpec, JobSpec, ModelSpec, ProtocolSpec
 from swarm.store.folder import RunFolder
-from swarm.store.sqlite import SqliteReader
+from swarm.store.runs import Runs
 
 RUNS = {"scripted": 2, "transformers": 2, "vllm": 3}
 ABOUT = (
@@ -73,13 +73,13 @@ def _compare(spec: JobSpec, runs: int) -> dict[str, Any]:
 
 def _rows(spec: JobSpec, root: Path, number: int) -> list[Row]:
     """What one run found, in the order of the text."""
-    run = asyncio.run(run_new(spec, Options(root, "local", id=f"run-{number}"), lambda _: {}, lambda _: None))
+    run = asyncio.run(run_new(spec, Options(Runs(root), "local", id=f"run-{number}"), lambda _: {}, lambda _: None))
     return found_rows(run)
 
 
 def found_rows(run: RunFolder) -> list[Row]:
     """The rows of a run's log, those that code rejected included: kind, values, quote, places and verdict."""
-    with SqliteReader.open(run.path) as reader:
+    with run.reader() as reader:
         state = fold(reader)
         notes = [note for kind in ("row", "rejected", "finding") for note in state.board.notes(kind)]
         bodies = reader.bodies({note.body for note in notes})

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from swarm.bench.outcome import percentile, resident
 from swarm.events import Event, TaskFinished, TaskLeased
@@ -96,6 +96,18 @@ class TimedStore:
 
     def body(self, hash: str) -> bytes:
         return self._store.body(hash)
+
+    def life(self) -> Iterator[Event]:
+        return self._store.life()
+
+    def renew(self) -> None:
+        self._store.renew()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def keyed(self, prefix: str) -> Iterator[Event]:
         return self._store.keyed(prefix)

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from swarm.cli.door import Json, Runs, emit, number, people, root_of, the_run, verb
+from swarm.cli.door import Json, Runs, emit, number, people, runs_of, the_run, verb
 
 if TYPE_CHECKING:
+    from swarm.store import runs as store
     from swarm.store.damage import Damage
 
 TESTED = (3, 11)
@@ -47,7 +48,8 @@ def doctor(
         return
     if apply:
         raise SpecError("does nothing by itself", "--apply", "say which run: swarm doctor --repair RUN --apply")
-    findings = [*_machine(root_of(runs)), *_runs(root_of(runs))]
+    place = runs_of(runs)
+    findings = [*_machine(place.root), *_runs(place)]
     for good, what in findings:
         people(as_json).print(f"{'ok     ' if good else 'PROBLEM'} {what}", markup=False)
     if as_json:
@@ -89,19 +91,17 @@ def _machine(root: Path) -> list[tuple[bool, str]]:
     return findings
 
 
-def _runs(root: Path) -> list[tuple[bool, str]]:
-    from swarm.store.folder import list_runs
-
-    found = list_runs(root)
+def _runs(place: store.Runs) -> list[tuple[bool, str]]:
+    found = place.list()
     bad = [
         (False, f"run {one.id}: {one.detail} (swarm doctor --repair {one.id})")
         for one in found
         if one.status == "damaged"
     ]
-    return bad + [(True, f"{number(len(found) - len(bad))} runs can be read in {root}")]
+    return bad + [(True, f"{number(len(found) - len(bad))} runs can be read in {place}")]
 
 
-def _repair(name: str, apply: bool, runs: Path | None, as_json: bool) -> None:
+def _repair(name: str, apply: bool, runs: str | None, as_json: bool) -> None:
     from swarm.store.damage import repair
 
     run = the_run(name, runs)

@@ -14,7 +14,6 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
@@ -23,11 +22,14 @@ from rich.console import Console
 from swarm.errors import SwarmError
 
 if TYPE_CHECKING:
+    from swarm.store import runs as store
     from swarm.store.folder import RunFolder
 
 Runs = Annotated[
-    Path | None,
-    typer.Option("--runs", envvar="SWARM_RUNS", metavar="DIR", help="Folder of the runs; `runs` if not given."),
+    str | None,
+    typer.Option(
+        "--runs", envvar="SWARM_RUNS", metavar="DIR", help="Folder of the runs (`runs` if not given), or postgresql://…"
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout; all else goes to stderr.")]
 RunId = Annotated[str, typer.Argument(metavar="ID", help="A run's id, the start of one, or `latest`.")]
@@ -138,22 +140,24 @@ def _unexpected(error: Exception) -> SwarmError:
     )  # fmt: skip
 
 
-def root_of(runs: Path | None) -> Path:
-    """The folder that holds the runs."""
-    from swarm.store.folder import runs_root
+def runs_of(runs: str | None) -> store.Runs:
+    """Where runs lie.
 
-    return runs_root(str(runs) if runs else None, os.environ)
+    Raises:
+        SpecError: it names a kind of place that there is not.
+    """
+    from swarm.store.runs import open_runs
+
+    return open_runs(runs, os.environ)
 
 
-def the_run(name: str, runs: Path | None) -> RunFolder:
+def the_run(name: str, runs: str | None) -> RunFolder:
     """The run that a person means.
 
     Raises:
         StoreError: none, or several, fit.
     """
-    from swarm.store.folder import find_run
-
-    return find_run(root_of(runs), name)
+    return runs_of(runs).find(name)
 
 
 def number(value: float) -> str:

@@ -20,8 +20,9 @@ from swarm.report import Answer, gather, write_report
 from swarm.runtime.launch import Opened, Options, run_again, run_new, stopped
 from swarm.runtime.session import check, read_job
 from swarm.spec import JobSpec
-from swarm.store.folder import LATEST, RunFolder
-from swarm.store.sqlite import SqliteReader
+from swarm.store.folder import RunFolder
+from swarm.store.interface import Reader
+from swarm.store.place import LATEST
 
 STATUS_EXIT = {
     "done": ExitCode.DONE,
@@ -69,7 +70,7 @@ class Drive:
 
 def render(run: RunFolder) -> Mapping[str, str]:
     """Writes a run's report from its log; the digest of each file."""
-    with SqliteReader.open(run.path) as reader:
+    with run.reader() as reader:
         return write_report(reader, run)
 
 
@@ -101,7 +102,7 @@ async def _run_job(spec: JobSpec, options: Options, as_json: bool) -> int:
 
 
 async def _resume_job(run: RunFolder, options: Options, as_json: bool) -> int:
-    with SqliteReader.open(run.path) as reader:
+    with run.reader() as reader:
         _, spec, _ = read_job(reader)
     async with Drive(as_json) as drive:
         drive.shown.say(f"{spec.name}: {spec.question}")
@@ -157,7 +158,7 @@ def _money(plan: Plan) -> str:
 
 def _account(run: RunFolder, drive: Drive) -> int:
     """What came of the job: on stdout for people or as one document, and the exit code."""
-    with SqliteReader.open(run.path) as reader:
+    with run.reader() as reader:
         state, spec, _ = read_job(reader)
         error = _why_paused(reader, state)
         answer = gather(reader) if state.phase is Phase.ENDED else None
@@ -170,7 +171,7 @@ def _account(run: RunFolder, drive: Drive) -> int:
     return int(STATUS_EXIT.get(state.status, ExitCode.FAILED))
 
 
-def _why_paused(reader: SqliteReader, state: JobState) -> SwarmError | None:
+def _why_paused(reader: Reader, state: JobState) -> SwarmError | None:
     """The error behind a pause that nobody asked for: the model refused."""
     kind, _, hash = state.reason.partition(":")
     if state.phase is not Phase.PAUSED or kind != "model":

@@ -15,7 +15,7 @@ from swarm.errors import StoreError
 from swarm.events import Event
 from swarm.runtime.pins import unpack_block
 from swarm.runtime.session import fold
-from swarm.store.sqlite import SqliteReader
+from swarm.store.interface import Reader
 
 
 def event_document(event: Event) -> dict[str, Any]:
@@ -26,13 +26,13 @@ def event_document(event: Event) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def event_lines(reader: SqliteReader) -> Iterator[str]:
+def event_lines(reader: Reader) -> Iterator[str]:
     """Every event as a line of JSON."""
     for event in reader.read():
         yield json.dumps(event_document(event), ensure_ascii=False)
 
 
-def board_document(reader: SqliteReader) -> dict[str, Any]:
+def board_document(reader: Reader) -> dict[str, Any]:
     """The graph with the content of each note, the documents, and the text of every span that a note cites."""
     state = fold(reader)
     graph = state.board.export()
@@ -56,14 +56,14 @@ def board_document(reader: SqliteReader) -> dict[str, Any]:
     return {"job": created.job if created else "", **graph, "documents": documents, "spans": spans}
 
 
-def _content(reader: SqliteReader, hash: str) -> Any:
+def _content(reader: Reader, hash: str) -> Any:
     try:
         return _printable(msgpack.unpackb(reader.body(hash), unicode_errors="surrogatepass"))
     except StoreError:
         return None
 
 
-def _text(reader: SqliteReader, hash: str) -> str | None:
+def _text(reader: Reader, hash: str) -> str | None:
     try:
         return reader.body(hash).decode("utf-8", "replace")
     except StoreError:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from swarm.cli.door import Json, RunId, Runs, emit, people, root_of, the_run, verb
+from swarm.cli.door import Json, RunId, Runs, emit, people, runs_of, the_run, verb
 
 if TYPE_CHECKING:
     from swarm.runtime.launch import Options
@@ -138,13 +138,13 @@ def resume(
     raise typer.Exit(resume_job(the_run(id, runs), options, as_json))
 
 
-def _options(runs: Path | None, local: bool, address: str, id: str, agents: int) -> Options:
+def _options(runs: str | None, local: bool, address: str, id: str, agents: int) -> Options:
     from swarm.errors import SpecError
     from swarm.runtime.launch import Options
 
     if local and address:
         raise SpecError("--local and --address exclude each other", "--address", "leave one of the two out")
-    return Options(root_of(runs), "local" if local else "ray", address, agents, id)
+    return Options(runs_of(runs), "local" if local else "ray", address, agents, id)
 
 
 # ---- jobs ----

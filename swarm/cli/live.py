@@ -26,7 +26,7 @@ from swarm.coordinator.budget import money
 from swarm.events import CallFinished, Event, TaskFinished, TaskLeased
 from swarm.spec import BudgetSpec, JobSpec
 from swarm.store.folder import RunFolder
-from swarm.store.sqlite import SqliteReader
+from swarm.store.interface import Reader
 
 LOOK_SECONDS = 0.5
 """How often the log is looked at."""
@@ -269,7 +269,7 @@ async def follow(run: RunFolder, spec: JobSpec, shown: Face, rests: Callable[[Pr
     What stood in the log before is shown once something is added to it, or if nothing ever is.
     """
     progress = Progress(spec)
-    with SqliteReader.open(run.path) as reader:
+    with run.reader() as reader:
         old = reader.last()
         while True:
             for event in await asyncio.to_thread(_new, reader, progress.state.seq):
@@ -288,5 +288,5 @@ async def tick(shown: Face) -> None:
         shown.tick()
 
 
-def _new(reader: SqliteReader, after: int) -> list[Event]:
+def _new(reader: Reader, after: int) -> list[Event]:
     return list(reader.read(after))

@@ -16,7 +16,7 @@ from swarm.cli.door import Json, RunId, Runs, emit, err, json_seen, number, out,
 if TYPE_CHECKING:
     from swarm.events import Event
     from swarm.store.folder import RunFolder
-    from swarm.store.sqlite import SqliteReader
+    from swarm.store.interface import Reader
 
 FILES = ("answer.json", "report.html", "report.md", "rows.csv", "spec.yaml")
 """What a run holds for people, in the order in which they are likely to want it."""
@@ -29,10 +29,9 @@ def report(id: RunId, runs: Runs = None, as_json: Json = False) -> None:
     """Write a run's report anew from its log. That of a job still at work is marked as a draft."""
     from swarm.cli.driving import answer_document, answer_lines
     from swarm.report import gather, write_report
-    from swarm.store.sqlite import SqliteReader
 
     run = the_run(id, runs)
-    with SqliteReader.open(run.path) as reader:
+    with run.reader() as reader:
         files = write_report(reader, run)
         answer = gather(reader)
     where = people(as_json)
@@ -85,10 +84,9 @@ def export(
 ) -> None:
     """Write the blackboard's graph with its texts, or the whole log, as JSON."""
     from swarm.cli.export import board_document, event_lines
-    from swarm.store.sqlite import SqliteReader
 
     run = the_run(id, runs)
-    with SqliteReader.open(run.path) as reader:
+    with run.reader() as reader:
         import json
 
         lines = event_lines(reader) if events else [json.dumps(board_document(reader), ensure_ascii=False, indent=1)]
@@ -118,12 +116,11 @@ def logs(
 
     from swarm.errors import SpecError
     from swarm.events import KINDS
-    from swarm.store.sqlite import SqliteReader
 
     if kind and kind not in KINDS:
         raise SpecError(f"there is no kind {kind!r}", "--kind", f"kinds: {', '.join(sorted(KINDS))}")
     run = the_run(id, runs)
-    with SqliteReader.open(run.path) as reader:
+    with run.reader() as reader:
         found = deque((event for event in reader.read() if kind in ("", event.kind)), maxlen=tail or None)
         if as_json:
             from swarm.cli.export import event_document
@@ -134,7 +131,7 @@ def logs(
             out().print(described(event, reader), markup=False)
 
 
-def described(event: Event, reader: SqliteReader | None = None) -> str:
+def described(event: Event, reader: Reader | None = None) -> str:
     """An event on a line; the words of an error are read from its body."""
     from datetime import datetime
 
@@ -150,7 +147,7 @@ def described(event: Event, reader: SqliteReader | None = None) -> str:
     return f"{event.seq:>7} {datetime.fromtimestamp(event.time):%H:%M:%S} {event.kind:<13} {' '.join(fields)}"
 
 
-def _words(reader: SqliteReader, hash: str) -> str:
+def _words(reader: Reader, hash: str) -> str:
     from swarm.errors import StoreError
 
     try:
@@ -174,10 +171,9 @@ def show(
     `swarm logs ID --kind CallStarted` lists the calls.
     """
     from swarm.cli.windows import find_calls, window_document, window_lines
-    from swarm.store.sqlite import SqliteReader
 
     folder: RunFolder = the_run(run, runs)
-    with SqliteReader.open(folder.path) as reader:
+    with folder.reader() as reader:
         calls = find_calls(reader, call)
         if as_json:
             emit([window_document(reader, one) for one in calls])
@@ -202,13 +198,12 @@ def replay(
     from swarm.errors import StoreError
     from swarm.runtime.session import fold
     from swarm.store.damage import verify as survey
-    from swarm.store.sqlite import SqliteReader
 
     run = the_run(id, runs)
     if verify and (damage := survey(run.path)) is not None:
         raise damage.error()
     document: dict[str, Any] = {"id": run.id, "verified": verify}
-    with SqliteReader.open(run.path) as reader:
+    with run.reader() as reader:
         state = fold(reader)
         document |= {
             "events": state.seq,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from swarm.cli.door import Json, RunId, Runs, duration, emit, err, number, out, people, root_of, the_run, verb
+from swarm.cli.door import Json, RunId, Runs, duration, emit, err, number, out, people, runs_of, the_run, verb
 
 if TYPE_CHECKING:
     from swarm.cli.live import Progress
@@ -27,14 +27,13 @@ def list_(runs: Runs = None, as_json: Json = False) -> None:
     """List the runs, the newest first."""
     from dataclasses import asdict
 
-    from swarm.store.folder import list_runs
 
-    root = root_of(runs)
-    found = list_runs(root)
+    place = runs_of(runs)
+    found = place.list()
     if as_json:
         emit([asdict(one) for one in found])
     elif not found:
-        out().print(f"no runs in {root}", markup=False)
+        out().print(f"no runs in {place}", markup=False)
     else:
         out().print(_table(found))
 
@@ -63,7 +62,7 @@ def status(id: RunId, runs: Runs = None, as_json: Json = False) -> None:
         from swarm.errors import StoreError
 
         cure = f"`swarm doctor --repair {run.id}` says what can be done"
-        raise StoreError(known.detail, str(run.log), cure)
+        raise StoreError(known.detail, run.where, cure)
     progress = _progress(run)
     for line in _status_lines(run, known, progress):
         people(as_json).print(line, markup=False)
@@ -74,9 +73,7 @@ def status(id: RunId, runs: Runs = None, as_json: Json = False) -> None:
 def _progress(run: RunFolder) -> Progress:
     from swarm.cli.live import Progress
     from swarm.runtime.session import read_job
-    from swarm.store.sqlite import SqliteReader
-
-    with SqliteReader.open(run.path) as reader:
+    with run.reader() as reader:
         _, spec, _ = read_job(reader)
         progress = Progress(spec)
         for event in reader.read():
@@ -198,7 +195,6 @@ def cancel(id: RunId, reason: Reason = "", runs: Runs = None) -> None:
 def _leave(run: RunFolder, kind: str, text: str) -> None:
     from swarm.errors import StoreError
     from swarm.store.folder import read_status
-    from swarm.store.inbox import post
 
     known = read_status(run)
     if known.holder is None:
@@ -206,7 +202,7 @@ def _leave(run: RunFolder, kind: str, text: str) -> None:
         raise StoreError(
             f"nobody works on this run (it is {known.status}), so nothing can be asked of it", run.id, cure
         )
-    post(run.path, kind, text)
+    run.post(kind, text)
     err().print(f"asked {run.id} to {kind}; `swarm status {run.id}` says when it has", markup=False)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from swarm.errors import SpecError, StoreError
 from swarm.events import CallFailed, CallFinished, CallStarted
-from swarm.store.sqlite import SqliteReader
+from swarm.store.interface import Reader
 from swarm.window.pack import CHATML, ENDPOINT
 
 Key = tuple[str, int, int]
@@ -33,7 +33,7 @@ class Call:
         return f"{self.started.task}:{self.started.turn}:{self.started.sample}"
 
 
-def find_calls(reader: SqliteReader, name: str) -> list[Call]:
+def find_calls(reader: Reader, name: str) -> list[Call]:
     """The calls that TASK, TASK:TURN or TASK:TURN:SAMPLE means; the task's id may be cut short.
 
     Raises:
@@ -66,7 +66,7 @@ def find_calls(reader: SqliteReader, name: str) -> list[Call]:
     return list(calls.values())
 
 
-def window_lines(reader: SqliteReader, call: Call) -> Iterator[str]:
+def window_lines(reader: Reader, call: Call) -> Iterator[str]:
     """A call for people."""
     started = call.started
     sampling = ", ".join(f"{name} {value}" for name, value in started.sampling.items() if value not in ("", None))
@@ -81,7 +81,7 @@ def window_lines(reader: SqliteReader, call: Call) -> Iterator[str]:
     yield from _end(reader, call)
 
 
-def _end(reader: SqliteReader, call: Call) -> Iterator[str]:
+def _end(reader: Reader, call: Call) -> Iterator[str]:
     if call.finished is not None:
         done = call.finished
         yield f"══ output · {done.tokens_out} tokens · {done.finish} · {done.seconds:.2f} s · by {done.weights}"
@@ -93,7 +93,7 @@ def _end(reader: SqliteReader, call: Call) -> Iterator[str]:
         yield "══ no answer is recorded"
 
 
-def window_document(reader: SqliteReader, call: Call) -> dict[str, Any]:
+def window_document(reader: Reader, call: Call) -> dict[str, Any]:
     """A call for programs."""
     started = call.started
     names = ("digest", "kind", "origin", "trust", "train", "tokens")
@@ -113,7 +113,7 @@ def window_document(reader: SqliteReader, call: Call) -> dict[str, Any]:
     return document
 
 
-def text_of(reader: SqliteReader, digest: str) -> str | None:
+def text_of(reader: Reader, digest: str) -> str | None:
     """A text by its hash; None where it is not in the store."""
     try:
         return reader.body(digest).decode("utf-8", "replace")

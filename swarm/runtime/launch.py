@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Literal
 
 from swarm.coordinator import Phase
@@ -22,9 +21,8 @@ from swarm.runtime.environment import settle
 from swarm.runtime.prepare import Prepared
 from swarm.runtime.session import Session, check, fold
 from swarm.spec import JobSpec
-from swarm.store.folder import RunFolder, list_runs, new_id
-from swarm.store.inbox import drain, post
-from swarm.store.sqlite import SqliteReader
+from swarm.store.folder import RunFolder, new_id
+from swarm.store.runs import Runs
 
 Shell = Literal["ray", "local"]
 SIGNALS = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
@@ -37,8 +35,8 @@ Render = Callable[[RunFolder], Mapping[str, str]]
 class Options:
     """Where and how a job runs; nothing here changes what it answers."""
 
-    root: Path
-    """The folder that holds the runs."""
+    runs: Runs
+    """Where runs lie."""
     shell: Shell = "ray"
     address: str = ""
     """A Ray cluster to join; empty starts one."""
@@ -57,7 +55,7 @@ class Options:
             StoreError: a run of that name exists.
         """
         if self.id:
-            RunFolder(self.root, self.id).check_free()
+            self.runs.run(self.id).check_free()
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +82,7 @@ async def run_new(
     """
     options.check_id()
     job, corpus = checked or check(spec)
-    options.root.mkdir(parents=True, exist_ok=True)
-    id = options.id or new_id(spec.name, datetime.now().astimezone(), {run.id for run in list_runs(options.root)})
-    run = RunFolder(options.root, id)
+    run = options.runs.run(options.id or new_id(spec.name, datetime.now().astimezone(), options.runs.ids()))
     await _run(run, (job, corpus), options, render, opened)
     return run
 
@@ -98,7 +94,7 @@ async def run_again(run: RunFolder, options: Options, render: Render, opened: Ca
         SwarmError: it has ended, someone else holds it, an input changed, or it was impossible to go on.
     """
     if run.holder() is None:
-        drain(run.path)  # words to whoever worked on it last; this job has not been asked anything yet
+        run.drain()  # words to whoever worked on it last; this job has not been asked anything yet
     await _run(run, None, options, render, opened)
     return run
 
@@ -190,7 +186,7 @@ async def _run_on_ray(
 
 def ended(run: RunFolder) -> bool:
     """Whether the job has come to its end."""
-    with SqliteReader.open(run.path) as reader:
+    with run.reader() as reader:
         return fold(reader).phase is Phase.ENDED
 
 
@@ -221,4 +217,4 @@ class _Interrupts:
                 task.cancel()
             return
         self._asked = True
-        post(self._run.path, "pause", name)
+        self._run.post("pause", name)

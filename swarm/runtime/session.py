@@ -28,12 +28,11 @@ from swarm.spec import RAISES, JobSpec, parse_spec
 from swarm.store.blobs import write_durably
 from swarm.store.connection import naming
 from swarm.store.folder import RunFolder
-from swarm.store.inbox import drain
-from swarm.store.interface import Reader
-from swarm.store.sqlite import SqliteReader, SqliteWriter
+from swarm.store.interface import Reader, Writer
 
 TEND_SECONDS = 0.5
-"""How often the inbox is read and silent hosts are looked for."""
+"""How often the inbox is read, the hold on the job renewed, and silent hosts are looked for."""
+
 
 @dataclass
 class Session:
@@ -41,7 +40,7 @@ class Session:
 
     run: RunFolder
     job: Prepared
-    store: SqliteWriter
+    store: Writer
     master: JobMaster
     corpus: Pinned | None = None
 
@@ -53,14 +52,16 @@ class Session:
         try:
             with naming(run.spec):
                 write_durably(run.spec, yaml.safe_dump(job.spec.model_dump(mode="json"), sort_keys=False).encode())
-            store = SqliteWriter.open(run.path)
+            store = run.writer()
             master = JobMaster(job, store, JobState())
             created, bodies = job.creation(run.id)
             master.append([created], bodies)
         except BaseException:
             if store is not None:
                 store.close()
-            shutil.rmtree(run.path, ignore_errors=True)  # nothing has begun: nothing may stay half-made
+            with suppress(StoreError):
+                run.remove()  # nothing has begun: nothing may stay half-made
+            shutil.rmtree(run.path, ignore_errors=True)
             raise
         with suppress(StoreError):  # something else is called `latest`; the run has its own name
             run.make_latest()
@@ -74,14 +75,14 @@ class Session:
             StoreError: someone else holds the job, it has ended, or its log is damaged.
             CorpusError: an input has changed or gone.
         """
-        with SqliteReader.open(run.path) as reader:
+        with run.reader() as reader:
             state, spec, roles = read_job(reader)
         if state.phase is Phase.ENDED:
             raise StoreError(f"job {run.id} has ended ({state.status})", run.id, "start a new run to do it again")
         job = prepare(spec, roles)
         if state.created is not None:
             check_pinned(state.created, job)
-        store = SqliteWriter.open(run.path)
+        store = run.writer()
         try:
             state = fold(store)  # what was read before the lock was ours may have grown
             master = JobMaster(job, store, state)
@@ -107,13 +108,14 @@ class Session:
             self.master.start()
 
     async def tend(self) -> None:
-        """Reads the inbox and takes back the leases of silent hosts, until nothing more will happen."""
+        """Reads the inbox, holds the job, and takes back the leases of silent hosts, until nothing more will happen."""
         while not self.master.resting:
-            for kind, text in drain(self.run.path):
+            for kind, text in self.run.drain():
                 if kind == "pause":
                     self.master.pause(text or "paused by a person")
                 else:
                     self.master.end("cancelled", text or "cancelled by a person")
+            self.store.renew()
             self.master.expire()
             await asyncio.sleep(TEND_SECONDS)
 

@@ -1,16 +1,16 @@
-"""The folder of a run: where its files lie, how runs are named, found, listed and removed.
+"""The folder of a run: where its files lie, and the doors to its log wherever that is.
 
-Owns the layout under `runs/` and the `latest` link. What the files contain belongs to those who write them.
+Owns the layout of a run's folder and the `latest` link. What the files contain belongs to those who write them; how a
+log is kept, to the run's place.
 """
 
 from __future__ import annotations
 
 import os
 import re
-import shutil
 import unicodedata
 import uuid
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -19,11 +19,10 @@ from swarm.errors import SpecError, StoreError
 from swarm.events import Event, JobCreated, JobEnded, JobOpened, PhaseChanged, identity
 from swarm.store.blobs import sync_folder
 from swarm.store.connection import naming
-from swarm.store.lock import FolderLock, holder
-from swarm.store.sqlite import LOG, SqliteReader
+from swarm.store.interface import Place, Reader, Writer
+from swarm.store.place import FOLDERS, LATEST, SPEC
+from swarm.store.sqlite import LOG
 
-LATEST = "latest"
-SPEC = "spec.yaml"
 _ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 
@@ -37,11 +36,15 @@ class RunFolder:
 
     root: Path
     id: str
+    place: Place = FOLDERS
+    """Where its log, inbox and holder are."""
 
     def __post_init__(self) -> None:
-        if not _ID.fullmatch(self.id) or self.id == LATEST:
+        if not may_name(self.id):
             cure = "use up to 64 of a-z, 0-9, dot, dash and underscore, other than `latest`"
             raise SpecError(f"{self.id!r} cannot name a run", "id", cure)
+
+    # ---- files ----
 
     @property
     def path(self) -> Path:
@@ -49,6 +52,7 @@ class RunFolder:
 
     @property
     def log(self) -> Path:
+        """The log, of a run that keeps it in its folder."""
         return self.path / LOG
 
     @property
@@ -84,13 +88,46 @@ class RunFolder:
         """Where hosts and model servers write what they print."""
         return self.path / "logs"
 
+    # ---- the log and what belongs to it ----
+
+    @property
+    def where(self) -> str:
+        """What to call the log before people."""
+        return self.place.where(self.path)
+
+    def reader(self) -> Reader:
+        """Opens the log for reading; see `Place.reader`."""
+        return self.place.reader(self.path)
+
+    def writer(self) -> Writer:
+        """Takes the run; see `Place.writer`."""
+        return self.place.writer(self.path)
+
+    def exists(self) -> bool:
+        """Whether its log has been made."""
+        return self.place.exists(self.path)
+
+    def holder(self) -> str | None:
+        """Who is working on this run, as `process 17 on HOST since …`; None if nobody is."""
+        return self.place.holder(self.path)
+
+    def post(self, kind: str, text: str = "") -> None:
+        """Leaves a message for whoever works on the run; see `Place.post`."""
+        self.place.post(self.path, kind, text)
+
+    def drain(self) -> list[tuple[str, str]]:
+        """The messages that wait, in order; they are removed."""
+        return self.place.drain(self.path)
+
+    # ---- beginning and end ----
+
     def check_free(self) -> None:
         """Says early what `create` would find.
 
         Raises:
             StoreError: a run of this id exists.
         """
-        if os.path.lexists(self.path):
+        if os.path.lexists(self.path) or self.exists():
             raise self._taken()
 
     def _taken(self) -> StoreError:
@@ -98,7 +135,7 @@ class RunFolder:
         return StoreError(f"a run called {self.id!r} exists already", str(self.path), cure)
 
     def create(self) -> None:
-        """Makes the folder.
+        """Makes the folder, and takes the name.
 
         Raises:
             StoreError: a run of this id exists, or the folder cannot be made.
@@ -110,6 +147,14 @@ class RunFolder:
             except FileExistsError as error:
                 raise self._taken() from error
             sync_folder(self.root)
+        taken = True
+        try:
+            taken = not self.place.create(self.path)
+        finally:
+            if taken:
+                self.path.rmdir()
+        if taken:
+            raise self._taken()
 
     def make_latest(self) -> None:
         """Points `latest` at this run, in one step.
@@ -130,28 +175,21 @@ class RunFolder:
         link = self.root / LATEST
         return link.is_symlink() and os.readlink(link) == self.id
 
-    def holder(self) -> str | None:
-        """Who is working on this run, as `process 17 on HOST`; None if nobody is."""
-        with naming(self.lock):
-            return holder(self.lock)
-
     def remove(self) -> None:
         """Deletes the run and all its files.
 
         Raises:
             StoreError: there is no such run, or it is in use.
         """
-        if not self.path.is_dir():
-            cure = "`swarm list` shows the runs there are"
-            raise StoreError(f"there is no run {self.id!r}", str(self.path), cure)
-        with naming(self.path):
-            lock = FolderLock.take(self.lock)
-            try:
-                shutil.rmtree(self.path)
-                if self.is_latest():
-                    (self.root / LATEST).unlink()
-            finally:
-                lock.release()
+        self.place.remove(self.path)
+        with naming(self.root):
+            if self.is_latest():
+                (self.root / LATEST).unlink()
+
+
+def may_name(id: str) -> bool:
+    """Whether a run may have this id."""
+    return _ID.fullmatch(id) is not None and id != LATEST
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +216,7 @@ def read_status(run: RunFolder) -> RunStatus:
     """The status of one run; a log that cannot be read is a status, not an error."""
     try:
         active = run.holder()
-        with SqliteReader.open(run.path) as reader:
+        with run.reader() as reader:
             last = reader.last()
             newest = next(reader.read(after=last - 1), None) if last else None
             return _summed_up(run.id, list(reader.life()), newest, active)
@@ -203,46 +241,6 @@ def _summed_up(id: str, life: list[Event], newest: Event | None, active: str | N
     standing = ended or (phase or "opening" if active or phase == "paused" else "interrupted")
     created = life[0].time if life else newest.time
     return RunStatus(id, standing, name, phase, newest.seq, created, newest.time, active, detail)
-
-
-def list_runs(root: Path) -> list[RunStatus]:
-    """All runs under a root, the newest first."""
-    if not root.is_dir():
-        return []
-    with naming(root):
-        names = [path.name for path in root.iterdir() if not path.is_symlink() and (path / LOG).exists()]
-    found = [read_status(RunFolder(root, name)) for name in names if _ID.fullmatch(name)]
-    return sorted(found, key=lambda status: (-status.created, status.id))
-
-
-def find_run(root: Path, name: str) -> RunFolder:
-    """The run that a person means: an id, the start of one that fits no other, or `latest`.
-
-    Raises:
-        StoreError: no run, or several, fit; folders without a log and a spec are none.
-    """
-    if not name:
-        raise StoreError("an empty name means no run", str(root), "`swarm list` shows the runs there are")
-    if name == LATEST and (root / LATEST).is_symlink():
-        name = os.readlink(root / LATEST)
-    entries = sorted(path.name for path in root.iterdir()) if root.is_dir() else []
-    runs = [entry for entry in entries if _ID.fullmatch(entry) and entry != LATEST and _holds_run(root / entry)]
-    fitting = [name] if name in runs else [run for run in runs if run.startswith(name)]
-    if len(fitting) != 1:
-        problem = f"{name!r} could be {', '.join(fitting)}" if fitting else f"there is no run {name!r}"
-        cure = "`swarm list` shows the runs there are; --runs or $SWARM_RUNS says where they lie"
-        raise StoreError(problem, str(root), cure)
-    return RunFolder(root, fitting[0])
-
-
-def _holds_run(folder: Path) -> bool:
-    """Whether a folder is a run's: what merely lies beside the runs must never be taken for one, least of all by `rm`."""
-    return not folder.is_symlink() and any((folder / name).is_file() for name in (LOG, SPEC))
-
-
-def runs_root(option: str | None, environment: Mapping[str, str]) -> Path:
-    """Where runs lie: the option `--runs`, else $SWARM_RUNS, else `runs` in the working folder."""
-    return Path(option or environment.get("SWARM_RUNS") or "runs").expanduser()
 
 
 def new_id(name: str, now: datetime, taken: Collection[str]) -> str:

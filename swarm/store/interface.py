@@ -1,13 +1,15 @@
 """What a store is to the rest of the product.
 
 Owns the promises: an event that `append` returned is durable; numbers are dense; time never decreases; a writer with an
-old epoch is refused; readers never see what is not durable. The engines beside this file keep them.
+old epoch is refused; readers never see what is not durable. The engines beside this file keep them. A `Place` is one
+engine and all that a run needs of it: log, bodies, inbox, and who works on it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Protocol
+from pathlib import Path
+from typing import Protocol, Self
 
 from swarm.events import Event
 
@@ -41,7 +43,17 @@ class Reader(Protocol):
         """Durable events whose key starts with `prefix`, in order."""
         ...
 
-    def close(self) -> None: ...
+    def life(self) -> Iterator[Event]:
+        """The few events that say how the job stands (created, opened, phases, ended), in order and found by an index."""
+        ...
+
+    def close(self) -> None:
+        """Lets go of the log, and a writer of the job. A second call does nothing."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *_: object) -> None: ...
 
 
 class Writer(Reader, Protocol):
@@ -56,6 +68,79 @@ class Writer(Reader, Protocol):
 
         Raises:
             FencedError: another writer has taken the job.
-            StoreError: nothing was appended (no space, I/O error); this writer must not be used again.
+            StoreError: it failed (no space, I/O error, a lost connection): all of it stands or nothing, and only a
+                new writer can tell. This one must not be used again.
+        """
+        ...
+
+    def renew(self) -> None:
+        """Says that this writer is still at work; to be called every second or so, and cheap.
+
+        Raises:
+            FencedError: another writer has taken the job.
+        """
+        ...
+
+
+class Place(Protocol):
+    """Where the logs, bodies and inboxes of runs live, and where it is known who works on them.
+
+    A run is named by the folder that its files lie in (report, spec, printed logs): the folder's name is the run's id.
+    Every method may raise a StoreError that says what cannot be reached, and why.
+    """
+
+    def title(self, root: Path) -> str:
+        """What to call the place before people: a folder, or a database without its password."""
+        ...
+
+    def ids(self, root: Path) -> list[str]:
+        """The ids of all runs, in no order."""
+        ...
+
+    def latest(self, root: Path) -> str:
+        """The id of the run that was made last; empty if there is none."""
+        ...
+
+    def create(self, folder: Path) -> bool:
+        """Reserves a run's id; False if a run has it already. The folder exists, and is new."""
+        ...
+
+    def exists(self, folder: Path) -> bool:
+        """Whether a run's log has been made."""
+        ...
+
+    def where(self, folder: Path) -> str:
+        """What to call a run's log before people."""
+        ...
+
+    def reader(self, folder: Path) -> Reader:
+        """Opens a run's log for reading, whether or not its writer is at work."""
+        ...
+
+    def writer(self, folder: Path) -> Writer:
+        """Takes a run: fences earlier writers, and makes the log if there is none.
+
+        Raises:
+            StoreError: another process works on it; the message says which, and since when.
+        """
+        ...
+
+    def holder(self, folder: Path) -> str | None:
+        """Who works on a run, as `process 17 on HOST since 2031-04-12 15:09:00`; None if nobody does."""
+        ...
+
+    def post(self, folder: Path, kind: str, text: str) -> None:
+        """Leaves a message for whoever works on a run; it is there whole or not at all."""
+        ...
+
+    def drain(self, folder: Path) -> list[tuple[str, str]]:
+        """(kind, text) of each message that waits, in order; they are removed."""
+        ...
+
+    def remove(self, folder: Path) -> None:
+        """Deletes a run's log, bodies and messages, and its folder.
+
+        Raises:
+            StoreError: there is no such run, or somebody works on it.
         """
         ...

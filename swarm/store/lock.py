@@ -11,6 +11,7 @@ import json
 import os
 import platform
 from contextlib import ExitStack
+from datetime import datetime
 from pathlib import Path
 
 from swarm.errors import StoreError
@@ -55,7 +56,9 @@ class FolderLock:
         if not _same_file(self._descriptor, self.path):
             return False
         os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, json.dumps({"pid": os.getpid(), "host": platform.node()}).encode(), 0)
+        since = f"{datetime.now():%Y-%m-%d %H:%M:%S}"
+        signed = json.dumps({"pid": os.getpid(), "host": platform.node(), "since": since})
+        os.pwrite(self._descriptor, signed.encode(), 0)
         return True
 
     def release(self) -> None:
@@ -67,7 +70,7 @@ class FolderLock:
 
 
 def holder(path: Path) -> str | None:
-    """Who holds the lock, as `process 17 on HOST`; None when it is free."""
+    """Who holds the lock, as `process 17 on HOST since 2031-04-12 15:09:00`; None when it is free."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -92,7 +95,8 @@ def _flock(descriptor: int, operation: int, path: Path) -> bool:
 def _named(descriptor: int) -> str:
     try:
         content = json.loads(os.pread(descriptor, 4096, 0))
-        return f"process {content['pid']} on {content['host']}"
+        since = f" since {content['since']}" if "since" in content else ""
+        return f"process {content['pid']} on {content['host']}{since}"
     except (ValueError, KeyError, TypeError):  # it has just been taken, and its holder has not signed yet
         return "another process"
 

@@ -14,7 +14,7 @@ from math import inf
 from struct import Struct, error as StructError
 from typing import Any
 
-from swarm.errors import StoreError
+from swarm.errors import FencedError, StoreError
 from swarm.events import KINDS, Event, decode, encode
 
 COLUMNS = "seq, time, epoch, cause, kind, version, key, payload, checksum"
@@ -36,6 +36,12 @@ class Tip:
 
 START = Tip()
 FAULT = "this is a fault of the program, not of the job: please report it"
+
+
+def fenced(epoch: int, ours: int, where: str) -> FencedError:
+    """The error for a writer whose job another one has taken."""
+    problem = f"this job was taken over by another process (epoch {epoch}; ours is {ours})"
+    return FencedError(problem, where, "nothing was appended; the other process goes on")
 
 
 def chained(

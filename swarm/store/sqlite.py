@@ -15,13 +15,13 @@ from typing import Any, Self
 
 import apsw
 
-from swarm.errors import FencedError, StoreError
+from swarm.errors import StoreError
 from swarm.events import Event, body_hash
 from swarm.store.blobs import BLOB_BYTES, Blobs, open_blobs, verified
 from swarm.store.connection import LIFE, create, naming, open_reading, open_writing
 from swarm.store.damage import Damage, checksum_at, survey
 from swarm.store.lock import FolderLock
-from swarm.store.records import COLUMNS, FAULT, START, Row, Tip, intact, to_event, to_rows
+from swarm.store.records import COLUMNS, FAULT, START, Row, Tip, fenced, intact, to_event, to_rows
 
 LOG = "log.sqlite"
 TAIL = 1000
@@ -196,6 +196,11 @@ class SqliteWriter(SqliteReader):
         """The number of the last durable event, 0 for an empty log."""
         return self._tip.seq
 
+    def renew(self) -> None:
+        """Looks whether the job is still this writer's; the kernel tells others that it lives. See `Writer.renew`."""
+        with self._appending:
+            self._check_epoch()
+
     def append(self, events: Sequence[Event], bodies: Mapping[str, bytes]) -> None:
         """Makes events and bodies durable in one transaction, or ends this writer; see `Writer.append`."""
         with self._appending:
@@ -214,13 +219,7 @@ class SqliteWriter(SqliteReader):
     def _commit(self, rows: list[Row], bodies: list[tuple[str, bytes | None]]) -> None:
         writing = self._writing
         writing.execute("BEGIN IMMEDIATE")
-        epoch: Any = writing.execute("SELECT value FROM meta WHERE name = 'epoch'").get
-        if epoch != self.epoch:
-            raise FencedError(
-                f"this job was taken over by another process (epoch {epoch}; ours is {self.epoch})",
-                str(self.path),
-                "nothing was appended; the other process goes on",
-            )
+        self._check_epoch()
         if bodies:
             writing.executemany("INSERT INTO bodies VALUES (?, ?) ON CONFLICT DO NOTHING", bodies)
         try:
@@ -230,6 +229,12 @@ class SqliteWriter(SqliteReader):
         writing.execute("COMMIT")
         if rows:
             self._tip = Tip(rows[-1][0], rows[-1][1], rows[-1][8])
+
+    def _check_epoch(self) -> None:
+        with naming(self.path):
+            epoch: Any = self._writing.execute("SELECT value FROM meta WHERE name = 'epoch'").get
+        if epoch != self.epoch:
+            raise fenced(epoch, self.epoch, str(self.path))
 
     def _body_rows(self, bodies: Mapping[str, bytes]) -> list[tuple[str, bytes | None]]:
         rows: list[tuple[str, bytes | None]] = []

@@ -1,0 +1,82 @@
+"""Runs whose logs lie in their own folders: SQLite files, an inbox of small files, and a lock that the kernel keeps.
+
+Owns nothing but the choice of these parts; each stands in a module of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from swarm.errors import StoreError
+from swarm.store import inbox
+from swarm.store.connection import naming
+from swarm.store.interface import Place
+from swarm.store.lock import FolderLock, holder
+from swarm.store.sqlite import LOG, SqliteReader, SqliteWriter
+
+LATEST = "latest"
+SPEC = "spec.yaml"
+
+
+@dataclass(frozen=True, slots=True)
+class FolderPlace:
+    """The place of runs that lie in folders; see `Place`."""
+
+    def title(self, root: Path) -> str:
+        return str(root)
+
+    def ids(self, root: Path) -> list[str]:
+        with naming(root):
+            return [path.name for path in root.iterdir() if _holds_run(path)] if root.is_dir() else []
+
+    def latest(self, root: Path) -> str:
+        link = root / LATEST
+        return os.readlink(link) if link.is_symlink() else ""
+
+    def create(self, folder: Path) -> bool:
+        return True  # whoever made the folder has the name
+
+    def exists(self, folder: Path) -> bool:
+        return (folder / LOG).exists()
+
+    def where(self, folder: Path) -> str:
+        return str(folder / LOG)
+
+    def reader(self, folder: Path) -> SqliteReader:
+        return SqliteReader.open(folder)
+
+    def writer(self, folder: Path) -> SqliteWriter:
+        return SqliteWriter.open(folder)
+
+    def holder(self, folder: Path) -> str | None:
+        with naming(folder / "lock"):
+            return holder(folder / "lock")
+
+    def post(self, folder: Path, kind: str, text: str) -> None:
+        inbox.post(folder, kind, text)
+
+    def drain(self, folder: Path) -> list[tuple[str, str]]:
+        return inbox.drain(folder)
+
+    def remove(self, folder: Path) -> None:
+        if not folder.is_dir():
+            cure = "`swarm list` shows the runs there are"
+            raise StoreError(f"there is no run {folder.name!r}", str(folder), cure)
+        with naming(folder):
+            lock = FolderLock.take(folder / "lock")
+            try:
+                shutil.rmtree(folder)
+            finally:
+                lock.release()
+
+
+def _holds_run(folder: Path) -> bool:
+    """Whether a folder is a run's: what merely lies beside the runs must never be taken for one, least of all by `rm`."""
+    return not folder.is_symlink() and any((folder / name).is_file() for name in (LOG, SPEC))
+
+
+FOLDERS: Place = FolderPlace()
+"""Where runs lie unless something else is said."""

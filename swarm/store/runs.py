@@ -1,0 +1,78 @@
+"""All runs of one `--runs` value: which there are, how they stand, and which one a person means.
+
+Owns the reading of that value: a folder, or the URL of a PostgreSQL database.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from swarm.errors import SpecError, StoreError
+from swarm.store.folder import RunFolder, RunStatus, may_name, read_status
+from swarm.store.interface import Place
+from swarm.store.place import FOLDERS, LATEST
+
+FILES = "runs"
+"""The folder, in the working folder, of runs whose place was not named or is no folder."""
+
+
+@dataclass(frozen=True, slots=True)
+class Runs:
+    """Runs with their files under `root` and their logs in `place`. Creating the value touches nothing."""
+
+    root: Path
+    place: Place = FOLDERS
+
+    def __str__(self) -> str:
+        return self.place.title(self.root)
+
+    def run(self, id: str) -> RunFolder:
+        """The run of this id, whether it exists or not.
+
+        Raises:
+            SpecError: the id is not a plain name.
+        """
+        return RunFolder(self.root, id, self.place)
+
+    def ids(self) -> list[str]:
+        """The ids of all runs, sorted."""
+        return sorted(id for id in self.place.ids(self.root) if may_name(id))
+
+    def list(self) -> list[RunStatus]:
+        """How all runs with a log stand, the newest first."""
+        found = [read_status(run) for run in map(self.run, self.ids()) if run.exists()]
+        return sorted(found, key=lambda status: (-status.created, status.id))
+
+    def find(self, name: str) -> RunFolder:
+        """The run that a person means: an id, the start of one that fits no other, or `latest`.
+
+        Raises:
+            StoreError: no run, or several, fit.
+        """
+        cure = "`swarm list` shows the runs there are; --runs or $SWARM_RUNS says where they lie"
+        if not name:
+            raise StoreError("an empty name means no run", str(self), cure)
+        if name == LATEST:
+            name = self.place.latest(self.root) or name
+        runs = self.ids()
+        fitting = [name] if name in runs else [run for run in runs if run.startswith(name)]
+        if len(fitting) != 1:
+            problem = f"{name!r} could be {', '.join(fitting)}" if fitting else f"there is no run {name!r}"
+            raise StoreError(problem, str(self), cure)
+        return self.run(fitting[0])
+
+
+def open_runs(option: str | None, environment: Mapping[str, str]) -> Runs:
+    """Where runs lie: the option `--runs`, else $SWARM_RUNS, else `runs` in the working folder.
+
+    Raises:
+        SpecError: it names a kind of place that there is not.
+    """
+    value = option or environment.get("SWARM_RUNS") or FILES
+    kind, mark, _ = value.partition("://")
+    if not mark:
+        return Runs(Path(value).expanduser())
+    cure = "name a folder, or a database as postgresql://USER@HOST/DATABASE"
+    raise SpecError(f"runs cannot be kept in {kind}://", "--runs", cure)
