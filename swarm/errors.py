@@ -77,15 +77,23 @@ class ModelError(SwarmError):
     """A model call that failed.
 
     `retryable` says whether the same call may succeed later; `kind` is one of `refused` (401, 403, unknown model),
-    `overloaded` (429), `broken` (5xx, nonsense, a dead server), `unreachable`, `timeout`.
+    `overloaded` (429), `broken` (5xx, nonsense, a dead server), `unreachable`, `timeout`. `doubt`: the call went out, and
+    may have been carried out and charged. `after`: seconds to wait at least, where whoever refused said so.
     """
 
     def __init__(
-        self, message: str, where: str = "", cure: str = "", kind: str = "broken", retryable: bool = True
+        self,
+        message: str,
+        where: str = "",
+        cure: str = "",
+        kind: str = "broken",
+        retryable: bool = True,
+        doubt: bool = False,
+        after: float = 0.0,
     ) -> None:
         super().__init__(message, where, cure)
-        self.args = (message, where, cure, kind, retryable)
-        self.kind, self.retryable = kind, retryable
+        self.args = (message, where, cure, kind, retryable, doubt, after)
+        self.kind, self.retryable, self.doubt, self.after = kind, retryable, doubt, after
 
 
 class WeightsError(SwarmError):

@@ -249,8 +249,14 @@ class TaskFailed(Body):
 
 
 class CallStarted(Body):
-    """A model call with everything in its window, as (digest, kind, origin, trust, may train, tokens) a segment."""
+    """A model call with everything in its window, as (digest, kind, origin, trust, may train, tokens) a segment.
 
+    Where somebody may have to pay for it, this event is durable before the call goes out (its intent), and `key` names the
+    call in the ledger: the same for every attempt at it. Where nobody does, `key` is empty, the lease serves as the intent,
+    and the event comes together with its result.
+    """
+
+    version: ClassVar[int] = 2
     task: str
     turn: int
     sample: int
@@ -259,11 +265,14 @@ class CallStarted(Body):
     tokens: int
     manifest: tuple[tuple[str, str, str, str, bool, int], ...]
     sampling: dict[str, Any]
+    key: str = ""
 
 
 class CallFinished(Body):
-    """What answered, what it cost, and the hash of its output."""
+    """What answered, what it cost, and the hash of its output. `cached`: it is the recorded answer to an equal call, which
+    was paid for before; its tokens are those of that call, and cost nothing here."""
 
+    version: ClassVar[int] = 2
     task: str
     turn: int
     sample: int
@@ -273,16 +282,33 @@ class CallFinished(Body):
     finish: str
     weights: str
     seconds: float
+    cached: bool = False
 
 
 class CallFailed(Body):
-    """A call without an answer; `error` is the hash of a body."""
+    """A call without an answer; `error` is the hash of a body. `doubt`: it went out, and nothing says that it was not carried
+    out, so that it may have to be paid for."""
 
+    version: ClassVar[int] = 2
     task: str
     turn: int
     sample: int
     kind: str
     error: str
+    doubt: bool = False
+
+
+class CallStrayed(Body):
+    """An answer that came when the lease `token` under which it was asked for had ended: paid for, and of no use."""
+
+    task: str
+    token: int
+    turn: int
+    sample: int
+    tokens_in: int
+    tokens_out: int
+    weights: str
+    seconds: float
 
 
 # ---- the blackboard ----
@@ -324,6 +350,9 @@ KINDS: dict[str, type[Body]] = {kind.__name__: kind for kind in Body.__subclasse
 Upcast = Callable[[dict[str, Any]], dict[str, Any]]
 UPCASTS: dict[tuple[str, int], Upcast] = {
     ("JobOpened", 1): lambda fields: {**fields, "software": ""},
+    ("CallStarted", 1): lambda fields: {**fields, "key": ""},
+    ("CallFinished", 1): lambda fields: {**fields, "cached": False},
+    ("CallFailed", 1): lambda fields: {**fields, "doubt": False},
 }
 """(kind, version) → the step from that version's fields to the next one's."""
 

@@ -147,6 +147,13 @@ class Price(Frozen):
     currency: str = "USD"
 
 
+class Rate(Frozen):
+    """What an endpoint lets one key do; None: nothing is known, and it is found out by its refusals."""
+
+    requests_per_minute: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    tokens_per_minute: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+
+
 class ModelSpec(Frozen):
     """What answers the calls."""
 
@@ -171,6 +178,19 @@ class ModelSpec(Frozen):
     """Seconds that one call may take, its wait in the engine's queue included."""
     price: Price | None = None
     """Needed only for a budget of money, or to see costs."""
+    in_doubt: Literal["retry", "ask"] = "retry"
+    """What becomes of a task whose paid call may have been carried out without its answer being recorded (the driver was
+    killed, the endpoint broke off): `retry` makes the call again, so that it may be paid twice; `ask` leaves that to a person."""
+    cache: bool = False
+    """Whether a call that was answered before, in this job or another of the same runs folder, is answered from there. Only
+    first samples whose answer does not depend on chance."""
+    rate: Rate = Rate()
+    """What an endpoint allows; shared by all jobs of a cluster."""
+
+    @property
+    def billed(self) -> bool:
+        """Whether somebody may have to pay for each call."""
+        return self.engine == "openai" or self.price is not None
 
     @field_validator("url")
     @classmethod
@@ -183,6 +203,8 @@ class ModelSpec(Frozen):
             raise ValueError("needs `url`, such as http://127.0.0.1:8000/v1, because `engine` is openai")
         if self.engine != "openai" and (self.url or self.key):
             raise ValueError("has `url` or `key`, which only `engine: openai` uses")
+        if self.engine != "openai" and self.rate != Rate():
+            raise ValueError("has `rate`, which only `engine: openai` uses")
         if self.key and not self.key.startswith("env:"):
             raise ValueError("has a `key` in plain text; put it into an environment variable and write env:NAME")
         return self

@@ -9,7 +9,7 @@ import pytest
 from swarm import events as ev
 from swarm.agents.roles import Role
 from swarm.coordinator import Grant, Phase, Report
-from swarm.coordinator.coordinator import FAULTS_BEFORE_PAUSE
+from swarm.coordinator.coordinator import SILENT_SECONDS
 from swarm.errors import ProtocolError, StoreError
 from swarm.events import Event
 from swarm.protocol import AddRange, AddTask, Decision, Judge, View
@@ -187,15 +187,51 @@ def test_one_call_that_fails_for_good_among_answers_costs_one_task() -> None:
     assert desk.state.status == "done" and len(desk.state.failed) == 1
 
 
-def test_many_faults_in_a_row_pause_the_job() -> None:
-    desk = Desk(Plain(readers(1), AddTask("reader")), patient(FAULTS_BEFORE_PAUSE + 5))
+def test_a_model_that_answers_nothing_for_a_while_pauses_the_job_and_costs_no_task() -> None:
+    """However many hosts it had: what counts is the time, not how many calls fail in it."""
+    desk = Desk(Plain(readers(3), AddTask("reader")))
+    first, *grants = desk.pull(want=4)
+    desk.pull(done(first, *called(first)), want=0)
+    began, faults = desk.now, 0
+    while desk.state.phase is Phase.WORKING:
+        faults += len(grants)
+        desk.pull(*(failed(grant, kind="unreachable") for grant in grants), want=0)
+        desk.now += 100
+        grants = desk.pull(want=4)
+    assert desk.now - began >= SILENT_SECONDS and faults > 3 * desk.roles["reader"].attempts
+    assert not desk.state.failed and desk.state.reason == f"model:{FAULT}"
+
+
+def test_a_storm_of_refusals_costs_no_task_its_attempts() -> None:
+    desk = Desk(Plain(readers(2)))
     grant = desk.one()
     desk.pull(done(grant, *called(grant)), want=0)
-    for number in range(FAULTS_BEFORE_PAUSE):
-        assert desk.state.phase is Phase.WORKING, f"paused after {number} faults"
-        desk.now += 1000
-        desk.pull(failed(desk.one(), kind="overloaded"), want=0)
-    assert desk.state.phase is Phase.PAUSED and not desk.state.failed
+    for _ in range(5):
+        grant = desk.one()
+        desk.pull(failed(grant, kind="overloaded"), want=0)
+        desk.now += 100
+    assert not desk.state.failed and desk.state.tasks[grant.task].failures == 0
+
+
+def test_an_endpoint_that_says_when_to_come_back_is_obeyed() -> None:
+    desk = Desk(Plain(readers(1)))
+    grant = desk.one()
+    end = ev.TaskFailed(task=grant.task, token=grant.token, error=FAULT, kind="overloaded", retry_at=None)
+    desk.pull(Report(grant.task, grant.token, (end,), after=300.0), want=0)
+    assert desk.last(ev.TaskFailed).retry_at == desk.now + 300.0
+
+
+def test_a_task_that_fails_while_others_are_answered_is_given_up_and_they_go_on() -> None:
+    desk = Desk(Plain(readers(6)))
+    bad, *good = desk.pull(want=6)
+    for grant in good[:3]:
+        desk.pull(done(grant, *called(grant)), failed(bad, kind="timeout"), want=0)
+        desk.now += 100
+        if bad.task in desk.state.tasks:
+            bad = desk.one()
+    assert [row[0] for row in desk.state.failed] == [bad.task] and desk.state.phase is Phase.WORKING
+    desk.pull(*(done(grant, *called(grant)) for grant in good[3:]), want=0)
+    assert desk.state.status == "done"
 
 
 def test_a_paused_job_grants_nothing_and_takes_what_is_brought() -> None:

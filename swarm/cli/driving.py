@@ -192,6 +192,11 @@ def account_lines(run: RunFolder, state: JobState, spec: JobSpec, plan: Plan | N
     lines.append(
         f"{status}{reason}: {number(spent.calls)} calls, {number(spent.tokens)} tokens, {duration(seconds)}{priced}"
     )
+    if (doubt := state.ledger.doubt()).calls:
+        lines.append(
+            f"in doubt: {number(doubt.calls)} calls of at most {number(doubt.tokens)} tokens may have been paid for without "
+            "an answer on record"
+        )
     if plan is not None and state.phase is Phase.ENDED:
         lines.append("against the plan: " + ", ".join(_off(plan, spent.calls, spent.tokens, seconds)))
     if answer is not None:

@@ -28,22 +28,23 @@ def money(price: Price | None, tokens_in: int, tokens_out: int) -> float:
 def check(
     budget: BudgetSpec, price: Price | None, state: JobState, now: float, tokens: int, calls: int, may_use_reserve: bool
 ) -> Refusal | None:
-    """Whether a task of up to `tokens` tokens in up to `calls` calls may start, counting what is spent and what running
-    work may still spend. What costs nothing and the report needs is never refused."""
+    """Whether a task of up to `tokens` tokens in up to `calls` calls may start, counting what is spent, what calls in doubt
+    may have cost, and what running work may still spend. What costs nothing and the report needs is never refused."""
     if budget.tokens is None and budget.calls is None and budget.money is None and budget.seconds is None:
         return None
     if not calls and may_use_reserve:
         return None
     share = 1.0 if may_use_reserve else 1.0 - budget.reserve
-    spent = state.total()
-    if budget.tokens is not None and spent.tokens + state.reserved + tokens > budget.tokens * share:
-        return Refusal("tokens", budget.tokens, spent.tokens + state.reserved)
-    if budget.calls is not None and spent.calls + state.reserved_calls + calls > budget.calls * share:
-        return Refusal("calls", budget.calls, spent.calls + state.reserved_calls)
+    spent, doubt = state.total(), state.ledger.doubt()
+    reserved, reserved_calls = state.reserved + doubt.tokens, state.reserved_calls + doubt.calls
+    if budget.tokens is not None and spent.tokens + reserved + tokens > budget.tokens * share:
+        return Refusal("tokens", budget.tokens, spent.tokens + reserved)
+    if budget.calls is not None and spent.calls + reserved_calls + calls > budget.calls * share:
+        return Refusal("calls", budget.calls, spent.calls + reserved_calls)
     if budget.money is not None and price is not None:
         paid = money(price, spent.tokens_in, spent.tokens_out)
         dearest = max(price.input, price.output) / 1e6
-        if paid + (state.reserved + tokens) * dearest > budget.money * share:
+        if paid + (reserved + tokens) * dearest > budget.money * share:
             return Refusal("money", budget.money, paid)
     if budget.seconds is not None and state.seconds(now) >= budget.seconds * share:
         return Refusal("seconds", budget.seconds, round(state.seconds(now), 1))

@@ -22,8 +22,9 @@ from swarm.spec import JobSpec
 
 LEASE_SECONDS = 120.0
 """How long a silent host keeps its leases."""
-FAULTS_BEFORE_PAUSE = 96
-"""Model faults in a row, without one answer, after which the job pauses instead of giving up task after task."""
+SILENT_SECONDS = 600.0
+"""How long a model may answer nothing but faults before the job pauses. A count of faults would say how many hosts there
+are, and not how long they have waited."""
 NOTE_TOKENS = 96
 """What a note in a working set is reckoned at when a task's cost is reserved."""
 BREADCRUMB_TOKENS = 64
@@ -48,13 +49,15 @@ class Grant:
 class Report:
     """What a host did on a lease, in order; if the task ended, the last event says how.
 
-    A failure comes as TaskFailed without `retry_at`, with `retryable` saying whether trying again makes sense.
+    A failure comes as TaskFailed without `retry_at`, with `retryable` saying whether trying again makes sense, and `after`
+    how many seconds to wait at least. A CallStarted at the end is the intent of a call that waits to be let out.
     """
 
     task: str
     token: int
     events: tuple[Body, ...]
     retryable: bool = True
+    after: float = 0.0
 
 
 class Coordinator:
@@ -73,6 +76,8 @@ class Coordinator:
         self.epoch = epoch
         self.stale = 0
         """Reports that came after their lease had ended; they are refused."""
+        self.refused: tuple[int, ...] = ()
+        """Tokens of the refused among the reports that came last."""
         self._out: list[Event] = []
         self._now = 0.0
 
@@ -105,10 +110,9 @@ class Coordinator:
         return self._out
 
     def pulled(self, now: float, host: str, reports: Sequence[Report], want: int) -> tuple[list[Event], list[Grant]]:
-        """A host brings what it did and asks for up to `want` further tasks."""
+        """A host brings what it did and asks for up to `want` further tasks. `refused` says which reports came too late."""
         self._begin(now)
-        for report in reports:
-            self._take(report)
+        self.refused = tuple([report.token for report in reports if not self._take(report)])
         grants = self._lease(host, want) if want > 0 else []
         return self._out, grants
 
@@ -135,12 +139,14 @@ class Coordinator:
 
     # ---- reports ----
 
-    def _take(self, report: Report) -> None:
+    def _take(self, report: Report) -> bool:
+        """Whether the report was taken. Of one whose lease has ended only the spending is."""
         row = self.state.tasks.get(report.task)
         ended = row is None or row.token != report.token or self.state.phase is Phase.ENDED
         if row is None or ended or _recorded(report, row):
             self.stale += 1
-            return
+            self._account(report)
+            return False
         for body in report.events:
             if isinstance(body, ev.CallFinished):
                 self._emit(body, key=f"{body.task}:CallFinished:{body.turn}:{body.sample}")
@@ -148,19 +154,35 @@ class Coordinator:
                 brief = TaskView(row.id, row.role, row.goal, row.spans, row.reads, body.outcome)
                 self._ended(brief, self._emit(body))
             elif isinstance(body, ev.TaskFailed):
-                self._failed(body, row, report.retryable)
+                self._failed(body, row, report)
             else:
                 self._emit(body)
+        return True
 
-    def _failed(self, body: ev.TaskFailed, row: TaskRow, retryable: bool) -> None:
+    def _account(self, report: Report) -> None:
+        """The answers in a report whose lease was taken away were paid for. Those of any other report stand in the log."""
+        lease = self.state.ledger.fenced.get(report.token)
+        for body in report.events:
+            if not isinstance(body, ev.CallFinished) or body.cached or lease is None:
+                continue
+            if (body.turn, body.sample) > lease.last:  # else it was recorded before the lease ended
+                self._emit(
+                    ev.CallStrayed(
+                        task=body.task, token=report.token, turn=body.turn, sample=body.sample, tokens_in=body.tokens_in,
+                        tokens_out=body.tokens_out, weights=body.weights, seconds=body.seconds,
+                    )
+                )
+
+    def _failed(self, body: ev.TaskFailed, row: TaskRow, report: Report) -> None:
         """Says when a task is tried again: never, if that is of no use, or after a while that grows with its failures.
 
         Where it failed because nothing answers, the task is sound: it stays, and the job pauses instead.
         """
         brief = TaskView(row.id, row.role, row.goal, row.spans, row.reads, "failed")
-        last = not retryable or row.failures + 1 >= self.roles[row.role].attempts
+        counts = self.state.counts(row, body.kind)
+        last = not report.retryable or (counts and row.failures + 1 >= self.roles[row.role].attempts)
         unanswered = self._unanswered(body.kind, last)
-        retry_at = None if last and not unanswered else self._now + self._back_off(row)
+        retry_at = None if last and not unanswered else self._now + max(self._back_off(row), report.after)
         event = self._emit(body.model_copy(update={"retry_at": retry_at}))
         if unanswered:
             if self.state.phase is Phase.WORKING:
@@ -172,13 +194,14 @@ class Coordinator:
         """Whether a fault means that no call will be answered, and not that this one was not."""
         if kind not in MODEL_FAULTS:
             return False
-        answered = any(spend.calls for spend in self.state.spend.values())
-        return kind == "refused" or self.state.faults + 1 >= FAULTS_BEFORE_PAUSE or (last and not answered)
+        state = self.state
+        silent = state.faulty_since and self._now - state.faulty_since >= SILENT_SECONDS
+        return kind == "refused" or bool(silent) or (last and not state.answers)
 
     def _back_off(self, row: TaskRow) -> float:
         """Seconds until the next attempt: exponential, with jitter drawn from the job's seed, 90 at most."""
         jitter = int(identity(self.spec.seed, row.id, row.attempt), 16) / float(1 << 64)
-        return min(60.0, 2.0 ** min(row.failures, 10)) * (0.5 + jitter)
+        return min(60.0, 2.0 ** min(row.setbacks, 10)) * (0.5 + jitter)
 
     def _ended(self, task: TaskView, event: Event) -> None:
         self._carry_out(lambda: self.protocol.react(self.state.memory, event, self._view(task)), event)
@@ -192,6 +215,9 @@ class Coordinator:
             if row is None:
                 if not self._stalled():
                     break
+                continue
+            if isinstance(row, TaskRow) and row.doubt and self.spec.model.in_doubt == "ask":
+                self._give_up(row, "in-doubt")
                 continue
             tokens, calls = self._cost(row)
             price, reserve = self.spec.model.price, self.roles[row.role].reserve
@@ -258,10 +284,14 @@ class Coordinator:
             task = row if isinstance(row, TaskRow) else None
             if task is None:
                 raise ProtocolError("added a range of tasks after the budget was reached", "protocol")
-            grant = self._grant(task, "coordinator", 0, 0)
-            failed = ev.TaskFailed(task=task.id, token=grant.token, error="", kind="budget", retry_at=None)
-            brief = TaskView(task.id, task.role, task.goal, task.spans, task.reads, "failed")
-            self._ended(brief, self._emit(failed))
+            self._give_up(task, "budget")
+
+    def _give_up(self, task: TaskRow, kind: str) -> None:
+        """Ends a task that nobody holds, and the protocol goes on without it."""
+        grant = self._grant(task, "coordinator", 0, 0)
+        failed = ev.TaskFailed(task=task.id, token=grant.token, error="", kind=kind, retry_at=None)
+        brief = TaskView(task.id, task.role, task.goal, task.spans, task.reads, "failed")
+        self._ended(brief, self._emit(failed))
 
     def _stalled(self) -> bool:
         """True if the job ended just now because no work is left that could ever end it."""
@@ -347,6 +377,6 @@ class Coordinator:
 def _recorded(report: Report, row: TaskRow) -> bool:
     """Whether a report came before: its first call stands among the task's recorded ones."""
     first = report.events[0] if report.events and row.said else None
-    return isinstance(first, ev.CallStarted) and any(
+    return isinstance(first, (ev.CallStarted, ev.CallFinished)) and any(
         (turn, sample) == (first.turn, first.sample) for turn, sample, *_ in row.said or ()
     )

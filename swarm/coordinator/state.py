@@ -11,106 +11,18 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Any
 
 from swarm import events as ev
 from swarm.board import Board
+from swarm.coordinator.ledger import Fenced, Ledger
+from swarm.coordinator.tables import MODEL_FAULTS, DocumentRow, NoticeRow, Phase, RangeRow, Spend, TaskRow
 from swarm.errors import StoreError
 from swarm.events import Event
 
-MODEL_FAULTS = frozenset({"refused", "overloaded", "broken", "unreachable", "timeout"})
-"""Kinds of `TaskFailed` that are the model's doing, as in `ModelError.kind`."""
-
-
-class Phase(StrEnum):
-    """Where a job stands. Only `PhaseChanged`, `CorpusPinned` and `JobEnded` move it."""
-
-    PINNING = "pinning"
-    WORKING = "working"
-    PAUSED = "paused"
-    ENDED = "ended"
-
-
-@dataclass(slots=True)
-class TaskRow:
-    """An open task. `token` is 0 while nobody holds it; `said` lists the outputs that are recorded already."""
-
-    id: str
-    role: str
-    goal: str
-    spans: tuple[int, ...]
-    reads: tuple[str, ...]
-    query: tuple[str, str, int] | None
-    priority: int
-    order: int
-    attempt: int = 0
-    token: int = 0
-    host: str = ""
-    reserved: int = 0
-    retry_at: float = 0.0
-    calls: int | None = None
-    """Model calls that it takes at most; None for as many as its role may."""
-    reserved_calls: int = 0
-    failures: int = 0
-    """Attempts that failed since the task was last answered, under this master."""
-    said: list[tuple[int, int, str, str]] | None = None
-    """(turn, sample, output hash, finish) of each recorded call."""
-
-
-@dataclass(slots=True)
-class RangeRow:
-    """Tasks that are not in the table yet: one for each span in [next, stop)."""
-
-    id: str
-    role: str
-    goal: str
-    next: int
-    stop: int
-    priority: int
-    order: int
-
-
-@dataclass(slots=True)
-class Spend:
-    """What calls have cost so far."""
-
-    calls: int = 0
-    tokens_in: int = 0
-    tokens_out: int = 0
-    seconds: float = 0.0
-
-    @property
-    def tokens(self) -> int:
-        return self.tokens_in + self.tokens_out
-
-
-@dataclass(slots=True)
-class DocumentRow:
-    """A pinned document; `path` is the hash of the body that holds its path."""
-
-    id: str
-    path: str
-    media: str
-    origin: str
-    licence: str
-    train: bool
-    digest: str
-    size: int
-    spans: int
-
-
-@dataclass(slots=True)
-class NoticeRow:
-    """A notice that is to be delivered in one way, as often as it failed so far."""
-
-    notice: str
-    occasion: str
-    reason: str
-    way: str
-    time: float
-    attempts: int = 0
-    retry_at: float = 0.0
+__all__ = [
+    "MODEL_FAULTS", "DocumentRow", "JobState", "NoticeRow", "Phase", "RangeRow", "Spend", "TaskRow", "range_task",
+]  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -148,6 +60,8 @@ class JobState:
     """Roles that may still start work once a budget was reached; None while no limit is reached."""
     faults: int = 0
     """Model faults since the last call that was answered."""
+    faulty_since: float = 0.0
+    """Log time of the first of them; 0 while there is none."""
     open: Counter[str] = field(default_factory=Counter)
     finished: Counter[str] = field(default_factory=Counter)
     outcomes: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -161,8 +75,11 @@ class JobState:
     """Leases that each host holds."""
     token: int = 0
     spend: dict[tuple[str, str], Spend] = field(default_factory=dict)
-    """(role, weights) → cost."""
+    """(role, weights) → cost, answers that came too late included."""
     calls_failed: int = 0
+    answers: int = 0
+    """Calls that were answered, from the cache too."""
+    ledger: Ledger = field(default_factory=Ledger)
     memory: dict[str, Any] = field(default_factory=dict)
     """The protocol's own state."""
     limits: list[ev.BudgetReached] = field(default_factory=list)
@@ -196,6 +113,13 @@ class JobState:
             out.tokens_out += one.tokens_out
             out.seconds += one.seconds
         return out
+
+    def counts(self, row: TaskRow, kind: str) -> bool:
+        """Whether a failure counts against its task. An endpoint that is full, or that answers nobody, is no fault of the
+        task's: a model fault counts once, and again only after some call of the job was answered since."""
+        if kind not in MODEL_FAULTS or (not self.answers and kind != "overloaded"):
+            return True
+        return kind != "overloaded" and row.heard != self.answers
 
     def seconds(self, now: float) -> float:
         """Wall-clock seconds that masters have held this job."""
@@ -236,7 +160,20 @@ class JobState:
         self.by_host[row.host] -= 1
         row.token, row.host, row.reserved, row.reserved_calls = 0, "", 0, 0
 
+    def fence(self, row: TaskRow) -> None:
+        """Notes that a lease is taken from its holder."""
+        last = (row.said[-1][0], row.said[-1][1]) if row.said else (-1, -1)
+        self.ledger.fence(row.token, Fenced(row.role, last, row.intent))
+        self.lose(row)
+
+    def lose(self, row: TaskRow) -> None:
+        """Puts a task's open call, if there is one, among those in doubt."""
+        if row.intent is not None:
+            self.ledger.lose(row.role, row.intent)
+            row.intent, row.doubt = None, True
+
     def remove(self, row: TaskRow) -> None:
+        self.lose(row)
         if row.token:
             self.release(row)
         del self.tasks[row.id]
@@ -253,13 +190,15 @@ def _created(state: JobState, event: Event, body: ev.JobCreated) -> None:
 def _opened(state: JobState, event: Event, body: ev.JobOpened) -> None:
     """A new master: every lease of the last one ends here, and its time is counted up to its last event."""
     state.held = state.seconds(state.time)
-    state.epoch, state.faults = body.epoch, 0
+    state.epoch, state.faults, state.faulty_since = body.epoch, 0, 0.0
+    state.ledger.fenced.clear()  # hosts die with their master: what they still knew will never be heard
     if state.phase is Phase.ENDED:  # taken to deliver what is left to tell
         return
     state.opened_at = event.time
     for row in state.tasks.values():
-        row.failures = 0
+        row.failures = row.setbacks = 0
         if row.token:
+            state.lose(row)
             state.release(row)
             state.push(row)
     if state.phase is Phase.PAUSED:
@@ -282,6 +221,9 @@ def _budget(state: JobState, event: Event, body: ev.BudgetReached) -> None:
 def _ended(state: JobState, event: Event, body: ev.JobEnded) -> None:
     state.phase, state.status, state.reason = Phase.ENDED, body.status, body.reason
     state.held, state.opened_at = state.seconds(event.time), 0.0
+    for row in state.tasks.values():
+        if row.token:
+            state.fence(row)
 
 
 def _report(state: JobState, event: Event, body: ev.ReportWritten) -> None:
@@ -347,6 +289,7 @@ def _leased(state: JobState, event: Event, body: ev.TaskLeased) -> None:
 
 def _lease_ended(state: JobState, event: Event, body: ev.LeaseEnded) -> None:
     row = state.tasks[body.task]
+    state.fence(row)
     state.release(row)
     state.push(row)
 
@@ -360,18 +303,31 @@ def _finished(state: JobState, event: Event, body: ev.TaskFinished) -> None:
 
 def _failed(state: JobState, event: Event, body: ev.TaskFailed) -> None:
     row = state.tasks[body.task]
+    counts = state.counts(row, body.kind)
+    if body.kind in MODEL_FAULTS:
+        state.faults += 1
+        state.faulty_since = state.faulty_since or event.time
     if body.retry_at is None:
         state.failed.append((row.id, row.role, row.spans, body.kind, body.error))
-        state.faults += body.kind in MODEL_FAULTS
         state.remove(row)
         return
     state.retries += 1
-    state.faults += body.kind in MODEL_FAULTS
+    state.lose(row)
     state.release(row)
-    row.failures += 1
+    row.setbacks += 1
+    if counts:
+        row.failures += 1
+        row.heard = state.answers
     row.retry_at = body.retry_at
     row.order = event.seq
     state.push(row)
+
+
+def _started(state: JobState, event: Event, body: ev.CallStarted) -> None:
+    """Only what has a key may have to be paid for, and stands before its call."""
+    if body.key:
+        most = body.tokens + int(body.sampling.get("max_tokens", 0))
+        state.tasks[body.task].intent = (body.turn, body.sample, most)
 
 
 def _call(state: JobState, event: Event, body: ev.CallFinished) -> None:
@@ -379,10 +335,20 @@ def _call(state: JobState, event: Event, body: ev.CallFinished) -> None:
     if row.said is None:
         row.said = []
     row.said.append((body.turn, body.sample, body.output, body.finish))
-    state.faults = row.failures = 0
-    spend = state.spend.get((row.role, body.weights))
+    state.faults = row.failures = row.setbacks = 0
+    state.faulty_since = 0.0
+    state.answers += 1
+    row.heard, row.intent, row.doubt = -1, None, False
+    if body.cached:
+        state.ledger.cached += 1
+    else:
+        _spent(state, row.role, body)
+
+
+def _spent(state: JobState, role: str, body: ev.CallFinished | ev.CallStrayed) -> None:
+    spend = state.spend.get((role, body.weights))
     if spend is None:
-        spend = state.spend[row.role, body.weights] = Spend()
+        spend = state.spend[role, body.weights] = Spend()
     spend.calls += 1
     spend.tokens_in += body.tokens_in
     spend.tokens_out += body.tokens_out
@@ -391,6 +357,15 @@ def _call(state: JobState, event: Event, body: ev.CallFinished) -> None:
 
 def _call_failed(state: JobState, event: Event, body: ev.CallFailed) -> None:
     state.calls_failed += 1
+    row = state.tasks[body.task]
+    if body.doubt:
+        state.lose(row)
+    row.intent = None
+
+
+def _strayed(state: JobState, event: Event, body: ev.CallStrayed) -> None:
+    role = state.ledger.stray(body.token, body.turn, body.sample, body.tokens_in + body.tokens_out)
+    _spent(state, role, body)
 
 
 def _posted(state: JobState, event: Event, body: ev.NotePosted) -> None:
@@ -430,16 +405,12 @@ def _notice_failed(state: JobState, event: Event, body: ev.NoticeFailed) -> None
         row.attempts, row.retry_at = row.attempts + 1, body.retry_at
 
 
-def _nothing(state: JobState, event: Event, body: ev.Body) -> None:
-    """Kinds that are facts of the log and change no state."""
-
-
 _FOLD: dict[type[ev.Body], Callable[[JobState, Event, Any], None]] = {
     ev.JobCreated: _created, ev.JobOpened: _opened, ev.PhaseChanged: _phase, ev.BudgetReached: _budget,
     ev.JobEnded: _ended, ev.ReportWritten: _report, ev.SourceSkipped: _skipped, ev.SpansPinned: _spans,
     ev.DocumentPinned: _document, ev.CorpusPinned: _pinned, ev.TaskAdded: _task, ev.RangeAdded: _range,
     ev.TaskLeased: _leased, ev.LeaseEnded: _lease_ended, ev.TaskFinished: _finished, ev.TaskFailed: _failed,
-    ev.CallStarted: _nothing, ev.CallFinished: _call, ev.CallFailed: _call_failed,
+    ev.CallStarted: _started, ev.CallFinished: _call, ev.CallFailed: _call_failed, ev.CallStrayed: _strayed,
     ev.NotePosted: _posted, ev.NoteJudged: _judged, ev.Decided: _decided,
     ev.Stuck: _stuck, ev.NoticeDue: _notice_due, ev.NoticeSent: _notice_sent, ev.NoticeFailed: _notice_failed,
 }  # fmt: skip

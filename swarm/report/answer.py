@@ -14,6 +14,7 @@ import msgpack
 
 from swarm.coordinator import JobState, Phase
 from swarm.coordinator.budget import money
+from swarm.coordinator.ledger import Doubt
 from swarm.errors import StoreError
 from swarm.report import picture
 from swarm.report.activity import Activity
@@ -24,6 +25,7 @@ from swarm.report.shapes import (
     Coverage,
     GivenUp,
     Limit,
+    PerhapsPaid,
     Picture,
     Provenance,
     Skipped,
@@ -37,6 +39,11 @@ from swarm.spec import JobSpec, parse_spec
 from swarm.store.interface import Reader
 
 PYTHON = "text/x-python"
+WHY_GIVEN_UP = {
+    "budget": "even the reserve of the budget was spent",
+    "in-doubt": "a call of it may have been paid for without its answer, and model.in_doubt says not to pay twice unasked",
+}
+"""What there is to say of tasks that the coordinator itself gave up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +116,9 @@ class _Gathering:
             calls=total.calls,
             calls_failed=state.calls_failed,
             retries=state.retries,
+            in_doubt=self._perhaps_paid(state.ledger.doubt()),
+            too_late=self._perhaps_paid(state.ledger.strayed),
+            cached=state.ledger.cached,
             seconds=round(self.activity.seconds, 3),
             cost=round(money(price, total.tokens_in, total.tokens_out), 6) if price else None,
             currency=price.currency if price else None,
@@ -186,7 +196,7 @@ class _Gathering:
     def _given_up(self) -> Iterator[GivenUp]:
         for task, role, spans, kind, hash in self.state.failed:
             place = self.texts.path(self.state.block_of(spans[0])[0]) if spans else ""
-            reason = self._error(hash) or "even the reserve of the budget was spent"
+            reason = self._error(hash) or WHY_GIVEN_UP.get(kind, "")
             yield GivenUp(task=task, role=role, document=place, spans=spans, kind=kind, reason=reason)
 
     def _coverage(self, unread: tuple[Unread, ...]) -> Coverage:
@@ -211,6 +221,12 @@ class _Gathering:
                   cost=round(money(price, one.tokens_in, one.tokens_out), 6) if price else None)
             for (role, weights), one in sorted(self.state.spend.items())
         )  # fmt: skip
+
+    def _perhaps_paid(self, doubt: Doubt) -> PerhapsPaid:
+        price = self.spec.model.price
+        dearest = max(price.input, price.output) / 1e6 if price else 0.0
+        cost = round(doubt.tokens * dearest, 6) if price else None
+        return PerhapsPaid(calls=doubt.calls, tokens=doubt.tokens, cost=cost)
 
     def _weights(self) -> tuple[Weights, ...]:
         calls: Counter[str] = Counter()

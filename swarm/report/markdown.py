@@ -124,6 +124,8 @@ def _cost(answer: Answer) -> Iterator[str]:
     yield ""
     time = spoken_seconds(answer.seconds)
     yield f"{answer.tokens:,} tokens in {answer.calls:,} calls, {time}{paid}; {answer.retries:,} retries."
+    if answer.cached:
+        yield f"{answer.cached:,} calls were answered from the cache and cost nothing."
     yield ""
     yield _table_row(["role", "what answered", "calls", "tokens in", "tokens out", "time in calls"])
     yield _table_row(["---", "---", "--:", "--:", "--:", "--:"])

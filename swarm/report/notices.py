@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from swarm.report.shapes import Answer
+from swarm.report.shapes import Answer, PerhapsPaid
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class Notice:
 
 def notices(answer: Answer) -> list[Notice]:
     """The warnings of an answer, the gravest first."""
-    return [*_about_models(answer), *_about_status(answer), *_about_evidence(answer)]
+    return [*_about_models(answer), *_about_status(answer), *_about_payment(answer), *_about_evidence(answer)]
 
 
 def _about_models(answer: Answer) -> Iterator[Notice]:
@@ -55,6 +55,23 @@ def _about_status(answer: Answer) -> Iterator[Notice]:
         yield Notice("bad", "Cancelled", f"The job was cancelled.{reason} {unread}")
     elif answer.status == "done" and left:
         yield Notice("unsure", "Not everything was read", f"{unread} The reasons are listed below.")
+
+
+def _about_payment(answer: Answer) -> Iterator[Notice]:
+    if answer.in_doubt.calls:
+        text = (
+            f"{paid_twice(answer.in_doubt)} went out and left no answer on record, because something broke in between. They "
+            "may have been charged; where they were made again, they may have been paid twice."
+        )
+        yield Notice("unsure", "Calls in doubt", text)
+    if answer.too_late.calls:
+        text = f"{paid_twice(answer.too_late)} were answered when their task had been given to another host: paid for twice."
+        yield Notice("unsure", "Answers too late", text)
+
+
+def paid_twice(paid: PerhapsPaid) -> str:
+    """How many calls, and what they took at most."""
+    return f"{paid.calls:,} call{'s' * (paid.calls != 1)} of at most {paid.tokens:,} tokens"
 
 
 def _about_evidence(answer: Answer) -> Iterator[Notice]:

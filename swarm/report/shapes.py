@@ -262,6 +262,14 @@ class Limit(Frozen):
     spent: float
 
 
+class PerhapsPaid(Frozen):
+    """Calls, and the tokens that they took at most. `cost` is at the dearest of the job's prices, None where there is none."""
+
+    calls: int
+    tokens: int
+    cost: float | None
+
+
 class Answer(Frozen):
     """All that a run has to say. The same log gives the same bytes."""
 
@@ -292,6 +300,12 @@ class Answer(Frozen):
     calls: int
     calls_failed: int
     retries: int
+    in_doubt: PerhapsPaid
+    """Calls that went out and have no answer on record: they may have been paid for, and were made again. Not in `tokens`."""
+    too_late: PerhapsPaid
+    """Answers that came when their task was somebody else's: paid for twice. They are in `tokens` and `cost`."""
+    cached: int
+    """Answers that were on record from before; they are in no count of calls or tokens."""
     seconds: float
     cost: float | None
     currency: str | None

@@ -22,8 +22,8 @@ from swarm.events import KINDS, Event, decode, encode
 
 CACHES = ("board", "ready", "later")
 """Fields of JobState that are compared otherwise (the board), or hold stale entries by design (the heaps)."""
-AFTER_THE_END = (ev.ReportWritten, ev.JobOpened, ev.NoticeDue, ev.NoticeSent, ev.NoticeFailed)
-"""What may still happen to a job that has ended: its report, and telling people."""
+AFTER_THE_END = (ev.ReportWritten, ev.JobOpened, ev.NoticeDue, ev.NoticeSent, ev.NoticeFailed, ev.CallStrayed)
+"""What may still happen to a job that has ended: its report, telling people, and answers that come too late."""
 
 
 class LogWatch:

@@ -1,0 +1,74 @@
+"""The account of calls that are not plainly answered: in doubt, answered too late, or answered from the cache.
+
+Owns the counting of what may have been paid for without an answer on record. What answered calls cost, the state's spend
+says. It is a part of the fold: it depends on events alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+REMEMBERED = 4096
+"""Leases whose late answers are still known for what they are."""
+
+Intent = tuple[int, int, int]
+"""(turn, sample, tokens at most) of a call that somebody may have to pay for and whose result is not recorded."""
+
+
+@dataclass(slots=True)
+class Doubt:
+    """Calls, and the tokens that they may have cost at most."""
+
+    calls: int = 0
+    tokens: int = 0
+
+
+@dataclass(slots=True)
+class Fenced:
+    """A lease that ended without a word of its holder. `last` is (turn, sample) of the task's last recorded call."""
+
+    role: str
+    last: tuple[int, int]
+    intent: Intent | None
+
+
+@dataclass(slots=True)
+class Ledger:
+    """What may have been spent beside the spend."""
+
+    doubts: dict[str, Doubt] = field(default_factory=dict)
+    """Role → calls that went out and have no answer on record: they may have been paid for, and are made again."""
+    strayed: Doubt = field(default_factory=Doubt)
+    """Answers that came when their lease had ended: paid for, and of no use. They are in the spend as well."""
+    cached: int = 0
+    """Answers from the cache; they are in nobody's spend."""
+    fenced: dict[int, Fenced] = field(default_factory=dict)
+    """Token → a lease that this master has ended, the last ones only."""
+
+    def doubt(self) -> Doubt:
+        """All calls in doubt."""
+        return Doubt(sum(one.calls for one in self.doubts.values()), sum(one.tokens for one in self.doubts.values()))
+
+    def lose(self, role: str, intent: Intent) -> None:
+        """A call is in doubt from now on."""
+        doubt = self.doubts.setdefault(role, Doubt())
+        doubt.calls += 1
+        doubt.tokens += intent[2]
+
+    def fence(self, token: int, lease: Fenced) -> None:
+        """A lease is taken from its holder, whose answers may still come in."""
+        self.fenced[token] = lease
+        if len(self.fenced) > REMEMBERED:
+            del self.fenced[next(iter(self.fenced))]
+
+    def stray(self, token: int, turn: int, sample: int, tokens: int) -> str:
+        """An answer came too late: it settles its intent, which is in doubt no more but paid for. Returns its role."""
+        lease = self.fenced[token]
+        self.strayed.calls += 1
+        self.strayed.tokens += tokens
+        lease.last = (turn, sample)
+        if lease.intent is not None and lease.intent[:2] == lease.last:
+            self.doubts[lease.role].calls -= 1
+            self.doubts[lease.role].tokens -= lease.intent[2]
+            lease.intent = None
+        return lease.role

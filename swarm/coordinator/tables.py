@@ -1,0 +1,112 @@
+"""What a job's fold is made of: the rows of its tables, which `state` fills.
+
+Owns the shape of each row. Nothing here changes itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from swarm.coordinator.ledger import Intent
+
+MODEL_FAULTS = frozenset({"refused", "overloaded", "broken", "unreachable", "timeout"})
+"""Kinds of `TaskFailed` that are the model's doing, as in `ModelError.kind`."""
+
+
+class Phase(StrEnum):
+    """Where a job stands. Only `PhaseChanged`, `CorpusPinned` and `JobEnded` move it."""
+
+    PINNING = "pinning"
+    WORKING = "working"
+    PAUSED = "paused"
+    ENDED = "ended"
+
+
+@dataclass(slots=True)
+class TaskRow:
+    """An open task. `token` is 0 while nobody holds it; `said` lists the outputs that are recorded already."""
+
+    id: str
+    role: str
+    goal: str
+    spans: tuple[int, ...]
+    reads: tuple[str, ...]
+    query: tuple[str, str, int] | None
+    priority: int
+    order: int
+    attempt: int = 0
+    token: int = 0
+    host: str = ""
+    reserved: int = 0
+    retry_at: float = 0.0
+    calls: int | None = None
+    """Model calls that it takes at most; None for as many as its role may."""
+    reserved_calls: int = 0
+    failures: int = 0
+    """Attempts that failed since the task was last answered, under this master, and that count against it."""
+    setbacks: int = 0
+    """All attempts that failed since then; its waits grow with them."""
+    heard: int = -1
+    """How many calls of the job had been answered when a model fault was last counted against the task."""
+    intent: Intent | None = None
+    """The call that is out, where somebody may have to pay for it."""
+    doubt: bool = False
+    """Whether such a call was lost since the task was last answered."""
+    said: list[tuple[int, int, str, str]] | None = None
+    """(turn, sample, output hash, finish) of each recorded call."""
+
+
+@dataclass(slots=True)
+class RangeRow:
+    """Tasks that are not in the table yet: one for each span in [next, stop)."""
+
+    id: str
+    role: str
+    goal: str
+    next: int
+    stop: int
+    priority: int
+    order: int
+
+
+@dataclass(slots=True)
+class Spend:
+    """What calls have cost so far."""
+
+    calls: int = 0
+    tokens_in: int = 0
+    tokens_out: int = 0
+    seconds: float = 0.0
+
+    @property
+    def tokens(self) -> int:
+        return self.tokens_in + self.tokens_out
+
+
+@dataclass(slots=True)
+class DocumentRow:
+    """A pinned document; `path` is the hash of the body that holds its path."""
+
+    id: str
+    path: str
+    media: str
+    origin: str
+    licence: str
+    train: bool
+    digest: str
+    size: int
+    spans: int
+
+
+@dataclass(slots=True)
+class NoticeRow:
+    """A notice that is to be delivered in one way, as often as it failed so far."""
+
+    notice: str
+    occasion: str
+    reason: str
+    way: str
+    time: float
+    attempts: int = 0
+    retry_at: float = 0.0
