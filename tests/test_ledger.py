@@ -182,3 +182,15 @@ def test_events_of_the_first_version_are_read(kind: type[Body], gained: str) -> 
     del fields[gained]
     object.__setattr__(old, "__dict__", fields)
     assert decode(kind.__name__, 1, encode(old)) == bodies[kind]
+
+
+def test_what_a_silent_host_may_still_spend_stays_set_aside() -> None:
+    """Nobody is billed and nobody asks before a call: a budget holds only if the whole lease is reckoned with."""
+    desk = Desk(Plain(readers()), budget={"tokens": 3 * 642, "reserve": 0.0})
+    old = desk.one()
+    desk.keep(desk.core.lost(desk.now, "h", "silent"))
+    assert len(desk.pull(want=8, host="i")) == 2
+    desk.pull(done(old, *called(old)), want=0)
+    assert desk.state.ledger.unsettled().tokens == 642 - 100, "what it has spent is in the spend now"
+    desk.resumed()
+    assert desk.state.ledger.unsettled() == Doubt(), "hosts die with their master"

@@ -28,15 +28,15 @@ def money(price: Price | None, tokens_in: int, tokens_out: int) -> float:
 def check(
     budget: BudgetSpec, price: Price | None, state: JobState, now: float, tokens: int, calls: int, may_use_reserve: bool
 ) -> Refusal | None:
-    """Whether a task of up to `tokens` tokens in up to `calls` calls may start, counting what is spent, what calls in doubt
-    may have cost, and what running work may still spend. What costs nothing and the report needs is never refused."""
+    """Whether a task of up to `tokens` tokens in up to `calls` calls may start, counting what is spent, what may have been
+    without being on record, and what running work may still spend. What costs nothing and the report needs is never refused."""
     if budget.tokens is None and budget.calls is None and budget.money is None and budget.seconds is None:
         return None
     if not calls and may_use_reserve:
         return None
     share = 1.0 if may_use_reserve else 1.0 - budget.reserve
-    spent, doubt = state.total(), state.ledger.doubt()
-    reserved, reserved_calls = state.reserved + doubt.tokens, state.reserved_calls + doubt.calls
+    spent, more = state.total(), state.ledger.unsettled()
+    reserved, reserved_calls = state.reserved + more.tokens, state.reserved_calls + more.calls
     if budget.tokens is not None and spent.tokens + reserved + tokens > budget.tokens * share:
         return Refusal("tokens", budget.tokens, spent.tokens + reserved)
     if budget.calls is not None and spent.calls + reserved_calls + calls > budget.calls * share:

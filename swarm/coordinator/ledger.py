@@ -30,6 +30,8 @@ class Fenced:
     role: str
     last: tuple[int, int]
     intent: Intent | None
+    held: Doubt
+    """What was set aside for the lease and may still be spent under it."""
 
 
 @dataclass(slots=True)
@@ -44,6 +46,15 @@ class Ledger:
     """Answers from the cache; they are in nobody's spend."""
     fenced: dict[int, Fenced] = field(default_factory=dict)
     """Token → a lease that this master has ended, the last ones only."""
+    held: Doubt = field(default_factory=Doubt)
+    """What such leases may still spend without asking."""
+    billed: bool = False
+    """Whether calls have intents. Then nothing is spent under a lease that has ended but what is in doubt already."""
+
+    def unsettled(self) -> Doubt:
+        """What may have been spent already, or be spent unasked, and stands in no spend: a budget sets it aside."""
+        doubt = self.doubt()
+        return Doubt(doubt.calls + self.held.calls, doubt.tokens + self.held.tokens)
 
     def doubt(self) -> Doubt:
         """All calls in doubt."""
@@ -57,9 +68,18 @@ class Ledger:
 
     def fence(self, token: int, lease: Fenced) -> None:
         """A lease is taken from its holder, whose answers may still come in."""
+        if self.billed:
+            lease.held = Doubt()
         self.fenced[token] = lease
+        self.held.calls += lease.held.calls
+        self.held.tokens += lease.held.tokens
         if len(self.fenced) > REMEMBERED:
-            del self.fenced[next(iter(self.fenced))]
+            self._settle(self.fenced.pop(next(iter(self.fenced))), 1 << 62, 1 << 62)
+
+    def forget(self) -> None:
+        """A new master: hosts died with the last one, and what they still knew will never be heard."""
+        self.fenced.clear()
+        self.held = Doubt()
 
     def stray(self, token: int, turn: int, sample: int, tokens: int) -> str:
         """An answer came too late: it settles its intent, which is in doubt no more but paid for. Returns its role."""
@@ -67,8 +87,16 @@ class Ledger:
         self.strayed.calls += 1
         self.strayed.tokens += tokens
         lease.last = (turn, sample)
+        self._settle(lease, 1, tokens)
         if lease.intent is not None and lease.intent[:2] == lease.last:
             self.doubts[lease.role].calls -= 1
             self.doubts[lease.role].tokens -= lease.intent[2]
             lease.intent = None
         return lease.role
+
+    def _settle(self, lease: Fenced, calls: int, tokens: int) -> None:
+        """So much of what a lease held is spent, or will not be."""
+        calls, tokens = min(calls, lease.held.calls), min(tokens, lease.held.tokens)
+        for one in (lease.held, self.held):
+            one.calls -= calls
+            one.tokens -= tokens

@@ -15,7 +15,7 @@ from typing import Any
 
 from swarm import events as ev
 from swarm.board import Board
-from swarm.coordinator.ledger import Fenced, Ledger
+from swarm.coordinator.ledger import Doubt, Fenced, Ledger
 from swarm.coordinator.tables import MODEL_FAULTS, DocumentRow, NoticeRow, Phase, RangeRow, Spend, TaskRow
 from swarm.errors import StoreError
 from swarm.events import Event
@@ -163,7 +163,7 @@ class JobState:
     def fence(self, row: TaskRow) -> None:
         """Notes that a lease is taken from its holder."""
         last = (row.said[-1][0], row.said[-1][1]) if row.said else (-1, -1)
-        self.ledger.fence(row.token, Fenced(row.role, last, row.intent))
+        self.ledger.fence(row.token, Fenced(row.role, last, row.intent, Doubt(row.reserved_calls, row.reserved)))
         self.lose(row)
 
     def lose(self, row: TaskRow) -> None:
@@ -191,7 +191,7 @@ def _opened(state: JobState, event: Event, body: ev.JobOpened) -> None:
     """A new master: every lease of the last one ends here, and its time is counted up to its last event."""
     state.held = state.seconds(state.time)
     state.epoch, state.faults, state.faulty_since = body.epoch, 0, 0.0
-    state.ledger.fenced.clear()  # hosts die with their master: what they still knew will never be heard
+    state.ledger.forget()
     if state.phase is Phase.ENDED:  # taken to deliver what is left to tell
         return
     state.opened_at = event.time
@@ -326,6 +326,7 @@ def _failed(state: JobState, event: Event, body: ev.TaskFailed) -> None:
 def _started(state: JobState, event: Event, body: ev.CallStarted) -> None:
     """Only what has a key may have to be paid for, and stands before its call."""
     if body.key:
+        state.ledger.billed = True
         most = body.tokens + int(body.sampling.get("max_tokens", 0))
         state.tasks[body.task].intent = (body.turn, body.sample, most)
 
