@@ -61,6 +61,12 @@ class JobOpened(Body):
     software: str = ""
 
 
+class SnapshotIgnored(Body):
+    """A master found a snapshot beside the log that it could not use, and folded the log from its first event instead."""
+
+    reason: str
+
+
 class PhaseChanged(Body):
     """The job moved on: pinning, working, finishing, paused, or ended."""
 
@@ -426,7 +432,8 @@ def decode(kind: str, version: int, payload: bytes) -> Body:
             fields, version = UPCASTS[kind, version](fields), version + 1
         return model.model_validate(fields)
     except (ValueError, TypeError, KeyError, msgpack.UnpackException) as error:
-        raise StoreError(f"holds a damaged {kind}: {str(error).splitlines()[0]}", "log", "see `swarm doctor`") from error
+        text = f"holds a damaged {kind}: {type(error).__name__} {error}"
+        raise StoreError(text.splitlines()[0], "log", "see `swarm doctor`") from error
 
 
 def identity(*parts: object) -> str:

@@ -20,6 +20,7 @@ from swarm.runtime.pins import pack_block
 from swarm.runtime.prepare import Prepared, check_pinned, prepare
 from swarm.runtime.wire import Batch, Order, Pull
 from swarm.spec import JobSpec
+from swarm.store.interface import Snapshot
 from tests.simulated import passage, spec
 
 SPANS = 6
@@ -34,6 +35,8 @@ class MemoryStore:
         self.held: dict[str, bytes] = {}
         self.commits: list[int] = []
         self.full = False
+        self.parts: dict[str, bytes] = {}
+        self.kept: tuple[Snapshot, dict[str, bytes]] | None = None
 
     def append(self, events: Sequence[Event], bodies: Mapping[str, bytes]) -> None:
         if self.full:
@@ -63,6 +66,16 @@ class MemoryStore:
 
     def renew(self) -> None:
         return None
+
+    def snapshot(self) -> tuple[Snapshot, dict[str, bytes]] | None:
+        return self.kept
+
+    def keep(self, snapshot: Snapshot, parts: Mapping[str, bytes]) -> None:
+        if self.full:
+            raise StoreError("there is no space left", "log")
+        assert snapshot.seq == self.last()
+        self.parts = {name: data for name, data in (self.parts | dict(parts)).items() if name in snapshot.parts}
+        self.kept = snapshot, self.parts
 
     def close(self) -> None:
         return None

@@ -15,7 +15,7 @@ from typing import Any, Self
 from swarm.bench.outcome import percentile, resident
 from swarm.events import Event, TaskFinished, TaskLeased
 from swarm.store.connection import open_reading
-from swarm.store.interface import Writer
+from swarm.store.interface import Snapshot, Writer
 
 WINDOW = 1000
 """Steps at the start and at the end of a run whose cost is compared."""
@@ -111,6 +111,12 @@ class TimedStore:
 
     def keyed(self, prefix: str) -> Iterator[Event]:
         return self._store.keyed(prefix)
+
+    def snapshot(self) -> tuple[Snapshot, dict[str, bytes]] | None:
+        return self._store.snapshot()
+
+    def keep(self, snapshot: Snapshot, parts: Mapping[str, bytes]) -> None:
+        self._store.keep(snapshot, parts)
 
     def close(self) -> None:
         self._store.close()

@@ -7,7 +7,7 @@ events. Span nodes are named `s:NUMBER`; every other node is a note.
 from __future__ import annotations
 
 from collections import Counter, defaultdict, deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from heapq import merge
 from typing import Any
 
@@ -45,16 +45,18 @@ class Board:
         for kind, other in event.links:
             if other not in self.graph:
                 raise ProtocolError(f"note {event.note} {kind} {other}, which is not on the board", event.kind)
-        view = NoteView(
-            event.note, event.kind, event.task, event.status, "", event.body, seq, event.cites, event.links, event.flags
+        self._place(
+            NoteView(event.note, event.kind, event.task, event.status, "", event.body, seq, event.cites, event.links, event.flags)
         )
-        self.graph.add_node(event.note, note=view)
-        for span, start, end in event.cites:
-            self.graph.add_edge(event.note, f"s:{span}", key=f"cites:{start}:{end}")
-        for kind, other in event.links:
-            self.graph.add_edge(event.note, other, key=kind)
-        self._orders[event.kind, "", event.status].add(_position(view))
-        self._tasks[event.task].append(event.note)
+
+    def _place(self, view: NoteView) -> None:
+        self.graph.add_node(view.id, note=view)
+        for span, start, end in view.cites:
+            self.graph.add_edge(view.id, f"s:{span}", key=f"cites:{start}:{end}")
+        for kind, other in view.links:
+            self.graph.add_edge(view.id, other, key=kind)
+        self._orders[view.kind, view.verdict, view.status].add(_position(view))
+        self._tasks[view.task].append(view.id)
 
     def judge(self, event: NoteJudged) -> None:
         """Puts a verdict on a note; a later verdict replaces an earlier one."""
@@ -64,6 +66,24 @@ class Board:
         self._nodes[event.note]["note"] = NoteView(
             view.id, view.kind, view.task, view.status, event.verdict, view.body, view.seq, view.cites, view.links, view.flags
         )
+
+    # ---- snapshots ----
+
+    def packed(self) -> list[Any]:
+        """Every note as plain data, in the order in which they were posted."""
+        views = [data["note"] for _, data in self.graph.nodes(data=True) if "note" in data]
+        return [
+            [v.id, v.kind, v.task, v.status, v.verdict, v.body, v.seq, v.cites, v.links, dict(v.flags)] for v in views
+        ]
+
+    @classmethod
+    def unpacked(cls, rows: Iterable[list[Any]]) -> Board:
+        """The board that `packed` made plain data of."""
+        board = cls()
+        for id, kind, task, status, verdict, body, seq, cites, links, flags in rows:
+            cited, linked = tuple([tuple(cite) for cite in cites]), tuple([tuple(link) for link in links])
+            board._place(NoteView(id, kind, task, status, verdict, body, seq, cited, linked, flags))
+        return board
 
     # ---- queries ----
 

@@ -412,7 +412,7 @@ _FOLD: dict[type[ev.Body], Callable[[JobState, Event, Any], None]] = {
     ev.DocumentPinned: _document, ev.CorpusPinned: _pinned, ev.TaskAdded: _task, ev.RangeAdded: _range,
     ev.TaskLeased: _leased, ev.LeaseEnded: _lease_ended, ev.TaskFinished: _finished, ev.TaskFailed: _failed,
     ev.CallStarted: _started, ev.CallFinished: _call, ev.CallFailed: _call_failed, ev.CallStrayed: _strayed,
-    ev.NotePosted: _posted, ev.NoteJudged: _judged, ev.Decided: _decided,
+    ev.NotePosted: _posted, ev.NoteJudged: _judged, ev.Decided: _decided, ev.SnapshotIgnored: _nothing,
     ev.Stuck: _stuck, ev.NoticeDue: _notice_due, ev.NoticeSent: _notice_sent, ev.NoticeFailed: _notice_failed,
 }  # fmt: skip
 

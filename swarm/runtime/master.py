@@ -21,8 +21,9 @@ from swarm.coordinator import Coordinator, Grant, JobState, Phase
 from swarm.coordinator.coordinator import LEASE_SECONDS
 from swarm.coordinator.state import DocumentRow
 from swarm.errors import StoreError
-from swarm.events import Body, Event
+from swarm.events import Body, Event, SnapshotIgnored
 from swarm.protocol import Material, NoteText, Passage, Said, TaskBrief
+from swarm.runtime.opening import EVENTS_BETWEEN, take_snapshot
 from swarm.runtime.pins import PinnedSpan, unpack_block
 from swarm.runtime.prepare import Prepared
 from swarm.runtime.wire import Batch, Order, Pull, Work
@@ -37,7 +38,8 @@ SpanRow = tuple[DocumentRow, PinnedSpan]
 
 
 class JobMaster:
-    """Runs one job for as long as it lives. `clock` gives wall-clock seconds, `ticks` monotonic ones."""
+    """Runs one job for as long as it lives. `clock` gives wall-clock seconds, `ticks` monotonic ones; `ignored` says why a
+    snapshot of the job could not be used."""
 
     def __init__(
         self,
@@ -46,6 +48,7 @@ class JobMaster:
         state: JobState,
         clock: Callable[[], float] = time.time,
         ticks: Callable[[], float] = time.monotonic,
+        ignored: str = "",
     ) -> None:
         self.job, self.store, self.state = job, store, state
         self.coordinator = Coordinator(job.spec, job.protocol, job.roles, job.overhead, state, store.epoch)
@@ -60,6 +63,7 @@ class JobMaster:
         self._texts_bytes = 0
         self._blocks: OrderedDict[str, list[PinnedSpan]] = OrderedDict()
         self._facts: dict[str, Any] = {}
+        self._ignored, self._kept = ignored, state.seq
 
     # ---- the shell's side ----
 
@@ -71,6 +75,8 @@ class JobMaster:
     def open(self, shell: str) -> None:
         """Takes the job under the store's new epoch."""
         self._keep(self.coordinator.open(self._clock(), socket.gethostname(), os.getpid(), shell, __version__), {})
+        if self._ignored:
+            self._keep(self.coordinator.record(self._clock(), SnapshotIgnored(reason=self._ignored)), {})
         self._commit()
 
     def start(self) -> None:
@@ -175,6 +181,8 @@ class JobMaster:
         for future in waiting:
             if not future.done():
                 future.set_result(None)
+        if self.state.seq - self._kept >= EVENTS_BETWEEN:
+            asyncio.get_running_loop().call_soon(self._snapshot)  # those who waited for this commit go first
 
     def _commit(self) -> None:
         """One transaction. If it fails the fold is ahead of the log, so this master never acts again."""
@@ -189,6 +197,17 @@ class JobMaster:
             self._broken = error
             self._wake()
             raise
+
+    def _snapshot(self) -> None:
+        """Keeps the state beside the log, unless it is ahead of what is durable: then after the next commit."""
+        if self._broken or self.state.seq != self.store.last() or self.state.seq - self._kept < EVENTS_BETWEEN:
+            return
+        try:
+            take_snapshot(self.state, self.store)
+            self._kept = self.state.seq
+        except StoreError as error:
+            self._broken = error
+            self._wake()
 
     # ---- working sets ----
 

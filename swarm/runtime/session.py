@@ -22,6 +22,7 @@ from swarm.corpus import Pinned, pin
 from swarm.errors import SpecError, StoreError
 from swarm.models.choose import create_model
 from swarm.runtime.master import JobMaster
+from swarm.runtime.opening import Opened, open_state
 from swarm.runtime.pins import Block, check_unchanged, pin_blocks
 from swarm.runtime.prepare import Prepared, check_budget, check_pinned, prepare
 from swarm.spec import RAISES, JobSpec, parse_spec
@@ -76,7 +77,8 @@ class Session:
             CorpusError: an input has changed or gone.
         """
         with run.reader() as reader:
-            state, spec, roles = read_job(reader)
+            opened, spec, roles = open_job(reader)
+        state = opened.state
         if state.phase is Phase.ENDED:
             raise StoreError(f"job {run.id} has ended ({state.status})", run.id, "start a new run to do it again")
         job = prepare(spec, roles)
@@ -84,8 +86,8 @@ class Session:
             check_pinned(state.created, job)
         store = run.writer()
         try:
-            state = fold(store)  # what was read before the lock was ours may have grown
-            master = JobMaster(job, store, state)
+            state = caught_up(state, store)
+            master = JobMaster(job, store, state, ignored=opened.ignored)
             if not state.pinned or not pinned:
                 check_unchanged(job, state, master.path)
             corpus = None if state.pinned else pin(spec.inputs)
@@ -158,9 +160,18 @@ def _check_gold(gold: str) -> None:
 
 
 def fold(reader: Reader) -> JobState:
-    """The state that a log amounts to."""
+    """The state that a log amounts to, read from its first event."""
     state = JobState()
     for event in reader.read():
+        state.apply(event)
+    return state
+
+
+def caught_up(state: JobState, store: Writer) -> JobState:
+    """The state that was read before the lock was ours, with what came since; folded anew if another master came between."""
+    if store.epoch != state.epoch + 1 or store.last() < state.seq:
+        return open_state(store).state
+    for event in store.read(after=state.seq):
         state.apply(event)
     return state
 
@@ -171,12 +182,19 @@ def read_job(reader: Reader) -> tuple[JobState, JobSpec, dict[str, str]]:
     Raises:
         StoreError: the log is empty.
     """
-    state = fold(reader)
+    opened, spec, roles = open_job(reader)
+    return opened.state, spec, roles
+
+
+def open_job(reader: Reader) -> tuple[Opened, JobSpec, dict[str, str]]:
+    """As `read_job`, with how the state was come by."""
+    opened = open_state(reader)
+    state = opened.state
     if state.created is None:
         raise StoreError("holds no job", "log", "the run stopped before it began; remove it with `swarm rm`")
     spec = parse_spec(msgpack.unpackb(reader.body(state.created.spec)), f"job {state.created.job}")
     roles = {name: reader.body(hash).decode() for name, hash in state.created.roles.items()}
-    return state, spec, roles
+    return opened, spec, roles
 
 
 def _next(blocks: Iterator[Block]) -> Block | None:

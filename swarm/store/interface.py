@@ -8,10 +8,25 @@ engine and all that a run needs of it: log, bodies, inbox, and who works on it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, Self
 
 from swarm.events import Event
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The fold of a log up to `seq`, packed, so that opening a long job need not begin at its first event.
+
+    `format` names the code that packed it; no other can read it. `state` is its head, and `parts` names the pieces that
+    lie beside it, in order: a piece that the snapshot before had too is not written again.
+    """
+
+    seq: int
+    format: str
+    state: bytes
+    parts: tuple[str, ...] = ()
 
 
 class Reader(Protocol):
@@ -47,6 +62,14 @@ class Reader(Protocol):
         """The few events that say how the job stands (created, opened, phases, ended), in order and found by an index."""
         ...
 
+    def snapshot(self) -> tuple[Snapshot, dict[str, bytes]] | None:
+        """The log's snapshot with its parts by name, or None. It is the newest; there is no other.
+
+        Raises:
+            StoreError: it is damaged, incomplete, or of another log; the log itself may be sound.
+        """
+        ...
+
     def close(self) -> None:
         """Lets go of the log, and a writer of the job. A second call does nothing."""
         ...
@@ -70,6 +93,17 @@ class Writer(Reader, Protocol):
             FencedError: another writer has taken the job.
             StoreError: it failed (no space, I/O error, a lost connection): all of it stands or nothing, and only a
                 new writer can tell. This one must not be used again.
+        """
+        ...
+
+    def keep(self, snapshot: Snapshot, parts: Mapping[str, bytes]) -> None:
+        """Puts a snapshot of the whole log (`seq` is `last()`) in the place of the one before, in one transaction.
+
+        Args:
+            parts: those that the snapshot names and the store has not been given before. What it doesn't name is deleted.
+
+        Raises:
+            FencedError, StoreError: as `append`.
         """
         ...
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,9 +17,11 @@ import apsw
 
 from swarm.errors import StoreError
 from swarm.events import Event, body_hash
+from swarm.store import snapshots
 from swarm.store.blobs import BLOB_BYTES, Blobs, open_blobs, verified
 from swarm.store.connection import LIFE, create, naming, open_reading, open_writing
 from swarm.store.damage import Damage, checksum_at, survey
+from swarm.store.interface import Snapshot
 from swarm.store.lock import FolderLock
 from swarm.store.records import COLUMNS, FAULT, START, Row, Tip, fenced, intact, to_event, to_rows
 
@@ -110,6 +112,13 @@ class SqliteReader:
         """The body with this hash; see `Reader.bodies`."""
         return self.bodies((hash,))[hash]
 
+    def snapshot(self) -> tuple[Snapshot, dict[str, bytes]] | None:
+        """The log's snapshot with its parts; see `Reader.snapshot`."""
+        found = None
+        with self._one_at_a_time, naming(self.path), self._reading:  # one view, whatever the writer does meanwhile
+            found = snapshots.get(self._reading, self.path)
+        return found
+
     def close(self) -> None:
         """Lets go of the file. A second call does nothing."""
         with self._one_at_a_time:
@@ -185,6 +194,8 @@ class SqliteWriter(SqliteReader):
     def _start(self, lock: FolderLock, writing: apsw.Connection, tip: Tip) -> None:
         self._lock, self._writing, self._tip, self._refusal = lock, writing, tip, ""
         self._appending = threading.Lock()
+        self._parts: set[str] | None = None
+        """Names of the stored parts of the snapshot, once they are known."""
         with naming(self.path):
             writing.execute("BEGIN IMMEDIATE")
             writing.execute("UPDATE meta SET value = value + 1 WHERE name = 'epoch'")
@@ -203,23 +214,48 @@ class SqliteWriter(SqliteReader):
 
     def append(self, events: Sequence[Event], bodies: Mapping[str, bytes]) -> None:
         """Makes events and bodies durable in one transaction, or ends this writer; see `Writer.append`."""
+        with self._or_never_again():
+            self._commit(to_rows(events, self._tip, self.epoch), self._body_rows(bodies))
+
+    def keep(self, snapshot: Snapshot, parts: Mapping[str, bytes]) -> None:
+        """Puts a snapshot of the whole log in the place of the one before, or ends this writer; see `Writer.keep`."""
+        with self._or_never_again():
+            if snapshot.seq != self._tip.seq:
+                problem = f"a snapshot of {snapshot.seq} events was to be kept with a log of {self._tip.seq}"
+                raise StoreError(problem, str(self.path), FAULT)
+            if self._parts is None:
+                self._parts = snapshots.stored(self._writing)
+            dropped = self._parts.difference(snapshot.parts)
+            self._begin()
+            snapshots.put(self._writing, snapshot, self._tip, parts, dropped)
+            self._writing.execute("COMMIT")
+            self._parts = set(snapshot.parts)
+
+    @contextmanager
+    def _or_never_again(self) -> Iterator[None]:
+        """Around everything that writes: whatever goes wrong inside, this writer refuses all that comes after."""
         with self._appending:
             if self._refusal:
                 raise StoreError(self._refusal, str(self.path), "open the job again (`swarm resume`)")
             self._refusal = "this writer has failed before and appends no more"
             try:
                 with naming(self.path):
-                    self._commit(to_rows(events, self._tip, self.epoch), self._body_rows(bodies))
+                    yield
                 self._refusal = ""
             finally:
                 if self._refusal and self._writing.in_transaction:
                     with suppress(apsw.Error):  # the first error is the one to tell
                         self._writing.execute("ROLLBACK")
 
-    def _commit(self, rows: list[Row], bodies: list[tuple[str, bytes | None]]) -> None:
+    def _begin(self) -> None:
+        """Begins a transaction in which this writer's epoch is still the newest."""
         writing = self._writing
         writing.execute("BEGIN IMMEDIATE")
         self._check_epoch()
+
+    def _commit(self, rows: list[Row], bodies: list[tuple[str, bytes | None]]) -> None:
+        writing = self._writing
+        self._begin()
         if bodies:
             writing.executemany("INSERT INTO bodies VALUES (?, ?) ON CONFLICT DO NOTHING", bodies)
         try:

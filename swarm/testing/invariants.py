@@ -16,6 +16,7 @@ import msgpack
 from pydantic import BaseModel
 
 from swarm import events as ev
+from swarm.board import Board
 from swarm.coordinator import JobState, Phase
 from swarm.coordinator.state import RangeRow, TaskRow
 from swarm.events import KINDS, Event, decode, encode
@@ -133,6 +134,32 @@ def state_digest(state: JobState) -> str:
     """A digest of all that a state holds, whatever the order in which its tables were filled."""
     held = {one.name: getattr(state, one.name) for one in fields(state) if one.name not in CACHES}
     return _digest({**held, "board": state.board.export()})
+
+
+def differences(one: JobState, other: JobState) -> list[str]:
+    """The names of the fields in which two states differ, heaps to the last stale entry included."""
+    names = [held.name for held in fields(one) if held.name != "board"]
+    found = [name for name in names if _plain(getattr(one, name)) != _plain(getattr(other, name))]
+    return found + ["board"] * (_questioned(one.board) != _questioned(other.board))
+
+
+def _questioned(board: Board) -> Any:
+    """What a board answers to every kind of query."""
+    plain = board.export()
+    views = [board.note(row["id"]) for row in plain["notes"]]
+    selections = {(view.kind, view.verdict, view.status) for view in views}
+    return _plain(
+        [
+            plain,
+            views,
+            board.kinds(),
+            len(board),
+            {task: board.by_task(task) for task in sorted({view.task for view in views})},
+            {span: board.citing(span) for span in sorted({cite[0] for view in views for cite in view.cites})},
+            {one: [list(board.notes(*one)), board.count(*one)] for one in sorted(selections)},
+            {view.id: [board.provenance(view.id), board.spans(view.id)] for view in views},
+        ]
+    )
 
 
 def meaning_digest(state: JobState) -> str:

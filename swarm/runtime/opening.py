@@ -1,0 +1,69 @@
+"""From a log to the state that it amounts to, by way of its snapshot where that serves.
+
+Owns the choice between a snapshot with the events after it and the whole log, and the taking of snapshots. Whatever is
+wrong with a snapshot costs time and nothing else: the log alone is the truth.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from swarm.coordinator import JobState
+from swarm.coordinator.snapshot import pack, snapshot_format, unpack
+from swarm.errors import StoreError
+from swarm.store.interface import Reader, Snapshot, Writer
+
+EVENTS_BETWEEN = 20_000
+"""Events after which a master takes the next snapshot: what an opening then folds takes a fraction of a second."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """The fold of a whole log. `folded` events of it were read one by one; `ignored` says why a snapshot was of no use,
+    and is empty where there was none or it served."""
+
+    state: JobState
+    folded: int
+    ignored: str = ""
+
+
+def open_state(reader: Reader) -> Opened:
+    """The state that a log amounts to.
+
+    Raises:
+        StoreError: the log itself is damaged, or newer than this software.
+    """
+    state, ignored = JobState(), ""
+    try:
+        found = reader.snapshot()
+        if found is not None:
+            state = restored(*found)
+    except StoreError as error:
+        ignored = error.message
+    first = state.seq
+    for event in reader.read(after=first):
+        state.apply(event)
+    return Opened(state, state.seq - first, ignored)
+
+
+def restored(snapshot: Snapshot, parts: dict[str, bytes]) -> JobState:
+    """The state that a snapshot holds.
+
+    Raises:
+        StoreError: other code wrote it, or it holds something else than it says.
+    """
+    if snapshot.format != snapshot_format():
+        raise StoreError(f"the snapshot has form {snapshot.format}; this software reads {snapshot_format()}", "log")
+    state = unpack(snapshot.state, parts)
+    if state.seq != snapshot.seq:
+        raise StoreError(f"the snapshot of event {snapshot.seq} holds the state at event {state.seq}", "log")
+    return state
+
+
+def take_snapshot(state: JobState, store: Writer) -> None:
+    """Keeps the state beside the log that it is the fold of.
+
+    Raises:
+        StoreError: it could not be kept; the store must not be used again.
+    """
+    store.keep(Snapshot(state.seq, snapshot_format(), pack(state)), {})

@@ -1,0 +1,246 @@
+"""A snapshot with the events after it amounts to what the whole log does; one that can't be used costs time only."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import apsw
+import msgpack
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from swarm.coordinator import JobState
+from swarm.coordinator.codec import codec
+from swarm.coordinator.snapshot import pack, snapshot_format, unpack
+from swarm.errors import FencedError, StoreError
+from swarm.events import Event, JobEnded, SnapshotIgnored
+from swarm.runtime.opening import open_state, take_snapshot
+from swarm.runtime.session import Session, fold
+from swarm.store.folder import RunFolder
+from swarm.store.interface import Snapshot
+from swarm.store.snapshots import part_name
+from swarm.store.sqlite import LOG, SqliteReader, SqliteWriter
+from swarm.testing.invariants import differences, refold
+from swarm.testing.simulator import STORM
+from tests.jobs import SOURCE, job, run
+from tests.simulated import PROSE, ROLLING, simulate
+
+KINDS: dict[str, dict[str, Any]] = {"map_reduce": {}, "rolling": ROLLING, "prose": PROSE}
+GOLDEN = sorted(Path(__file__).with_name("logs").glob("*.sqlite"))
+
+
+def taken_up(events: list[Event], cut: int) -> JobState:
+    """The state of a snapshot after `cut` events, with those after it."""
+    state = unpack(pack(refold(events[:cut])), {})
+    for event in events[cut:]:
+        state.apply(event)
+    return state
+
+
+# ---- the state ----
+
+
+@settings(max_examples=25, deadline=None)
+@given(kind=st.sampled_from(sorted(KINDS)), seed=st.integers(0, 500), share=st.floats(0, 1), steps=st.integers(20, 400))
+def test_a_snapshot_and_the_tail_amount_to_the_log(kind: str, seed: int, share: float, steps: int) -> None:
+    one = simulate(seed, STORM, changes=KINDS[kind])
+    one.run(steps)
+    assert differences(taken_up(one.log, int(share * len(one.log))), refold(one.log)) == []
+
+
+@pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
+def test_a_snapshot_at_any_event_of_a_golden_log_amounts_to_it(path: Path, tmp_path: Path) -> None:
+    shutil.copy(path, tmp_path / LOG)
+    with SqliteReader.open(tmp_path) as reader:
+        events = list(reader.read())
+    whole = refold(events)
+    for cut in range(0, len(events) + 1, 7):
+        assert differences(taken_up(events, cut), whole) == [], f"after {cut} events"
+
+
+def test_no_field_of_a_state_is_left_out() -> None:
+    one = simulate(3, STORM)
+    one.run(150)
+    fields_packed, board = msgpack.unpackb(pack(one.state))
+    assert {*fields_packed, "board"} == {field.name for field in fields(JobState)} and board
+    blank = JobState()
+    assert {"tasks", "memory", "spend", "finished", "board"} <= set(differences(blank, one.state))
+    assert differences(unpack(pack(blank), {}), blank) == []
+
+
+@dataclass
+class Unfit:
+    """A state with a field that no snapshot can hold."""
+
+    call: Callable[[], None]
+
+
+def test_a_field_that_no_snapshot_can_hold_is_refused_by_its_type() -> None:
+    with pytest.raises(TypeError, match=r"a snapshot can't hold a .*Callable"):
+        codec(Unfit)
+    with pytest.raises(TypeError, match="can't tell the types of"):
+        codec(list[int] | dict[str, int])
+
+
+def test_plain_values_of_every_type_come_back() -> None:
+    cases: list[tuple[Any, Any]] = [
+        (tuple[int, ...], (1, 2)), (tuple[str, int] | None, ("a", 1)), (dict[tuple[str, int], set[str]], {("a", 1): {"b"}}),
+        (frozenset[int], frozenset((2, 1))), (list[JobEnded | None], [JobEnded(status="done"), None]),
+    ]  # fmt: skip
+    for annotation, value in cases:
+        one = codec(annotation)
+        assert one.decode(one.encode(value)) == value
+
+
+# ---- beside a log ----
+
+
+@pytest.fixture(scope="module")
+def pristine(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    folder: RunFolder = run(job(Path("unused"), inputs=[f"text:{SOURCE}"]), tmp_path_factory.mktemp("runs"), id="small")
+    with SqliteWriter.open(folder.path) as writer:
+        take_snapshot(fold(writer), writer)
+    return folder
+
+
+@pytest.fixture
+def finished(pristine: RunFolder, tmp_path: Path) -> RunFolder:
+    """A copy of a run that has ended, with a snapshot of all its events."""
+    shutil.copytree(pristine.path, tmp_path / "runs" / pristine.id)
+    return RunFolder(tmp_path / "runs", pristine.id)
+
+
+def opened(folder: RunFolder) -> tuple[int, str]:
+    """How many events were folded and why a snapshot was not used; the state is right in any case."""
+    with SqliteReader.open(folder.path) as reader:
+        found = open_state(reader)
+        assert differences(found.state, fold(reader)) == []
+        return found.folded, found.ignored
+
+
+def tamper(folder: RunFolder, statement: str) -> None:
+    connection = apsw.Connection(str(folder.log))
+    connection.execute(statement)
+    connection.close()
+
+
+def test_a_job_opens_at_its_snapshot(finished: RunFolder) -> None:
+    assert opened(finished) == (0, "")
+    with SqliteWriter.open(finished.path) as writer:
+        last = fold(writer)
+        writer.append([Event(last.seq + 1, last.time, writer.epoch, 0, "", SnapshotIgnored(reason="r"))] * 1, {})
+    assert opened(finished) == (1, "")
+
+
+@pytest.mark.parametrize(
+    ("statement", "reason"),
+    [
+        ("UPDATE snapshot SET state = substr(state, 1, length(state) / 2)", "is damaged"),
+        ("UPDATE snapshot SET state = zeroblob(length(state))", "is damaged"),
+        ("UPDATE snapshot SET seq = seq - 1", "is damaged"),
+        ("UPDATE snapshot SET checksum = checksum + 1", "is damaged"),
+        ("UPDATE snapshot SET format = 'older'", "is damaged"),
+        ("UPDATE events SET checksum = checksum + 1 WHERE seq = (SELECT max(seq) FROM events)", "is of another log"),
+        ("DELETE FROM events WHERE seq = (SELECT max(seq) FROM events)", "is of another log"),
+    ],
+)
+def test_a_snapshot_that_is_damaged_or_of_another_log_is_never_used(finished: RunFolder, statement: str, reason: str) -> None:
+    tamper(finished, statement)
+    with SqliteReader.open(finished.path) as reader, pytest.raises(StoreError, match=reason):
+        reader.snapshot()
+    if "events SET" not in statement:  # otherwise the log itself is damaged
+        folded, ignored = opened(finished)
+        assert folded > 20 and reason in ignored
+
+
+def test_a_snapshot_of_other_code_is_ignored(finished: RunFolder) -> None:
+    with SqliteWriter.open(finished.path) as writer:
+        state = fold(writer)
+        writer.keep(Snapshot(state.seq, "0123456789abcdef", pack(state)), {})
+    folded, ignored = opened(finished)
+    assert folded > 20 and ignored == f"the snapshot has form 0123456789abcdef; this software reads {snapshot_format()}"
+
+
+@pytest.mark.parametrize("state", [b"", b"\xc1", b"\x92\x80\x90", pack(JobState())])
+def test_a_snapshot_that_holds_something_else_is_ignored(finished: RunFolder, state: bytes) -> None:
+    with SqliteWriter.open(finished.path) as writer:
+        writer.keep(Snapshot(writer.last(), snapshot_format(), state), {})
+    folded, ignored = opened(finished)
+    assert folded > 20 and ("can't be read" in ignored or "holds the state at event 0" in ignored)
+
+
+def test_the_snapshot_of_another_run_is_ignored(finished: RunFolder, tmp_path: Path) -> None:
+    """Two runs of one job, whose logs have records of the same numbers: only the checksums tell them apart."""
+    other: RunFolder = run(job(Path("unused"), inputs=[f"text:{SOURCE}"]), tmp_path, id="other")
+    with SqliteReader.open(finished.path) as reader, SqliteWriter.open(other.path) as writer:
+        assert reader.last() == writer.last()
+        take_snapshot(fold(writer), writer)
+    tamper(other, f"ATTACH '{finished.log}' AS small; DELETE FROM snapshot; INSERT INTO snapshot SELECT * FROM small.snapshot")
+    folded, ignored = opened(other)
+    assert folded > 20 and "is of another log" in ignored
+
+
+def test_a_log_from_before_snapshots_lacks_nothing(tmp_path: Path) -> None:
+    shutil.copy(GOLDEN[0], tmp_path / LOG)
+    with SqliteWriter.open(tmp_path) as writer:
+        assert writer.snapshot() is None and open_state(writer).folded == writer.last()
+        take_snapshot(fold(writer), writer)
+        assert open_state(writer).folded == 0
+
+
+# ---- the store's side ----
+
+
+def snapshot(writer: SqliteWriter, *parts: bytes) -> Snapshot:
+    return Snapshot(writer.last(), "f", b"state", tuple(map(part_name, parts)))
+
+
+def named(*parts: bytes) -> dict[str, bytes]:
+    return {part_name(data): data for data in parts}
+
+
+def test_a_new_snapshot_takes_the_place_of_the_one_before(tmp_path: Path) -> None:
+    with SqliteWriter.open(tmp_path) as writer, SqliteReader.open(tmp_path) as reader:
+        writer.append([Event(1, 1.0, 1, 0, "", JobEnded(status="done"))], {})
+        writer.keep(snapshot(writer, b"a", b"b"), named(b"a", b"b"))
+        assert reader.snapshot() == (snapshot(writer, b"a", b"b"), named(b"a", b"b"))
+        writer.append([Event(2, 1.0, 1, 0, "", JobEnded(status="done"))], {})
+        writer.keep(snapshot(writer, b"b", b"c"), named(b"c"))
+        assert reader.snapshot() == (snapshot(writer, b"b", b"c"), named(b"b", b"c"))
+    with SqliteWriter.open(tmp_path) as writer:
+        writer.keep(snapshot(writer, b"c"), {})
+        assert writer.snapshot() == (snapshot(writer, b"c"), named(b"c"))
+    tamper(RunFolder(tmp_path.parent, tmp_path.name), "DELETE FROM parts")
+    with SqliteReader.open(tmp_path) as reader, pytest.raises(StoreError, match=r"part .* is damaged or missing"):
+        reader.snapshot()
+
+
+def test_only_the_holder_keeps_a_snapshot_and_only_of_the_whole_log(tmp_path: Path) -> None:
+    with SqliteWriter.open(tmp_path) as writer:
+        (tmp_path / "lock").unlink()
+        with SqliteWriter.open(tmp_path), pytest.raises(FencedError, match="taken over"):
+            writer.keep(snapshot(writer), {})
+        assert writer.snapshot() is None
+    with SqliteWriter.open(tmp_path) as writer:
+        with pytest.raises(StoreError, match="a snapshot of 5 events was to be kept with a log of 0"):
+            writer.keep(Snapshot(5, "f", b""), {})
+        with pytest.raises(StoreError, match="has failed before"):
+            writer.append([], {})
+
+
+# ---- in a job ----
+
+
+def test_a_resumed_job_says_in_its_log_what_snapshot_it_ignored(finished: RunFolder) -> None:
+    tamper(finished, "DELETE FROM events WHERE kind IN ('JobEnded', 'ReportWritten')")
+    session = Session.resume(finished, pinned=True)
+    try:
+        session.master.open("local")
+        said = [event.body for event in session.store.read() if isinstance(event.body, SnapshotIgnored)]
+    finally:
+        session.close()
+    assert [body.reason for body in said] == [said[0].reason] and "is of another log" in said[0].reason
