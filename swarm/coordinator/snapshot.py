@@ -17,9 +17,8 @@ from typing import Any
 
 import msgpack
 
-from swarm import events
+from swarm import board, coordinator, events
 from swarm.board import Board
-from swarm.coordinator import state as folding
 from swarm.coordinator.codec import Codec, codec
 from swarm.coordinator.state import JobState
 from swarm.errors import StoreError
@@ -42,9 +41,10 @@ def snapshot_format() -> str:
     code = hashlib.blake2b(digest_size=8)
     for name, one in _codecs().items():
         code.update(f"{name}: {one.shape}\n".encode())
-    sources = [Path(__file__), Path(folding.__file__), Path(events.__file__)]
-    for source in (*sources, *sorted(Path(folding.__file__).parent.parent.joinpath("board").glob("*.py"))):
-        code.update(source.read_bytes())
+    for package in (coordinator, board):
+        for source in sorted(Path(package.__path__[0]).glob("*.py")):
+            code.update(source.read_bytes())
+    code.update(Path(events.__file__).read_bytes())
     return code.hexdigest()
 
 
@@ -66,9 +66,9 @@ def unpack(data: bytes, parts: Mapping[str, bytes]) -> JobState:
         StoreError: these bytes are no state of this form.
     """
     try:
-        plain, board = msgpack.unpackb(data, raw=False, strict_map_key=True, max_ext_len=0)
+        plain, notes = msgpack.unpackb(data, raw=False, strict_map_key=True, max_ext_len=0)
         held: dict[str, Any] = {name: one.decode(plain[name]) for name, one in _codecs().items()}
-        return JobState(board=Board.unpacked(board), **held)
+        return JobState(board=Board.unpacked(notes), **held)
     except (ValueError, TypeError, KeyError, msgpack.UnpackException) as error:
         text = f"the snapshot can't be read: {type(error).__name__} {error}"
         raise StoreError(text.splitlines()[0], "log") from error

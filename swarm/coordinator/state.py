@@ -406,6 +406,10 @@ def _notice_failed(state: JobState, event: Event, body: ev.NoticeFailed) -> None
         row.attempts, row.retry_at = row.attempts + 1, body.retry_at
 
 
+def _nothing(state: JobState, event: Event, body: ev.Body) -> None:
+    """Kinds that are facts of the log and change no state."""
+
+
 _FOLD: dict[type[ev.Body], Callable[[JobState, Event, Any], None]] = {
     ev.JobCreated: _created, ev.JobOpened: _opened, ev.PhaseChanged: _phase, ev.BudgetReached: _budget,
     ev.JobEnded: _ended, ev.ReportWritten: _report, ev.SourceSkipped: _skipped, ev.SpansPinned: _spans,
