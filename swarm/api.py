@@ -8,68 +8,29 @@ the one sync door.
 from __future__ import annotations
 
 import asyncio
-import json
 import os
-import subprocess
 import sys
-import tempfile
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from datetime import datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import TYPE_CHECKING
 
 from swarm import errors
 from swarm.errors import SwarmError
 from swarm.events import Event, JobEnded, PhaseChanged, ReportWritten
 from swarm.report import Answer, gather
+from swarm.runtime.driver import Driver, DriverProcess
+from swarm.runtime.environment import settle
 from swarm.spec import JobSpec, anchored
 from swarm.store.folder import RunFolder, new_id, read_status
 from swarm.store.interface import Reader
-from swarm.store.runs import open_runs
+from swarm.store.runs import FILES, open_runs
+
+if TYPE_CHECKING:
+    from swarm.runtime.submission import RemoteDriver
 
 LOOK_SECONDS = 0.25
 """How often the log is looked at."""
-
-
-class Driver:
-    """The process that runs a job, and what it says; both are gone from here when the handle is."""
-
-    def __init__(self, command: list[str], spec: JobSpec, environment: Mapping[str, str]) -> None:
-        self._said: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  it lives as long as the driver
-        self._process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=self._said,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-            env=environment,
-        )
-        assert self._process.stdin is not None, "stdin is a pipe"
-        self._process.stdin.write(json.dumps(spec.model_dump(mode="json")).encode())
-        self._process.stdin.close()
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
-    def ended(self) -> bool:
-        return self._process.poll() is not None
-
-    def error(self) -> SwarmError | None:
-        """What a driver that has ended could not do; None if it did what it should."""
-        if not self._process.poll():
-            return None
-        self._said.seek(0)
-        try:
-            document: dict[str, Any] = json.loads(self._said.read())
-        except ValueError:
-            return SwarmError(f"the driver ended with exit code {self._process.returncode}", "swarm run")
-        said = document.get("error")
-        if said is None:
-            return None  # the job has no answer, and its log says why
-        kind = getattr(errors, said["kind"], SwarmError)
-        found: SwarmError = kind(said["message"], said["where"], said["cure"])
-        return found
 
 
 class JobHandle:
@@ -77,7 +38,7 @@ class JobHandle:
 
     def __init__(self, run: RunFolder, driver: Driver | None = None) -> None:
         self._run, self.driver = run, driver
-        """The process that runs the job, where this handle started it."""
+        """What runs the job, where this handle started it."""
 
     @classmethod
     def open(cls, id: str, runs: str | Path | None = None) -> JobHandle:
@@ -111,9 +72,12 @@ class JobHandle:
         Raises:
             StoreError: the log is damaged.
         """
+        if self.driver is not None and not await asyncio.to_thread(self._run.exists):
+            cure = "submit with --runs in a folder that both can see, or in a database"
+            raise errors.StoreError("lies on the cluster, and cannot be read from here", self._run.where, cure)
         with self._run.reader() as reader:
             while True:
-                left = self._left()  # before reading: what a driver wrote before it left is seen by then
+                left = await self._left()  # before reading: what a driver wrote before it left is seen by then
                 for event in await asyncio.to_thread(_new, reader, after):
                     after = event.seq
                     yield event
@@ -138,7 +102,7 @@ class JobHandle:
         with self._run.reader() as reader:
             if status:
                 return await asyncio.to_thread(gather, reader)
-            if self.driver is not None and (error := self.driver.error()) is not None:
+            if self.driver is not None and (error := await self.driver.error()) is not None:
                 raise error
             kind, _, hash = reason.partition(":")
             why = reader.body(hash).decode(errors="replace") if kind == "model" and hash else reason
@@ -152,9 +116,9 @@ class JobHandle:
         """Asks the job to end. Returns when the word is left, not when it is heard."""
         await asyncio.to_thread(self._run.post, "cancel", reason)
 
-    def _left(self) -> bool:
+    async def _left(self) -> bool:
         """Whether nobody works on the job any more."""
-        return (self.driver is None or self.driver.ended()) and self._run.holder() is None
+        return (self.driver is None or await self.driver.ended()) and self._run.holder() is None
 
 
 async def submit(
@@ -164,45 +128,59 @@ async def submit(
     local: bool = False,
     address: str = "",
     id: str = "",
+    key: str = "",
     agents: int = 64,
 ) -> JobHandle:
     """Starts a job in a driver of its own, and returns once its log is there.
+
+    With `address` the URL of a head's dashboard, such as http://HEAD:8265, the head of that cluster starts the driver,
+    through Ray Jobs. Inputs, role files and runs are then those of the cluster's file system. A second request with the
+    same `key`, or else the same `id`, means the same job, however many come at once. Events and results are read from the
+    log, so that it must lie where this machine sees it too: in a shared folder, or a database.
 
     Args:
         runs: folder of the runs, or a database as postgresql://USER@HOST/DATABASE; by default $SWARM_RUNS, else `runs` in
             the working folder.
         local: without Ray, in the driver's process.
-        address: a Ray cluster to join, as HOST:PORT or `auto`; by default the driver starts one.
-        id: the run's id; made from the job's name if empty.
+        address: a Ray cluster to join, as HOST:PORT or `auto`, or a head's URL; by default the driver starts one.
+        id: the run's id; made from the job's name, and the key if there is one, if empty.
+        key: the request's own name, to submit it again safely; only with a head's URL.
         agents: tasks that one host works on at once.
 
     Raises:
         SwarmError: what kept the job from starting.
     """
+    spec = anchored(spec, Path.cwd())
+    if "://" in address:
+        remote, run = await send(spec, str(runs) if runs else None, address, id, key, agents)
+        await remote.opened(run.id)
+        return JobHandle(run, remote)
+    if key:
+        raise errors.SpecError("is only known to a cluster's head", "key", "submit to http://HEAD:8265, or give an id")
     place = open_runs(str(runs) if runs else None, os.environ)
     run = place.run(id or new_id(spec.name, datetime.now().astimezone(), await asyncio.to_thread(place.ids)))
     await asyncio.to_thread(run.check_free)
-    command = [
-        sys.executable,
-        "-P",
-        "-m",
-        "swarm",
-        "run",
-        "-",
-        "--json",
-        "--id",
-        run.id,
-        "--agents",
-        str(agents),
-    ]
+    command = [sys.executable, "-P", "-m", "swarm", "run", "-", "--json", "--id", run.id, "--agents", str(agents)]
     command += ["--local"] if local else ["--address", address] if address else []
     environment = {**os.environ, **({"SWARM_RUNS": str(runs)} if runs else {})}  # not an argument: it may hold a password
-    driver = await asyncio.to_thread(Driver, command, anchored(spec, Path.cwd()), environment)
+    driver = await asyncio.to_thread(DriverProcess, command, spec, environment)
     while not await asyncio.to_thread(run.exists):
-        if driver.ended():
-            raise driver.error() or SwarmError("the driver ended without a run", run.id)
+        if await driver.ended():
+            raise await driver.error() or SwarmError("the driver ended without a run", run.id)
         await asyncio.sleep(LOOK_SECONDS)
     return JobHandle(run, driver)
+
+
+async def send(
+    spec: JobSpec, runs: str | None, address: str, id: str, key: str, agents: int
+) -> tuple[RemoteDriver, RunFolder]:
+    """Has a cluster's head start a job's driver, and returns without waiting for it."""
+    settle()
+    from swarm.runtime.submission import Place, RemoteDriver, Submission, keyed_id
+
+    made = keyed_id(spec, key) if key else new_id(spec.name, datetime.now().astimezone(), ())
+    place = Place.of(runs or os.environ.get("SWARM_RUNS") or FILES)
+    return await RemoteDriver.send(Submission(spec, place, id or made, agents, key), address)
 
 
 def run(
@@ -212,6 +190,7 @@ def run(
     local: bool = False,
     address: str = "",
     id: str = "",
+    key: str = "",
     agents: int = 64,
 ) -> Answer:
     """Runs a job and waits for its answer: `submit` and `result` for code that is not async.
@@ -221,7 +200,8 @@ def run(
     """
 
     async def both() -> Answer:
-        return await (await submit(spec, runs=runs, local=local, address=address, id=id, agents=agents)).result()
+        handle = await submit(spec, runs=runs, local=local, address=address, id=id, key=key, agents=agents)
+        return await handle.result()
 
     return asyncio.run(both())
 

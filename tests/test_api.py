@@ -12,6 +12,7 @@ import pytest
 import swarm
 from swarm.api import JobHandle
 from swarm.events import CallFinished, JobEnded, PhaseChanged, ReportWritten
+from swarm.runtime.driver import DriverProcess
 from swarm.spec import ModelSpec
 from tests.jobs import ROWS, job, write_sources
 
@@ -70,7 +71,7 @@ def test_a_driver_that_is_killed_is_noticed(tmp_path: Path) -> None:
     async def killed() -> str:
         spec = job(write_sources(tmp_path, 6), model=SLOW.model_dump())
         handle = await swarm.submit(spec, runs=tmp_path / "runs", local=True)
-        assert handle.driver is not None
+        assert isinstance(handle.driver, DriverProcess)
         os.kill(handle.driver.pid, signal.SIGKILL)
         with pytest.raises(swarm.SwarmError, match="exit code -9"):
             await handle.result()

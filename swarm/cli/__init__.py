@@ -13,6 +13,7 @@ from swarm.cli.doctor import doctor
 from swarm.cli.jobs import ask, plan, resume, run
 from swarm.cli.records import artifacts, export, logs, replay, report, show
 from swarm.cli.runs import cancel, list_, pause, rm, status, watch
+from swarm.cli.submit import submit
 
 app = typer.Typer(
     name="swarm",
@@ -23,7 +24,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 _PANELS = {
-    "Work": (run, ask, plan, resume),
+    "Work": (run, ask, plan, submit, resume),
     "Runs": (list_, status, watch, pause, cancel, rm),
     "Results and how they came about": (report, artifacts, export, logs, show, replay),
     "What there is": (roles, protocols, models, doctor),

@@ -68,6 +68,8 @@ def _ensure_token() -> None:
 def _check_answers(address: str) -> None:
     host, _, port = address.removeprefix("ray://").rpartition(":")
     where = f"Ray at {address}"
+    if address.startswith(("http://", "https://")):
+        raise ClusterError("is the address of a dashboard", where, "`swarm submit` has the head of that cluster run a job")
     if not host or not port.isdigit():
         raise ClusterError("is no address", where, "give HOST:PORT of the head node, such as 10.0.0.1:6379, or `auto`")
     try:

@@ -1,0 +1,163 @@
+"""Jobs that the head of a real cluster runs: submitted, submitted again, followed, and read after the cluster is gone.
+
+Each command is a process of its own, as with people, because Ray reads its token once in a process.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from swarm.store.folder import RunFolder
+from swarm.store.runs import Runs
+from tests.commands import ROOT, Said, job_file
+from tests.jobs import ROWS, events_of, state_of, write_sources
+from tests.ray_head import RayHead, free_ports
+
+pytestmark = pytest.mark.ray
+
+
+@pytest.fixture(scope="module")
+def head() -> Iterator[RayHead]:
+    head = RayHead()
+    yield head
+    head.stop()
+
+
+def swarm(head: RayHead | None, *arguments: object, **environment: str) -> Said:
+    """A command with the head's token, unless the environment says otherwise."""
+    keep = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "SWARM_"))}
+    ran = subprocess.run(
+        [sys.executable, "-m", "swarm", *map(str, arguments)], capture_output=True, text=True, cwd=ROOT,
+        env=keep | (head.token() if head else {}) | environment, check=False,
+    )  # fmt: skip
+    return Said(ran.returncode, ran.stdout, ran.stderr)
+
+
+def submit(head: RayHead, folder: Path, file: Path, *arguments: object, **environment: str) -> Said:
+    where = ("--address", head.url, "--runs", folder / "runs")
+    return swarm(head, "submit", file, *where, *arguments, **environment)
+
+
+def details(head: RayHead, submission: str) -> Any:
+    token = {"Authorization": f"Bearer {head.token_file.read_text()}"}
+    return httpx.get(f"{head.url}/api/jobs/{submission}", headers=token).json()
+
+
+def test_a_job_runs_on_the_head_and_its_exit_code_and_answer_come_back(head: RayHead, tmp_path: Path) -> None:
+    said = submit(head, tmp_path, job_file(tmp_path, write_sources(tmp_path)), "--id", "one", "--wait", "--json")
+    assert said.code == 0, said.err
+    answer = said.document
+    assert [tuple(row["values"].values()) for row in answer["rows"]] == ROWS
+    assert answer["submission"] == "swarm-one" and Path(answer["report"]).is_file()
+    assert "run one in" in said.err and "answer: 4 rows" in said.err and '"rows"' not in said.err
+    shown = details(head, "swarm-one")
+    told = {"name": "raises", "protocol": "map_reduce", "job": "one", "report": answer["report"]}
+    assert told.items() <= shown["metadata"].items()
+    assert "@" in shown["metadata"]["owner"] and shown["entrypoint"].startswith("python3 -P -m swarm run - ")
+
+
+def test_the_same_key_starts_one_job_however_many_ask_at_once(head: RayHead, tmp_path: Path) -> None:
+    file = job_file(tmp_path, write_sources(tmp_path, 3))
+    with ThreadPoolExecutor(4) as threads:
+        asked = list(threads.map(lambda _: submit(head, tmp_path, file, "--key", "order 7", "--json"), range(4)))
+    assert [said.code for said in asked] == [0] * 4, asked[0].err
+    assert len({said.document["id"] for said in asked}) == len(Runs(tmp_path / "runs").list()) == 1
+    assert sum("submitted as" in said.err for said in asked) == 1
+    again = submit(head, tmp_path, file, "--key", "order 7", "--wait", "--json")
+    assert again.code == 0 and "submitted before" in again.err and again.document["id"] == asked[0].document["id"]
+    other = submit(head, tmp_path, file, "--key", "order 7", "--set", "seed=1")
+    assert other.code == 2 and "'order 7' stands for another job" in other.err
+    assert sum(event.kind == "JobCreated" for event in events_of(RunFolder(tmp_path / "runs", again.document["id"]))) == 1
+
+
+def test_what_keeps_a_job_from_starting_is_said_and_it_can_be_submitted_again(head: RayHead, tmp_path: Path) -> None:
+    file = job_file(tmp_path, tmp_path / "code")
+    first = submit(head, tmp_path, file, "--id", "later")
+    assert first.code == 2 and "code" in first.err and "error: " in first.err
+    write_sources(tmp_path)
+    second = submit(head, tmp_path, file, "--id", "later", "--wait")
+    assert second.code == 0 and "swarm-later-2" in second.err, second.err
+    assert state_of(RunFolder(tmp_path / "runs", "later")).status == "done"
+
+
+def test_a_handle_follows_the_job_from_another_process_and_the_budget_is_an_exit_code(head: RayHead, tmp_path: Path) -> None:
+    script = """
+import asyncio, pathlib, sys, swarm
+async def main():
+    file, runs, address = sys.argv[1:]
+    handle = await swarm.submit(swarm.load_spec(pathlib.Path(file)), runs=runs, address=address, id="api")
+    kinds = [event.kind async for event in handle.events()]
+    answer = await swarm.JobHandle.open("api", runs).result()
+    print(kinds[0], kinds[-1], answer.status, len(answer.rows), handle.driver.found)
+asyncio.run(main())
+"""
+    file = job_file(tmp_path, write_sources(tmp_path))
+    keep = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "SWARM_"))}
+    ran = subprocess.run(
+        [sys.executable, "-c", script, file, tmp_path / "runs", head.url], capture_output=True, text=True, cwd=ROOT,
+        env=keep | head.token(), check=False,
+    )  # fmt: skip
+    assert ran.stdout.split() == ["JobCreated", "ReportWritten", "done", "4", "False"], ran.stderr
+    poor = job_file(tmp_path, write_sources(tmp_path, 12), budget={"tokens": 8000})
+    assert submit(head, tmp_path, poor, "--id", "poor", "--wait").code == 3
+
+
+@pytest.mark.parametrize(
+    ("environment", "problem"),
+    [
+        ({"RAY_AUTH_TOKEN_PATH": "", "RAY_AUTH_TOKEN": "0" * 64}, "refuses the token of $RAY_AUTH_TOKEN"),
+        ({"RAY_AUTH_TOKEN_PATH": "", "HOME": "/nonexistent"}, "wants a token"),
+        ({"RAY_ADDRESS": "http://127.0.0.1:1"}, "$RAY_ADDRESS"),
+    ],
+)
+def test_a_head_that_does_not_let_us_in_is_one_clear_error(
+    head: RayHead, tmp_path: Path, environment: dict[str, str], problem: str
+) -> None:
+    said = submit(head, tmp_path, job_file(tmp_path, write_sources(tmp_path)), **environment)
+    assert said.code in (1, 2) and problem in said.err and said.err.count("error: ") == 1
+    assert "Traceback" not in said.err
+
+
+def test_addresses_that_are_no_heads_are_refused(tmp_path: Path) -> None:
+    file = job_file(tmp_path, write_sources(tmp_path))
+    silent = f"http://127.0.0.1:{free_ports(1)[0]}"
+    for address, code, problem in (
+        (silent, 1, "does not answer"), ("head:8265", 2, "is no address of a head"), ("http://", 2, "is no address of a head"),
+    ):  # fmt: skip
+        said = swarm(None, "submit", file, "--address", address, "--runs", tmp_path / "runs")
+        assert said.code == code and problem in said.err and "Traceback" not in said.err
+    said = swarm(None, "run", file, "--address", silent, "--runs", tmp_path / "runs")
+    assert said.code == 1 and "swarm submit" in said.err
+
+
+def test_a_head_without_swarmloom_and_then_one_that_is_lost(tmp_path: Path) -> None:
+    bare = tmp_path / "bin"
+    bare.mkdir()
+    (bare / "python3").write_text("#!/bin/sh\necho \"/usr/bin/python3: No module named swarm\"; exit 1\n")
+    (bare / "python3").chmod(0o755)
+    head = RayHead(python=bare)
+    try:
+        file = job_file(tmp_path, write_sources(tmp_path))
+        said = submit(head, tmp_path, file)
+        assert said.code == 1 and "the head's Python has no swarmloom" in said.err
+        (bare / "python3").unlink()
+        (bare / "python3").symlink_to(sys.executable)
+        slow = {"engine": "scripted", "name": "raises+slow:0.5"}
+        said = submit(head, tmp_path, job_file(tmp_path, write_sources(tmp_path, 12), model=slow), "--id", "lost", "--agents", 2)
+        assert said.code == 0, said.err
+        head.kill()
+        assert swarm(None, "list", "--json", "--runs", tmp_path / "runs").document[0]["status"] == "interrupted"
+        said = swarm(None, "resume", "lost", "--local", "--runs", tmp_path / "runs", "--json")
+        assert said.code == 0 and json.loads(said.out)["status"] == "done"
+    finally:
+        head.stop()
