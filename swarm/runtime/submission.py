@@ -47,7 +47,7 @@ OVERRIDES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 TALKATIVE = ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk", "ray._private.runtime_env.packaging")
 """Loggers that tell people of every upload and connection."""
 SPEC_FILE = "job.json"
-_LACKING = re.compile(r"No module named '?swarm|python3: (?:command )?not found")
+_LACKING = re.compile(r"No module named '?([\w.]+)|(python3): (?:command )?not found")
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,10 +251,11 @@ class RemoteDriver:
             return None
         if (document := last_document(said)) is not None:
             return error_in(document)
-        if _LACKING.search(said):
+        if (lacking := _LACKING.search(said)) is not None:
+            name = lacking[1] or lacking[2]
             return ClusterError(
-                "the head's Python has no swarmloom", f"Ray at {self.address}",
-                "install it on every node, and run `ray start` with that environment's python3 first on the PATH",
+                f"the head has no {'swarmloom' if name == 'swarm' else name}", f"Ray at {self.address}",
+                "install swarmloom on every node, and run `ray start` with that environment's python3 first on the PATH",
             )  # fmt: skip
         why = f"ended with exit code {details.driver_exit_code}" if details.driver_exit_code is not None else details.message
         last = said.strip().splitlines()[-1:] or [""]
