@@ -15,11 +15,14 @@ from typing import Any
 from pydantic import BaseModel, Field, ValidationError
 
 from swarm.errors import SpecError
-from swarm.events import BudgetReached, Event, Stuck
+from swarm.events import ApprovalAnswered, BudgetReached, Event, PersonSaid, Stuck
 from swarm.protocol import (
+    WORD,
     Action,
+    AddNote,
     AddRange,
     AddTask,
+    Ask,
     CallModel,
     Command,
     Decision,
@@ -35,6 +38,7 @@ from swarm.protocol import (
     Said,
     TaskBrief,
     View,
+    Word,
 )
 from swarm.rows import (
     EXCERPT_ASK,
@@ -67,6 +71,8 @@ class Options(Frozen):
 
     span_tokens: int = Field(default=320, ge=32, le=100_000)
     """Tokens of one passage at most."""
+    approve_plan: bool = False
+    """Whether a person is asked before the reading starts; the answer may change how rows are merged."""
     verify: bool = True
     """Whether a verifier judges each row; without it rows are marked unchecked."""
     headlines: int = Field(default=6, ge=0, le=8)
@@ -95,7 +101,7 @@ class MapReduce:
     roles = ("planner", "reader", "verifier", "reducer", "writer")
     note_kinds: Mapping[str, type[BaseModel]] = {
         "plan": Plan, "row": Row, "rejected": Rejected, "finding": Finding, "headline": Finding, "statement": Row,
-        "sentence": Sentence,
+        "sentence": Sentence, WORD: Word,
     }  # fmt: skip
 
     def __init__(self, spec: JobSpec, options: Options) -> None:
@@ -110,14 +116,18 @@ class MapReduce:
 
     def start(self, view: View) -> Decision:
         if self.spec.answer.statements or self.spec.answer.merge != "auto":
-            return self._read(view, "set" if self.spec.answer.statements else self.spec.answer.merge)
+            return self._begin(view, "set" if self.spec.answer.statements else self.spec.answer.merge)
         return Decision({"phase": "plan"}, [AddTask("planner")])
 
     def react(self, state: Mapping[str, Any], event: Event, view: View) -> Decision:
         if isinstance(event.body, Stuck):
             return Decision()  # its work is finite: there is no other plan
+        if isinstance(event.body, PersonSaid):
+            return Decision({}, [AddNote(WORD, event.body.body)])
+        if isinstance(event.body, ApprovalAnswered):
+            return self._approved(state, event.body, view)
         if isinstance(event.body, BudgetReached):
-            if state.get("phase") in ("plan", "read"):
+            if state.get("phase") in ("plan", "approve", "read"):
                 return self._reduce(state, view)
             # Groups of prose that can't be paid for are refused one by one, and go on as they are.
             return Decision() if state.get("phase") == "reduce" else Decision({}, [Finish()])
@@ -125,7 +135,7 @@ class MapReduce:
         assert ended is not None, "react is called for the end of a task or of the budget"
         match ended.role:
             case "planner":
-                return self._read(view, ended.outcome if ended.outcome in MERGES else "set")
+                return self._begin(view, ended.outcome if ended.outcome in MERGES else "set")
             case "reader":
                 return self._after_reader(state, view)
             case "verifier":
@@ -135,6 +145,24 @@ class MapReduce:
                 return self._after_reducer(state, view)
             case _:
                 return Decision({"phase": "done"}, [Finish()])
+
+    def _begin(self, view: View, merge: str) -> Decision:
+        """The plan stands: the reading starts, or a person is asked whether it may."""
+        if not self.options.approve_plan:
+            return self._read(view, merge)
+        judged = ", and one verifier call for each row that is found" if self.options.verify else ""
+        how = "statements are merged by a model" if self.spec.answer.statements else f"rows are merged as `{merge}`"
+        question = (
+            f"Start reading {view.spans:,} passages ({view.tokens:,} tokens) of {view.documents:,} documents? "
+            f"It takes {view.spans:,} reader calls{judged}; {how}."
+        )
+        options = MERGES if self.spec.answer.merge == "auto" and not self.spec.answer.statements else ()
+        return Decision({"phase": "approve", "merge": merge}, [Ask(question, options)])
+
+    def _approved(self, state: Mapping[str, Any], answer: ApprovalAnswered, view: View) -> Decision:
+        if answer.verdict == "rejected":
+            return Decision({"phase": "done"}, [Finish("cancelled", f"person:{answer.why}")])
+        return self._read(view, answer.answer or state["merge"])
 
     def _read(self, view: View, merge: str) -> Decision:
         return Decision({"phase": "read", "merge": merge}, [AddRange("reader", 0, view.spans)])
@@ -224,7 +252,7 @@ class MapReduce:
             case "planner":
                 return self._planned(said) if said else self._plan(material)
             case "reader":
-                return self._rows(material.passages[0], said) if said else self._ask_reader(material.passages[0])
+                return self._rows(material.passages[0], said) if said else self._ask_reader(material)
             case "verifier":
                 return self._verdict(said) if said else self._ask_verifier(material)
             case "reducer" if task.goal.startswith("merge:"):
@@ -234,7 +262,7 @@ class MapReduce:
             case "reducer":
                 return self._merged(task, material.notes, said) if said else self._ask_reducer(material.notes)
             case _:
-                return self._written(material.notes, said) if said else self._ask_writer(material.notes)
+                return self._written(material.notes, said) if said else self._ask_writer(material)
 
     def _plan(self, material: Material) -> Action:
         facts = material.facts
@@ -242,7 +270,7 @@ class MapReduce:
         inventory = f"Input: {facts['documents']} documents, {facts['spans']} passages, such as {paths}\n"
         schema = {"type": "array", "prefixItems": [{"enum": list(TASKS)}, {"enum": list(MERGES)}], "items": False,
                   "minItems": 2, "maxItems": 2}  # fmt: skip
-        parts = (self._question, self._schema, Part("inventory", inventory, trust="corpus"))
+        parts = (self._question, self._schema, *_words(material), Part("inventory", inventory, trust="corpus"))
         return CallModel(parts, schema)
 
     def _planned(self, said: Said) -> Action:
@@ -251,8 +279,8 @@ class MapReduce:
             return Failed(f"is no plan: {said.text[:80]}")
         return Done((Post("plan", {"task": answer[0], "merge": answer[1]}),), outcome=answer[1])
 
-    def _ask_reader(self, passage: Passage) -> Action:
-        parts = (self._question, self._schema, *passage_parts(passage))
+    def _ask_reader(self, material: Material) -> Action:
+        parts = (self._question, self._schema, *_words(material), *passage_parts(material.passages[0]))
         return CallModel(parts, self._rows_schema)
 
     def _rows(self, passage: Passage, said: Said) -> Action:
@@ -330,11 +358,13 @@ class MapReduce:
         ]  # fmt: skip
         return Done(tuple(posts), "kept")
 
-    def _ask_writer(self, notes: Sequence[NoteText]) -> Action:
+    def _ask_writer(self, material: Material) -> Action:
+        notes = material.notes
         lines = "".join(f"[{n}] {claim_text(note.content['values'])}\n" for n, note in enumerate(notes, 1))
         item = {"type": "array", "prefixItems": [{"type": "string"}, {"type": "integer"}], "items": False,
                 "minItems": 2, "maxItems": 2}  # fmt: skip
-        parts = (self._question, Part("findings", f"Findings:\n{lines}", "agent", ",".join(n.id for n in notes)))
+        findings = Part("findings", f"Findings:\n{lines}", "agent", ",".join(n.id for n in notes))
+        parts = (self._question, *_words(material), findings)
         return CallModel(parts, {"type": "array", "items": item, "maxItems": len(notes)})
 
     def _written(self, notes: Sequence[NoteText], said: Said) -> Action:
@@ -350,6 +380,13 @@ class MapReduce:
                 status = "" if stated(text, note.content["values"], self.spec.question) else "rejected"
                 posts.append(Post("sentence", {"text": text.strip()}, status, links=(("states", note.id),)))
         return Done(tuple(posts), "written" if any(not post.status for post in posts) else "none")
+
+
+def _words(material: Material) -> tuple[Part, ...]:
+    """What people said, each as a part of its own; those that do not fit into the window are left out of it."""
+    return tuple(
+        Part(WORD, f"A person says: {note.content['text']}\n", "person", note.id, train=False) for note in material.words
+    )
 
 
 def _cut(ids: Sequence[str], size: int) -> list[tuple[str, ...]]:

@@ -65,8 +65,10 @@ class Rolling:
         ended = view.ended
         if isinstance(event.body, Stuck):
             return Decision()  # its work is finite: there is no other plan
-        if isinstance(event.body, BudgetReached) or ended is None:
+        if isinstance(event.body, BudgetReached):
             return self._reduce()
+        if ended is None:
+            return Decision()  # a person's word: it is in the log and the report
         if ended.role == "reducer":
             return Decision({"phase": "done"}, [Finish()])
         rows = [note for note in view.board.by_task(ended.id) if note.kind == "row"]

@@ -68,7 +68,7 @@ class SnapshotIgnored(Body):
 
 
 class PhaseChanged(Body):
-    """The job moved on: pinning, working, finishing, paused, or ended."""
+    """The job moved on: pinning, working, waiting for a person, paused, or ended."""
 
     phase: str
     reason: str = ""
@@ -88,6 +88,19 @@ class JobEnded(Body):
 
     status: str
     reason: str = ""
+
+
+class Forked(Body):
+    """The events before this one are another job's, up to its event `at`. The spec that a JobCreated names next is its own.
+
+    `changes` are the settings that differ, as dotted names; their values are in the two specs.
+    """
+
+    origin: str
+    at: int
+    step: int
+    """Steps of the other job that are kept."""
+    changes: tuple[str, ...]
 
 
 class ReportWritten(Body):
@@ -133,6 +146,48 @@ class NoticeFailed(Body):
     way: str
     error: str
     retry_at: float | None
+
+
+# ---- what people say ----
+
+
+class PersonSaid(Body):
+    """A person's word to the coordinator. `body` is the hash of {text, by} in msgpack, which a note may name as its own;
+    `message` is the name it had in the inbox, so that it is heard once."""
+
+    body: str
+    by: str
+    message: str
+
+
+class ApprovalAsked(Body):
+    """A question to a person; it stays open until an ApprovalAnswered under the same key.
+
+    `number` counts the job's questions from 1. `text` is the hash of a body. `options` are the answers that an approval may
+    give. From `until` (log time) on, `default` counts as the answer. `task` is the task that asks, if one does.
+    """
+
+    question: str
+    number: int
+    text: str
+    options: tuple[str, ...] = ()
+    task: str = ""
+    default: str = ""
+    until: float | None = None
+
+
+class ApprovalAnswered(Body):
+    """The answer to a question: `approved`, `rejected`, or `lapsed` where nobody answered in time.
+
+    `answer` is one of the options, or empty: as proposed. `why` is the hash of a body. `message` is as in PersonSaid.
+    """
+
+    question: str
+    verdict: str
+    answer: str = ""
+    why: str = ""
+    by: str = ""
+    message: str = ""
 
 
 # ---- the corpus ----

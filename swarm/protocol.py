@@ -17,7 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol as Interface
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
 from swarm.errors import ProtocolError
 from swarm.events import Event, record
@@ -66,14 +66,51 @@ class Judge:
 
 
 @record
+class AddNote:
+    """A note that the protocol itself puts on the board: `body` names a body that the log has already, as that of a
+    person's word."""
+
+    kind: str
+    body: str
+    status: str = ""
+
+
+@record
+class Ask:
+    """A question to a person. `react` is called with ApprovalAnswered when it is answered; until then the job does what
+    other work there is, and then waits.
+
+    `options` are the answers that an approval may give besides none. After `seconds` without an answer `default` counts as
+    it; 0 waits for ever. `task` is the task that wants to know, if one does.
+    """
+
+    question: str
+    options: tuple[str, ...] = ()
+    default: str = ""
+    seconds: float = 0.0
+    task: str = ""
+
+
+@record
 class Finish:
-    """Nothing is left to do."""
+    """Nothing is left to do. `reason` is a sentence, or `person:HASH` for one that a person gave as a body."""
 
     status: str = "done"
     reason: str = ""
 
 
-Command = AddTask | AddRange | Judge | Finish
+Command = AddTask | AddRange | AddNote | Judge | Ask | Finish
+
+WORD = "word"
+"""The kind of note that a person's word becomes. A role that reads it is given all of them in each of its tasks."""
+
+
+class Word(BaseModel):
+    """What a person said: the content of a note of kind `word`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    text: str
+    by: str
 
 
 @record
@@ -144,6 +181,8 @@ class View:
     open: Mapping[str, int]
     ended: TaskView | None
     stopping: bool
+    tokens: int = 0
+    """Tokens of all spans together."""
 
 
 # ---- what an agent's turn sees and answers ----
@@ -183,6 +222,8 @@ class Material:
     notes: tuple[NoteText, ...] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
     """Small facts of the job: number of documents and spans, some paths."""
+    words: tuple[NoteText, ...] = ()
+    """What people have said so far, if the role reads it."""
 
 
 @record
@@ -278,8 +319,9 @@ class SwarmProtocol(Interface):
         ...
 
     def react(self, state: Mapping[str, Any], event: Event, view: View) -> Decision:
-        """Called for each task that ended (finished, or failed for good), once when the budget stops the reading, and when
-        the job is Stuck: what the protocol answers then may be another plan, or nothing."""
+        """Called for each task that ended (finished, or failed for good), once when the budget stops the reading, for each
+        word of a person (PersonSaid) and answer to a question (ApprovalAnswered), and when the job is Stuck: what the
+        protocol answers then may be another plan, or nothing."""
         ...
 
     def turn(self, task: TaskBrief, material: Material, transcript: Sequence[Said]) -> Action:

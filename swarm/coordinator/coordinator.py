@@ -16,8 +16,21 @@ from swarm.agents.roles import Role
 from swarm.coordinator import budget
 from swarm.coordinator.state import MODEL_FAULTS, JobState, Phase, RangeRow, TaskRow, range_task
 from swarm.errors import ProtocolError, SwarmError
-from swarm.events import Body, Event, identity, record
-from swarm.protocol import AddRange, AddTask, Command, Decision, Finish, Judge, SwarmProtocol, TaskView, View
+from swarm.events import Body, Event, body_hash, identity, record
+from swarm.protocol import (
+    WORD,
+    AddNote,
+    AddRange,
+    AddTask,
+    Ask,
+    Command,
+    Decision,
+    Finish,
+    Judge,
+    SwarmProtocol,
+    TaskView,
+    View,
+)
 from swarm.spec import JobSpec
 
 LEASE_SECONDS = 120.0
@@ -43,6 +56,8 @@ class Grant:
     spans: tuple[int, ...]
     reads: tuple[str, ...]
     said: tuple[tuple[int, int, str, str], ...]
+    words: tuple[str, ...] = ()
+    """Notes that hold what people said, if the role reads them."""
 
 
 @record
@@ -78,6 +93,8 @@ class Coordinator:
         """Reports that came after their lease had ended; they are refused."""
         self.refused: tuple[int, ...] = ()
         """Tokens of the refused among the reports that came last."""
+        self.texts: dict[str, bytes] = {}
+        """Bodies that the events of late name and that came from the protocol; the shell takes them out."""
         self._out: list[Event] = []
         self._now = 0.0
 
@@ -126,9 +143,40 @@ class Coordinator:
     def pause(self, now: float, reason: str) -> list[Event]:
         """No further work is granted; what is leased may still be reported."""
         self._begin(now)
-        if self.state.phase in (Phase.WORKING, Phase.PINNING):
+        if self.state.phase in (Phase.WORKING, Phase.PINNING, Phase.WAITING):
             self._emit(ev.PhaseChanged(phase=Phase.PAUSED, reason=reason))
         return self._out
+
+    def told(self, now: float, body: str, by: str, message: str) -> list[Event]:
+        """A person's word, in the body of this hash: the protocol may act on it. A message is heard once, and not after the
+        end."""
+        self._begin(now)
+        if message not in self.state.heard and self.state.phase is not Phase.ENDED:
+            event = self._emit(ev.PersonSaid(body=body, by=by, message=message), key=f"word:{message}")
+            self._carry_out(lambda: self.protocol.react(self.state.memory, event, self._view(None)), event)
+        return self._out
+
+    def answered(self, now: float, answer: ev.ApprovalAnswered) -> list[Event]:
+        """An answer to a question. One to a question that is not open any more changes nothing."""
+        self._begin(now)
+        self._answer_question(answer)
+        return self._out
+
+    def lapse(self, now: float) -> list[Event]:
+        """Answers the questions that have been open for as long as they may with their default."""
+        self._begin(now)
+        for row in list(self.state.questions.values()):
+            if row.until is not None and row.until <= self._now:
+                self._answer_question(ev.ApprovalAnswered(question=row.id, verdict="lapsed", answer=row.default))
+        return self._out
+
+    def _answer_question(self, answer: ev.ApprovalAnswered) -> None:
+        if answer.question not in self.state.questions or self.state.phase is Phase.ENDED:
+            return
+        event = self._emit(answer, key=f"question:{answer.question}")
+        self._carry_out(lambda: self.protocol.react(self.state.memory, event, self._view(None)), event)
+        if self.state.phase is Phase.WAITING:
+            self._emit(ev.PhaseChanged(phase=Phase.WORKING, reason="answered"))
 
     def end(self, now: float, status: str, reason: str) -> list[Event]:
         """The job ends by order of a person or because it cannot go on."""
@@ -242,7 +290,11 @@ class Coordinator:
         )
         held = state.tasks[task]
         reads = held.reads if held.query is None else self._answer(held.query)
-        return Grant(task, held.role, held.goal, token, attempt, held.spans, reads, tuple(held.said or ()))
+        words = self._words() if WORD in self.roles[held.role].reads else ()
+        return Grant(task, held.role, held.goal, token, attempt, held.spans, reads, tuple(held.said or ()), words)
+
+    def _words(self) -> tuple[str, ...]:
+        return tuple(note.id for note in self.state.board.notes(WORD))
 
     def _answer(self, query: tuple[str, str, int]) -> tuple[str, ...]:
         """The ids of the notes that the board answers a task's query with, in the order of the text."""
@@ -269,6 +321,8 @@ class Coordinator:
         prompt = self.overhead.get(row.role, 0) + passages + notes * NOTE_TOKENS
         if isinstance(row, TaskRow) and row.query and not notes:
             prompt = free  # a query without a bound
+        if WORD in role.reads and self.state.board.count(WORD):
+            prompt = free  # what people said is put in as far as it fits
         calls = max(turns, 0) + role.attempts - 1
         return (min(prompt, free) + role.max_tokens) * calls, calls
 
@@ -294,10 +348,14 @@ class Coordinator:
         self._ended(brief, self._emit(failed))
 
     def _stalled(self) -> bool:
-        """True if the job ended just now because no work is left that could ever end it."""
+        """True if the job ended just now because no work is left that could ever end it, or waits for a person now."""
         state = self.state
         if state.leased or state.later or (state.ranges and state.allowed is None) or not state.memory.get("started"):
             return False
+        if state.questions:
+            numbers = ", ".join(str(row.number) for row in state.questions.values())
+            self._emit(ev.PhaseChanged(phase=Phase.WAITING, reason=f"for an answer to question {numbers}"))
+            return True
         self._emit(ev.JobEnded(status="failed", reason="the protocol left no work and did not finish"))
         return True
 
@@ -307,7 +365,7 @@ class Coordinator:
         state = self.state
         return View(
             self.spec, state.spans, len(state.documents), state.board, MappingProxyType(state.open), ended,
-            state.allowed is not None,
+            state.allowed is not None, state.span_tokens,
         )  # fmt: skip
 
     def _carry_out(self, ask: Callable[[], Decision], cause: Event) -> None:
@@ -347,9 +405,28 @@ class Coordinator:
                                       stop=command.stop, priority=command.priority),
                         cause,
                     )
+            case AddNote():
+                id = self._new_id(cause, index)
+                self._emit(ev.NotePosted(note=id, kind=command.kind, task="", body=command.body, status=command.status), cause)
+            case Ask():
+                self._ask(command, cause, index)
             case Finish():
                 status = "budget" if self.state.limits and command.status == "done" else command.status
                 self._emit(ev.JobEnded(status=status, reason=command.reason), cause)
+
+    def _ask(self, command: Ask, cause: int, index: int) -> None:
+        if command.default and command.default not in command.options:
+            raise ProtocolError(
+                f"asks with default {command.default!r}, which is not among the options", f"protocol {self.protocol.name}",
+                f"options are {', '.join(command.options) or 'none'}",
+            )  # fmt: skip
+        id, text = self._new_id(cause, index), command.question.encode("utf-8", "replace")
+        self.texts[body_hash(text)] = text
+        asked = ev.ApprovalAsked(
+            question=id, number=self.state.asked + 1, text=body_hash(text), options=command.options, task=command.task,
+            default=command.default, until=self._now + command.seconds if command.seconds else None,
+        )  # fmt: skip
+        self._emit(asked, cause, f"question:{id}")
 
     def _new_id(self, cause: int, index: int) -> str:
         return identity(self.state.created.job if self.state.created else "", cause, index)

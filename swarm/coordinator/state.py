@@ -16,12 +16,22 @@ from typing import Any
 from swarm import events as ev
 from swarm.board import Board
 from swarm.coordinator.ledger import Doubt, Fenced, Ledger
-from swarm.coordinator.tables import MODEL_FAULTS, DocumentRow, NoticeRow, Phase, RangeRow, Spend, TaskRow
+from swarm.coordinator.tables import (
+    MODEL_FAULTS,
+    DocumentRow,
+    NoticeRow,
+    Phase,
+    QuestionRow,
+    RangeRow,
+    Spend,
+    TaskRow,
+)
 from swarm.errors import StoreError
 from swarm.events import Event
 
 __all__ = [
-    "MODEL_FAULTS", "DocumentRow", "JobState", "NoticeRow", "Phase", "RangeRow", "Spend", "TaskRow", "range_task",
+    "MODEL_FAULTS", "DocumentRow", "JobState", "NoticeRow", "Phase", "QuestionRow", "RangeRow", "Spend", "TaskRow",
+    "range_task",
 ]  # fmt: skip
 
 
@@ -83,6 +93,11 @@ class JobState:
     memory: dict[str, Any] = field(default_factory=dict)
     """The protocol's own state."""
     limits: list[ev.BudgetReached] = field(default_factory=list)
+    questions: dict[str, QuestionRow] = field(default_factory=dict)
+    """The open ones, in the order in which they were asked."""
+    asked: int = 0
+    heard: dict[str, int] = field(default_factory=dict)
+    """Message from a person → the event that it became."""
     files: dict[str, str] = field(default_factory=dict)
     stuck: int = 0
     """How often in a row the job was stuck, since it last moved on or a person resumed it."""
@@ -205,12 +220,17 @@ def _opened(state: JobState, event: Event, body: ev.JobOpened) -> None:
         state.phase = Phase.WORKING if state.pinned else Phase.PINNING
         if state.stuck > 1:
             state.stuck = 0  # a person has looked at it
+    elif state.phase is Phase.WAITING:
+        state.opened_at = 0.0
 
 
 def _phase(state: JobState, event: Event, body: ev.PhaseChanged) -> None:
+    """The clock of the job stands while it is paused, and while it waits for a person."""
     state.phase, state.reason = Phase(body.phase), body.reason
-    if state.phase is Phase.PAUSED:
+    if state.phase in (Phase.PAUSED, Phase.WAITING):
         state.held, state.opened_at = state.seconds(event.time), 0.0
+    elif not state.opened_at:
+        state.opened_at = event.time
 
 
 def _budget(state: JobState, event: Event, body: ev.BudgetReached) -> None:
@@ -406,6 +426,23 @@ def _notice_failed(state: JobState, event: Event, body: ev.NoticeFailed) -> None
         row.attempts, row.retry_at = row.attempts + 1, body.retry_at
 
 
+def _said(state: JobState, event: Event, body: ev.PersonSaid) -> None:
+    state.heard[body.message] = event.seq
+
+
+def _asked(state: JobState, event: Event, body: ev.ApprovalAsked) -> None:
+    state.asked = body.number
+    state.questions[body.question] = QuestionRow(
+        body.question, body.number, body.text, body.options, body.default, body.until
+    )
+
+
+def _answered(state: JobState, event: Event, body: ev.ApprovalAnswered) -> None:
+    del state.questions[body.question]
+    if body.message:
+        state.heard[body.message] = event.seq
+
+
 def _nothing(state: JobState, event: Event, body: ev.Body) -> None:
     """Kinds that are facts of the log and change no state."""
 
@@ -418,6 +455,8 @@ _FOLD: dict[type[ev.Body], Callable[[JobState, Event, Any], None]] = {
     ev.CallStarted: _started, ev.CallFinished: _call, ev.CallFailed: _call_failed, ev.CallStrayed: _strayed,
     ev.NotePosted: _posted, ev.NoteJudged: _judged, ev.Decided: _decided, ev.SnapshotIgnored: _nothing,
     ev.Stuck: _stuck, ev.NoticeDue: _notice_due, ev.NoticeSent: _notice_sent, ev.NoticeFailed: _notice_failed,
+    ev.Forked: _nothing,
+    ev.PersonSaid: _said, ev.ApprovalAsked: _asked, ev.ApprovalAnswered: _answered,
 }  # fmt: skip
 
 

@@ -15,10 +15,12 @@ MODEL_FAULTS = frozenset({"refused", "overloaded", "broken", "unreachable", "tim
 
 
 class Phase(StrEnum):
-    """Where a job stands. Only `PhaseChanged`, `CorpusPinned` and `JobEnded` move it."""
+    """Where a job stands. Only `PhaseChanged`, `CorpusPinned`, `JobOpened` and `JobEnded` move it."""
 
     PINNING = "pinning"
     WORKING = "working"
+    WAITING = "waiting"
+    """Nothing is left to do until a person answers a question."""
     PAUSED = "paused"
     ENDED = "ended"
 
@@ -110,3 +112,15 @@ class NoticeRow:
     time: float
     attempts: int = 0
     retry_at: float = 0.0
+
+
+@dataclass(slots=True)
+class QuestionRow:
+    """A question that no person has answered yet; `text` is the hash of its body."""
+
+    id: str
+    number: int
+    text: str
+    options: tuple[str, ...]
+    default: str
+    until: float | None

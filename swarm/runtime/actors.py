@@ -59,8 +59,8 @@ class MasterActor:
     def role_texts(self) -> dict[str, str]:
         return dict(self.session.job.role_texts)
 
-    async def begin(self) -> None:
-        await self.session.begin("ray")
+    async def begin(self, patient: bool) -> None:
+        await self.session.begin("ray", patient)
 
     async def tend(self) -> None:
         with calm_collector():
@@ -140,8 +140,8 @@ class RayJob:
     async def resume(self, pinned: bool) -> None:
         self.spec = await answer(self.master.resume.remote(pinned))
 
-    async def work(self) -> None:
-        """Runs the job until it rests.
+    async def work(self, patient: bool = False) -> None:
+        """Runs the job until it rests; `patient` is as in `Session.begin`.
 
         Raises:
             SwarmError: what made it impossible to go on; the job is left to be resumed. A fault of the program comes out
@@ -150,7 +150,7 @@ class RayJob:
         roles = await answer(self.master.role_texts.remote())
         nodes = [node for node in ray.nodes() if node["Alive"]]
         await together(
-            answer(self.master.begin.remote()),
+            answer(self.master.begin.remote(patient)),
             answer(self.master.tend.remote()),
             *[self._host(node["NodeID"], node["NodeManagerHostname"], roles) for node in nodes],
         )

@@ -27,6 +27,8 @@ from swarm.store.runs import Runs
 Shell = Literal["ray", "local"]
 SIGNALS = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
 """What asks a job to pause, and what it is called in its log."""
+ORDERS = ("pause", "cancel")
+"""Messages that mean nothing to whoever takes a job up later."""
 Render = Callable[[RunFolder], Mapping[str, str]]
 """Writes the report of a run from its log; returns the digest of each file."""
 
@@ -46,6 +48,8 @@ class Options:
     """The run's id; empty makes one from the job's name and the date."""
     pinned: bool = False
     """On a resume: go on with the run's own copy of inputs that have changed."""
+    wait: bool = False
+    """Stay while the job waits for a person, instead of leaving it to be resumed."""
 
     def check_id(self) -> None:
         """Looks at the id that was asked for, before any input is read.
@@ -94,7 +98,9 @@ async def run_again(run: RunFolder, options: Options, render: Render, opened: Ca
         SwarmError: it has ended, someone else holds it, an input changed, or it was impossible to go on.
     """
     if run.holder() is None:
-        run.drain()  # words to whoever worked on it last; this job has not been asked anything yet
+        for message in run.messages():
+            if message.kind in ORDERS:  # they were meant for whoever worked on it last
+                run.heard(message.id)
     await _run(run, None, options, render, opened)
     return run
 
@@ -148,7 +154,7 @@ async def _run_locally(
     session = Session.create(*new, run) if new else Session.resume(run, options.pinned)
     try:
         opened(Opened(run, ""))
-        await work_locally(session, options.agents)
+        await work_locally(session, options.agents, patient=options.wait)
         if session.master.state.phase is Phase.ENDED:
             session.reported(render(run))
     finally:
@@ -172,7 +178,7 @@ async def _run_on_ray(
             await job.resume(options.pinned)
         opened(Opened(run, joined.dashboard))
         try:
-            await job.work()
+            await job.work(options.wait)
             if ended(run):
                 await job.reported(render(run))
         finally:

@@ -12,8 +12,8 @@ from swarm.runtime.host import Host, serve
 from swarm.runtime.session import Session
 
 
-async def work_locally(session: Session, agents: int, model: Model | None = None) -> None:
-    """Runs the session's job until it rests, on `model` or else on the one that the job names.
+async def work_locally(session: Session, agents: int, model: Model | None = None, patient: bool = False) -> None:
+    """Runs the session's job until it rests, on `model` or else on the one that the job names. `patient` is as in `begin`.
 
     Raises:
         SwarmError: what made it impossible to go on; the job is left to be resumed. A fault of the program comes out as
@@ -25,7 +25,7 @@ async def work_locally(session: Session, agents: int, model: Model | None = None
     try:
         with calm_collector():
             async with asyncio.TaskGroup() as group:
-                group.create_task(session.begin("local"))
+                group.create_task(session.begin("local", patient))
                 group.create_task(serve(host, session.master))
                 group.create_task(session.tend())
     except BaseExceptionGroup as several:

@@ -21,7 +21,7 @@ from swarm.coordinator import Coordinator, Grant, JobState, Phase
 from swarm.coordinator.coordinator import LEASE_SECONDS
 from swarm.coordinator.state import DocumentRow
 from swarm.errors import StoreError
-from swarm.events import Body, Event, SnapshotIgnored
+from swarm.events import ApprovalAnswered, Body, Event, SnapshotIgnored, body_hash
 from swarm.protocol import Material, NoteText, Passage, Said, TaskBrief
 from swarm.runtime.opening import EVENTS_BETWEEN, take_snapshot
 from swarm.runtime.pins import PinnedSpan, unpack_block
@@ -64,6 +64,8 @@ class JobMaster:
         self._blocks: OrderedDict[str, list[PinnedSpan]] = OrderedDict()
         self._facts: dict[str, Any] = {}
         self._ignored, self._kept = ignored, state.seq
+        self.patient = False
+        """Whether this master stays while the job waits for a person, instead of leaving it to be resumed."""
 
     # ---- the shell's side ----
 
@@ -96,9 +98,31 @@ class JobMaster:
         self._commit()
         self._wake()
 
+    def told(self, message: str, text: str, by: str) -> None:
+        """Hands a person's word on to the protocol."""
+        data = pack_word(text, by)
+        self._keep(self.coordinator.told(self._clock(), body_hash(data), by, message), {body_hash(data): data})
+        self._commit()
+        self._wake()
+
+    def answered(self, message: str, question: str, verdict: str, answer: str, why: str, by: str) -> None:
+        """Hands a person's answer to a question on to the protocol."""
+        data = why.encode("utf-8", "replace")
+        texts = {body_hash(data): data} if why else {}
+        given = ApprovalAnswered(
+            question=question, verdict=verdict, answer=answer, why=body_hash(data) if why else "", by=by, message=message
+        )
+        self._keep(self.coordinator.answered(self._clock(), given), texts)
+        self._commit()
+        self._wake()
+
     def expire(self) -> None:
-        """Takes back the leases of hosts that have been silent for too long."""
+        """Takes back the leases of hosts that have been silent for too long, and the questions that were open for as long
+        as they may."""
         now = self._ticks()
+        if self.state.questions:
+            self._keep(self.coordinator.lapse(self._clock()), {})
+            self._commit()
         for host, last in list(self._seen.items()):
             if now - last > LEASE_SECONDS:
                 self.lost(host, f"silent for {LEASE_SECONDS:g} s")
@@ -112,8 +136,12 @@ class JobMaster:
 
     @property
     def resting(self) -> bool:
-        """Whether nothing more will happen: the job ended, or is paused and no lease is out."""
-        return self.state.phase is Phase.ENDED or (self.state.phase is Phase.PAUSED and not self.state.leased)
+        """Whether nothing more will happen: the job ended, or no lease is out and it is paused, or waits for a person."""
+        return self.state.phase is Phase.ENDED or (self._stands and not self.state.leased)
+
+    @property
+    def _stands(self) -> bool:
+        return self.state.phase is Phase.PAUSED or (self.state.phase is Phase.WAITING and not self.patient)
 
     # ---- the hosts' side ----
 
@@ -136,7 +164,7 @@ class JobMaster:
         return Batch(Order.STOP if self._at_rest(pull.host) else Order.WORK)
 
     def _at_rest(self, host: str) -> bool:
-        return self.state.phase is Phase.ENDED or (self.state.phase is Phase.PAUSED and not self._busy(host))
+        return self.state.phase is Phase.ENDED or (self._stands and not self._busy(host))
 
     def _busy(self, host: str) -> bool:
         return self.state.by_host[host] > 0
@@ -158,6 +186,8 @@ class JobMaster:
             raise self._broken
         self._events.extend(events)
         self._bodies.update(texts)
+        self._bodies.update(self.coordinator.texts)
+        self.coordinator.texts.clear()
 
     async def _committed(self) -> None:
         """Group commit: whoever is ready in this round of the loop shares one transaction, and waits for it."""
@@ -215,7 +245,7 @@ class JobMaster:
         spans = {number: self._span(number) for grant in grants for number in grant.spans}
         named = {span.digest for _, span in spans.values()}
         for grant in grants:
-            named.update(self.state.board.note(id).body for id in grant.reads)
+            named.update(self.state.board.note(id).body for id in (*grant.reads, *grant.words))
             named.update(output for _, _, output, _ in grant.said)
         self._fetch(named)
         return tuple([self._one(grant, spans) for grant in grants])
@@ -227,6 +257,7 @@ class JobMaster:
             tuple([self._passage(number, spans[number]) for number in grant.spans]),
             tuple([self._note(id) for id in grant.reads]),
             self._inventory() if grant.role == "planner" else {},
+            tuple([self._note(id) for id in grant.words]),
         )
         samples = {turn: sample + 1 for turn, (sample, _, _) in last.items()}
         return Work(TaskBrief(grant.task, grant.role, grant.goal, grant.attempt), grant.token, material, said, samples)
@@ -290,3 +321,9 @@ class JobMaster:
     def remembered(self) -> int:
         """Bytes of bodies that are in memory."""
         return self._texts_bytes
+
+
+def pack_word(text: str, by: str) -> bytes:
+    """What a person said, as the body of its event and of the note that it may become holds it."""
+    packed: bytes = msgpack.packb({"text": text.encode("utf-8", "replace").decode(), "by": by})
+    return packed

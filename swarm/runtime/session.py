@@ -7,6 +7,7 @@ share. It starts no host and no model; a shell does.
 from __future__ import annotations
 
 import asyncio
+import json
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -29,7 +30,7 @@ from swarm.spec import RAISES, JobSpec, parse_spec
 from swarm.store.blobs import write_durably
 from swarm.store.connection import naming
 from swarm.store.folder import RunFolder
-from swarm.store.interface import Reader, Writer
+from swarm.store.interface import Message, Reader, Writer
 
 TEND_SECONDS = 0.5
 """How often the inbox is read, the hold on the job renewed, and silent hosts are looked for."""
@@ -96,9 +97,12 @@ class Session:
             raise
         return cls(run, job, store, master, corpus)
 
-    async def begin(self, shell: str) -> None:
-        """Takes the job, pins what is not pinned yet, and opens the work."""
+    async def begin(self, shell: str, patient: bool = False) -> None:
+        """Takes the job, pins what is not pinned yet, and opens the work. `patient`: stays while the job waits for a person."""
+        self.master.patient = patient
         self.master.open(shell)
+        self.hear()
+        self.master.expire()
         if self.corpus is not None:
             blocks = pin_blocks(self.corpus, self.job, self.master.state)
             while (block := await asyncio.to_thread(_next, blocks)) is not None:
@@ -112,14 +116,31 @@ class Session:
     async def tend(self) -> None:
         """Reads the inbox, holds the job, and takes back the leases of silent hosts, until nothing more will happen."""
         while not self.master.resting:
-            for kind, text in self.run.drain():
-                if kind == "pause":
-                    self.master.pause(text or "paused by a person")
-                else:
-                    self.master.end("cancelled", text or "cancelled by a person")
+            self.hear()
             self.store.renew()
             self.master.expire()
             await asyncio.sleep(TEND_SECONDS)
+
+    def hear(self) -> None:
+        """Does what the messages in the inbox ask; each is removed when that is durable.
+
+        What people say is left there until the work has begun, so that a protocol hears of it after its start.
+        """
+        for message in self.run.messages():
+            if message.kind != "tell" or self.master.state.memory.get("started"):
+                self._do(message)
+                self.run.heard(message.id)
+
+    def _do(self, message: Message) -> None:
+        match message.kind:
+            case "pause":
+                self.master.pause(message.text or "paused by a person")
+            case "cancel":
+                self.master.end("cancelled", message.text or "cancelled by a person")
+            case "tell":
+                self.master.told(message.id, **json.loads(message.text))
+            case "answer":
+                self.master.answered(message.id, **json.loads(message.text))
 
     def reported(self, files: Mapping[str, str]) -> None:
         """Records the digest of each file of the report."""
@@ -128,7 +149,7 @@ class Session:
     def close(self) -> None:
         """Leaves the job: paused, if it has not ended, so that the log says that nobody works on it."""
         with suppress(StoreError):  # a master whose store has failed has nothing more to say
-            if self.master.state.phase not in (Phase.ENDED, Phase.PAUSED):
+            if self.master.state.phase not in (Phase.ENDED, Phase.PAUSED, Phase.WAITING):
                 self.master.pause("the driver left")
         self.store.close()
 

@@ -97,6 +97,7 @@ def pack_batch(batch: Batch) -> bytes:
             [(p.number, p.document, p.path, p.start, p.text, p.tokens, p.breadcrumb, p.train) for p in w.material.passages],
             [(n.id, n.kind, n.content, n.cites, dict(n.flags), n.verdict) for n in w.material.notes],
             dict(w.material.facts),
+            [(n.id, n.kind, n.content, n.cites, dict(n.flags), n.verdict) for n in w.material.words],
             [(s.turn, s.text, s.finish) for s in w.said],
             list(w.samples.items()),
         )
@@ -111,13 +112,15 @@ def unpack_batch(data: bytes) -> Batch:
     return Batch(Order(order), tuple(_work(*row) for row in work))
 
 
-def _work(brief: Any, token: int, passages: Any, notes: Any, facts: Any, said: Any, samples: Any) -> Work:
-    material = Material(
-        tuple(Passage(*row) for row in passages),
-        tuple(NoteText(id, kind, content, _cites(cites), flags, verdict) for id, kind, content, cites, flags, verdict in notes),
-        facts,
-    )
+def _work(brief: Any, token: int, passages: Any, notes: Any, facts: Any, words: Any, said: Any, samples: Any) -> Work:
+    material = Material(tuple(Passage(*row) for row in passages), _notes(notes), facts, _notes(words))
     return Work(TaskBrief(*brief), token, material, tuple(Said(*row) for row in said), dict(samples))
+
+
+def _notes(rows: Any) -> tuple[NoteText, ...]:
+    return tuple(
+        NoteText(id, kind, content, _cites(cites), flags, verdict) for id, kind, content, cites, flags, verdict in rows
+    )
 
 
 def _cites(rows: Any) -> tuple[tuple[int, int, int], ...]:

@@ -19,7 +19,7 @@ from swarm.errors import SpecError, StoreError
 from swarm.events import Event, JobCreated, JobEnded, JobOpened, PhaseChanged, identity
 from swarm.store.blobs import sync_folder
 from swarm.store.connection import naming
-from swarm.store.interface import Place, Reader, Writer
+from swarm.store.interface import Message, Place, Reader, Writer
 from swarm.store.place import FOLDERS, LATEST, SPEC
 from swarm.store.sqlite import LOG
 
@@ -111,13 +111,17 @@ class RunFolder:
         """Who is working on this run, as `process 17 on HOST since …`; None if nobody is."""
         return self.place.holder(self.path)
 
-    def post(self, kind: str, text: str = "") -> None:
+    def post(self, kind: str, text: str = "") -> str:
         """Leaves a message for whoever works on the run; see `Place.post`."""
-        self.place.post(self.path, kind, text)
+        return self.place.post(self.path, kind, text)
 
-    def drain(self) -> list[tuple[str, str]]:
-        """The messages that wait, in order; they are removed."""
-        return self.place.drain(self.path)
+    def messages(self) -> list[Message]:
+        """The messages that wait, in the order in which they were left."""
+        return self.place.messages(self.path)
+
+    def heard(self, id: str) -> None:
+        """Takes a message away whose effect is durable."""
+        self.place.heard(self.path, id)
 
     # ---- beginning and end ----
 

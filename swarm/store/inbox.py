@@ -1,51 +1,56 @@
-"""A run's inbox: words of people to a running job, through its folder.
+"""A run's inbox: messages of people to a job, through its folder.
 
 Owns the files in `inbox/`. Posting never touches the log, whose only writer is the job's master; the master reads the
-inbox and appends what it does about it.
+inbox, appends what it does about a message, and takes the message away after that. A message that was posted is durable,
+and is read by whoever works on the job, now or later.
 """
 
 from __future__ import annotations
 
 import json
-import os
+import time
 import uuid
 from contextlib import suppress
 from pathlib import Path
 
-from swarm.errors import StoreError
+from swarm.store.blobs import sync_folder, write_durably
+from swarm.store.connection import naming
+from swarm.store.interface import Message
 
-KINDS = ("pause", "cancel")
 
-
-def post(folder: Path, kind: str, text: str = "") -> None:
-    """Leaves a message; it is there whole or not at all.
+def post(folder: Path, kind: str, text: str = "") -> str:
+    """Leaves a message, durably, and returns its id; it is there whole or not at all.
 
     Raises:
         StoreError: the run folder is gone or cannot be written.
     """
     inbox = folder / "inbox"
-    name = f"{uuid.uuid4().hex}.json"
-    try:
+    id = f"{time.time_ns():020d}-{uuid.uuid4().hex[:8]}"  # they are read in the order in which they were left
+    with naming(inbox):
         inbox.mkdir(exist_ok=True)
-        part = inbox / f".{name}"
-        part.write_text(json.dumps({"kind": kind, "text": text}), encoding="utf-8")
-        os.replace(part, inbox / name)
-    except OSError as error:
-        raise StoreError(f"cannot take a message: {error.strerror}", str(inbox), "check the folder and its owner") from error
+        write_durably(inbox / f"{id}.json", json.dumps({"kind": kind, "text": text}).encode())
+        sync_folder(inbox)
+    return id
 
 
-def drain(folder: Path) -> list[tuple[str, str]]:
-    """(kind, text) of each message that waits; they are removed, and so is what cannot be read as one."""
+def messages(folder: Path) -> list[Message]:
+    """The messages that wait, in the order in which they were left. What cannot be read as one is removed."""
     inbox, out = folder / "inbox", []
     if not inbox.is_dir():
         return []
-    for path in sorted(inbox.glob("[!.]*.json"), key=lambda p: p.stat().st_mtime_ns):
+    for path in sorted(inbox.glob("[!.]*.json")):
         try:
-            message = json.loads(path.read_text(encoding="utf-8"))
+            content = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
-            message = None
-        with suppress(OSError):  # a folder of such a name, or one that may not be changed
-            path.unlink(missing_ok=True)
-        if isinstance(message, dict) and message.get("kind") in KINDS:
-            out.append((message["kind"], str(message.get("text", ""))))
+            content = None
+        if isinstance(content, dict) and isinstance(content.get("kind"), str):
+            out.append(Message(path.stem, content["kind"], str(content.get("text", ""))))
+        else:
+            heard(folder, path.stem)
     return out
+
+
+def heard(folder: Path, id: str) -> None:
+    """Takes a message away whose effect is durable."""
+    with suppress(OSError):  # a folder of such a name, or one that may not be changed
+        (folder / "inbox" / f"{id}.json").unlink(missing_ok=True)

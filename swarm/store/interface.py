@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, Self
 
-from swarm.events import Event
+from swarm.events import Event, record
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +116,15 @@ class Writer(Reader, Protocol):
         ...
 
 
+@record
+class Message:
+    """What somebody left for a job's master. Its id is the same however often it is read."""
+
+    id: str
+    kind: str
+    text: str
+
+
 class Place(Protocol):
     """Where the logs, bodies and inboxes of runs live, and where it is known who works on them.
 
@@ -163,12 +172,16 @@ class Place(Protocol):
         """Who works on a run, as `process 17 on HOST since 2031-04-12 15:09:00`; None if nobody does."""
         ...
 
-    def post(self, folder: Path, kind: str, text: str) -> None:
-        """Leaves a message for whoever works on a run; it is there whole or not at all."""
+    def post(self, folder: Path, kind: str, text: str) -> str:
+        """Leaves a message for whoever works on a run, now or later, and returns its id; it is durable then."""
         ...
 
-    def drain(self, folder: Path) -> list[tuple[str, str]]:
-        """(kind, text) of each message that waits, in order; they are removed."""
+    def messages(self, folder: Path) -> list[Message]:
+        """The messages that wait, in the order in which they were left."""
+        ...
+
+    def heard(self, folder: Path, id: str) -> None:
+        """Takes a message away, once what it asked for is durable. One that is gone already is no error."""
         ...
 
     def remove(self, folder: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from swarm.errors import StoreError
 from swarm.store import inbox
 from swarm.store.connection import naming
-from swarm.store.interface import Place
+from swarm.store.interface import Message, Place
 from swarm.store.lock import FolderLock, holder
 from swarm.store.sqlite import LOG, SqliteReader, SqliteWriter
 
@@ -55,11 +55,14 @@ class FolderPlace:
         with naming(folder / "lock"):
             return holder(folder / "lock")
 
-    def post(self, folder: Path, kind: str, text: str) -> None:
-        inbox.post(folder, kind, text)
+    def post(self, folder: Path, kind: str, text: str) -> str:
+        return inbox.post(folder, kind, text)
 
-    def drain(self, folder: Path) -> list[tuple[str, str]]:
-        return inbox.drain(folder)
+    def messages(self, folder: Path) -> list[Message]:
+        return inbox.messages(folder)
+
+    def heard(self, folder: Path, id: str) -> None:
+        inbox.heard(folder, id)
 
     def remove(self, folder: Path) -> None:
         if not folder.is_dir():

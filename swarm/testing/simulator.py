@@ -200,6 +200,8 @@ class Simulation:
         self._commit(call())
 
     def _commit(self, events: Sequence[Event]) -> None:
+        self.bodies.update(self.core.texts)
+        self.core.texts.clear()
         for event in events:
             self.watch.see(event)
             self.log.append(again(event))
@@ -228,7 +230,8 @@ class Simulation:
         said = [Said(turn, self.bodies[output].decode(), finish) for turn, (_, output, finish) in sorted(last.items())]
         facts = {"documents": 1, "spans": len(self.passages), "paths": ["simulated.py"]}
         notes = tuple(self._note(id) for id in grant.reads)
-        material = Material(tuple(self.passages[number] for number in grant.spans), notes, facts)
+        words = tuple(self._note(id) for id in grant.words)
+        material = Material(tuple(self.passages[number] for number in grant.spans), notes, facts, words)
         samples = {turn: sample + 1 for turn, (sample, _, _) in last.items()}
         brief = TaskBrief(grant.task, grant.role, grant.goal, grant.attempt)
         return Held(brief, grant.token, material, said, samples)

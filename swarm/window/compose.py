@@ -1,17 +1,19 @@
 """From what an agent wants to say to a packed window.
 
 Owns the joining of role and parts, and compaction: when an agent's earlier turns no longer fit, the oldest are left out
-and a line says how many. That depends on sizes alone, so a task that is taken up again gets identical token ids.
+and a line says how many; a person's words that do not fit are left out as well, the oldest first. That depends on sizes
+alone, so a task that is taken up again gets identical token ids.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any, cast
 
-from swarm.protocol import Part
+from swarm.protocol import WORD, Part
 from swarm.window.pack import ChatTemplate, Prompt, Segment, Speaker, Trust, pack, template_tokens, text_digest
 from swarm.window.tokens import Tokenizer
 
@@ -29,6 +31,10 @@ def compose(
     turns = [at for at, segment in enumerate(segments) if segment.kind == "turn"]
     if turns:
         segments = _compacted(segments, turns, template, tokenizer, limit)
+    words = [at for at, segment in enumerate(segments) if segment.kind == WORD]
+    while words and not _fits(segments, template, tokenizer, limit):
+        segments[words[0]] = replace(segments[words[0]], text="", tokens=0)  # the oldest first
+        words.pop(0)
     return pack(segments, template, tokenizer, limit, f"roles.{role}")
 
 
@@ -37,19 +43,21 @@ def _compacted(
 ) -> list[Segment]:
     """Leaves out the oldest turns, two segments (asked and answered) at a time, until the rest fits."""
 
-    def fits(left: list[Segment]) -> bool:
-        spoken = tuple(segment for segment in left if segment.text)
-        return sum(segment.tokens for segment in spoken) + template_tokens(spoken, template, tokenizer) <= limit
-
     def without(dropped: int) -> list[Segment]:
         line = _segment(Part("compaction", f"({dropped // 2} earlier turns are left out here.)\n"), tokenizer)
         return [*segments[: turns[0]], line, *segments[turns[0] + dropped :]]
 
-    if fits(segments):
+    if _fits(segments, template, tokenizer, limit):
         return segments
     choices = range(2, len(turns) + 1, 2)
-    at = bisect_left(choices, True, key=lambda dropped: fits(without(dropped)))  # the more is dropped, the less is left
+    # The more is dropped, the less is left.
+    at = bisect_left(choices, True, key=lambda dropped: _fits(without(dropped), template, tokenizer, limit))
     return without(choices[at]) if at < len(choices) else segments
+
+
+def _fits(segments: list[Segment], template: ChatTemplate, tokenizer: Tokenizer, limit: int) -> bool:
+    spoken = tuple(segment for segment in segments if segment.text)
+    return sum(segment.tokens for segment in spoken) + template_tokens(spoken, template, tokenizer) <= limit
 
 
 def _segment(part: Part, tokenizer: Tokenizer) -> Segment:
