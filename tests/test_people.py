@@ -33,6 +33,10 @@ def answer(desk: Desk, verdict: str = "approved", number: int = 1, **given: str)
     )
 
 
+def phase(desk: Desk) -> Phase:
+    return desk.state.phase
+
+
 # ---- questions ----
 
 
@@ -47,8 +51,8 @@ def test_a_job_with_an_open_question_and_nothing_else_to_do_waits() -> None:
 def test_other_work_goes_on_while_a_question_is_open() -> None:
     desk = asking(Ask("Go on?"), readers(1), then=lambda view, event: Decision())
     grant = desk.one()
-    assert desk.state.phase is Phase.WORKING
-    assert desk.pull(done(grant)) == [] and desk.state.phase is Phase.WAITING
+    assert phase(desk) is Phase.WORKING
+    assert desk.pull(done(grant)) == [] and phase(desk) is Phase.WAITING
 
 
 def test_an_answer_is_handed_to_the_protocol_and_the_work_goes_on() -> None:
@@ -87,9 +91,9 @@ def test_a_job_that_waits_is_paused_and_waits_again_when_it_goes_on() -> None:
     desk = asking()
     desk.pull()
     desk.keep(desk.core.pause(desk.now, "lunch"))
-    assert desk.state.phase is Phase.PAUSED
+    assert phase(desk) is Phase.PAUSED
     desk.resumed().pull()
-    assert desk.state.phase is Phase.WAITING
+    assert phase(desk) is Phase.WAITING
 
 
 def test_waiting_for_a_person_is_no_time_of_the_budget() -> None:
