@@ -91,10 +91,8 @@ class JobEnded(Body):
 
 
 class Forked(Body):
-    """The events before this one are another job's, up to its event `at`. The spec that a JobCreated names next is its own.
-
-    `changes` are the settings that differ, as dotted names; their values are in the two specs.
-    """
+    """The events before this one are another job's, up to its event `at`; the JobCreated that comes next is this one's own.
+    `changes` are the settings that differ, as dotted names; their values are in the two specs."""
 
     origin: str
     at: int
@@ -161,11 +159,8 @@ class PersonSaid(Body):
 
 
 class ApprovalAsked(Body):
-    """A question to a person; it stays open until an ApprovalAnswered under the same key.
-
-    `number` counts the job's questions from 1. `text` is the hash of a body. `options` are the answers that an approval may
-    give. From `until` (log time) on, `default` counts as the answer. `task` is the task that asks, if one does.
-    """
+    """A question to a person, the `number`-th of the job, open until an ApprovalAnswered under the same key. `text` is the
+    hash of a body; `options` are the answers that an approval may give; from `until` (log time) on, `default` counts."""
 
     question: str
     number: int
@@ -177,10 +172,8 @@ class ApprovalAsked(Body):
 
 
 class ApprovalAnswered(Body):
-    """The answer to a question: `approved`, `rejected`, or `lapsed` where nobody answered in time.
-
-    `answer` is one of the options, or empty: as proposed. `why` is the hash of a body. `message` is as in PersonSaid.
-    """
+    """A question is `approved`, `rejected`, or has `lapsed` as nobody answered in time. `answer` is one of its options, or
+    empty: as proposed. `why` is the hash of a body, `message` as in PersonSaid."""
 
     question: str
     verdict: str
