@@ -17,15 +17,17 @@ import pytest
 from swarm import events as ev
 from swarm.errors import ProtocolError
 from swarm.protocol import Passage
+from swarm.testing.faults import FLOOD, KINDS as FAULTS, STORM
 from swarm.testing.invariants import LogWatch, log_digest, refold, state_digest
-from swarm.testing.simulator import STORM, Simulation
+from swarm.testing.simulator import Simulation
 from tests.simulated import PROSE, ROLLING, answer, simulate
 
 ROOT = Path(__file__).resolve().parent.parent
 KINDS: dict[str, dict[str, Any]] = {"map_reduce": {}, "rolling": ROLLING, "prose": PROSE}
-SAFE_SEEDS, LIVE_SEEDS = 12, 25
-STEPS = 1500
-"""No run takes so many; one that does never ends."""
+SAFE_SEEDS, LIVE_SEEDS, BUDGET_SEEDS = 120, 200, 20
+"""Of each kind: 1,080 in all, about half a minute of one core. `make chaos` runs tens of thousands."""
+STORMY, STEPS = 200, 3000
+"""Steps under faults before they cease; and more steps than any run takes."""
 
 
 def undisturbed(kind: str) -> Simulation:
@@ -59,23 +61,34 @@ def test_a_run_without_faults_finds_everything(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_whatever_befalls_it_a_job_ends_with_the_same_findings(kind: str) -> None:
+    """Liveness: once nothing goes wrong any more, it ends within a minute."""
     expected = undisturbed(kind).findings()
     befell: Counter[str] = Counter()
     for seed in range(LIVE_SEEDS):
         one = simulate(seed, STORM, changes=KINDS[kind])
-        one.run(STEPS)
-        assert one.state.status == "done", f"seed {seed} ends {one.state.status or 'never'}"
+        one.run_live(STORMY)
+        assert one.state.status == "done", f"seed {seed} ends {one.state.status}"
         assert one.findings() == expected, f"seed {seed} finds something else"
         befell.update(one.seen)
-    assert set(befell) == {"lost", "zombie", "late", "repeated", "failed", "refused", "broken", "crashed", "paused"}
-    assert min(befell.values()) > 0, "every fault happened"
+    assert set(befell) == FAULTS and min(befell.values()) > 0, "every fault happened"
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("budget", [{"tokens": 9000, "reserve": 0.3}, {"calls": 13, "reserve": 0.2}], ids=str)
+def test_faults_without_end_break_no_promise(kind: str) -> None:
+    """Safety: three times as many faults, and no claim that anything gets done."""
+    befell: Counter[str] = Counter()
+    for seed in range(SAFE_SEEDS):
+        one = simulate(seed, FLOOD, changes=KINDS[kind])
+        one.run(STORMY)
+        befell.update(one.seen)
+    assert set(befell) == FAULTS and min(befell.values()) > 0, "every fault happened"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("budget", [{"tokens": 7000, "reserve": 0.3}, {"calls": 13, "reserve": 0.2}], ids=str)
 def test_no_budget_is_passed_under_any_fault(kind: str, budget: dict[str, Any]) -> None:
     stopped = 0
-    for seed in range(SAFE_SEEDS):
+    for seed in range(BUDGET_SEEDS):
         one = simulate(seed, STORM, changes={**KINDS[kind], "budget": budget})
         one.run(STEPS)
         assert one.ended, f"seed {seed} never ends"
@@ -108,11 +121,11 @@ def test_the_jobs_id_does_not_show_in_the_answer() -> None:
     assert len(found[0]) == 4 and all(one == found[0] for one in found)
 
 
-def test_the_order_of_hashes_does_not_show() -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_order_of_hashes_does_not_show(kind: str) -> None:
     code = (
-        "from tests.simulated import *; from swarm.testing.simulator import STORM\n"
-        "from swarm.testing.invariants import log_digest\n"
-        "one = simulate(5, STORM); one.run(1500); print(log_digest(one.log), len(one.log))"
+        "from tests.test_simulator import *\n"
+        f"one = simulate(5, STORM, changes=KINDS[{kind!r}]); one.run_live(STORMY); print(log_digest(one.log), len(one.log))"
     )
     said = {
         subprocess.run(
@@ -125,7 +138,7 @@ def test_the_order_of_hashes_does_not_show() -> None:
         ).stdout
         for seed in ("1", "2")
     }
-    assert len(said) == 1 and int(said.pop().split()[1]) > 100
+    assert len(said) == 1 and int(said.pop().split()[1]) > 60
 
 
 @pytest.mark.parametrize("part", range(1, 9))
@@ -138,7 +151,7 @@ def test_a_job_goes_on_from_every_commit(part: int) -> None:
     again.log, again.bodies, again.watch = whole.log[:durable], whole.bodies, LogWatch()
     for event in again.log:
         again.watch.see(event)
-    again.now = again.log[-1].time
+    again.wall = again.log[-1].time
     again.restart()
     again.run(STEPS)
     assert again.log[:durable] == whole.log[:durable]

@@ -23,6 +23,7 @@ from swarm.coordinator.state import DocumentRow
 from swarm.errors import StoreError
 from swarm.events import ApprovalAnswered, Body, Event, SnapshotIgnored, body_hash
 from swarm.protocol import Material, NoteText, Passage, Said, TaskBrief
+from swarm.runtime.clock import LogClock
 from swarm.runtime.opening import EVENTS_BETWEEN, take_snapshot
 from swarm.runtime.pins import PinnedSpan, unpack_block
 from swarm.runtime.prepare import Prepared
@@ -52,7 +53,7 @@ class JobMaster:
     ) -> None:
         self.job, self.store, self.state = job, store, state
         self.coordinator = Coordinator(job.spec, job.protocol, job.roles, job.overhead, state, store.epoch)
-        self._clock, self._ticks = clock, ticks
+        self._clock, self._ticks = LogClock(state.time, clock, ticks), ticks
         self._events: list[Event] = []
         self._bodies: dict[str, bytes] = {}
         self._waiting: list[asyncio.Future[None]] = []

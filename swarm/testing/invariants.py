@@ -115,9 +115,14 @@ def again(event: Event) -> Event:
 
 def refold(events: Iterable[Event]) -> JobState:
     """A new state from events as they come back from disk."""
+    return folded(again(event) for event in events)
+
+
+def folded(events: Iterable[Event]) -> JobState:
+    """A new state from events that have come back from disk already."""
     state = JobState()
     for event in events:
-        state.apply(again(event))
+        state.apply(event)
     return state
 
 

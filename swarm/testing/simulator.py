@@ -1,9 +1,10 @@
-"""A seeded simulator of the pure core: one job, a fake clock, some hosts, and everything that may befall them.
+"""A seeded simulator of the pure core: one job, fake clocks, some hosts, and everything that may befall them.
 
 Owns hosts without a loop, a log without a disk, and a scheduler that decides by its seed what happens next: a host
-pulls or plays, is lost, works on after its lease ended; a report comes late, twice or never; a call fails; the master
-dies before or after a commit. It carries out the decisions of the real coordinator and the turns of the real protocol,
-and checks what must hold after every step (`swarm.testing.invariants`). The same seed gives the same log.
+pulls or plays, or one of `swarm.testing.faults` befalls it, the master, the disk or the clock. It carries out the
+decisions of the real coordinator and the turns of the real protocol, and checks what must hold after every step
+(`swarm.testing.invariants`). The same seed gives the same log. A safety run (`run`) may have faults without end; in a
+liveness run (`run_live`) they cease, and the job must then end in time.
 """
 
 from __future__ import annotations
@@ -19,38 +20,25 @@ import msgpack
 from swarm import events as ev
 from swarm.agents.roles import Role
 from swarm.coordinator import Coordinator, Grant, JobState, Phase, Report
+from swarm.coordinator.coordinator import LEASE_SECONDS
 from swarm.events import Body, Event, body_hash, identity
 from swarm.protocol import CallModel, Done, Failed, Material, NoteText, Passage, Said, SwarmProtocol, TaskBrief
+from swarm.runtime.clock import LogClock
 from swarm.runtime.host import pack_note
 from swarm.spec import JobSpec
-from swarm.testing.invariants import LogWatch, again, check_counters, refold, state_digest
+from swarm.testing.faults import NONE, STORM, Faults
+from swarm.testing.invariants import LogWatch, again, check_counters, folded, state_digest
 
+__all__ = ["NONE", "STORM", "Faults", "Simulation"]
 PROMPT_TOKENS = 60
 """What every call carries besides its working set."""
 REFOLD_EVERY = 64
 """Steps after which the whole log is folded anew and compared."""
-
-
-@dataclass(frozen=True)
-class Faults:
-    """How likely each mishap is, a step (0 to 1). `most` is how often one task fails at most."""
-
-    lost: float = 0.0
-    zombie: float = 0.0
-    """A host's leases are taken back while it works on and knows nothing of it."""
-    late: float = 0.0
-    repeated: float = 0.0
-    failed: float = 0.0
-    refused: float = 0.0
-    broken: float = 0.0
-    """An output breaks its contract."""
-    crashed: float = 0.0
-    paused: float = 0.0
-    most: int = 2
-
-
-NONE = Faults()
-STORM = Faults(0.03, 0.03, 0.1, 0.1, 0.1, 0.01, 0.1, 0.03, 0.01)
+LIVE_SECONDS = 60.0
+"""In which a job ends once faults have ceased, and the leases of hosts that died unnoticed have lapsed."""
+JUMPS = (-86400.0, -3600.0, -5.0, 5.0, 3600.0, 86400.0)
+IDLE_SECONDS = 2.0
+"""What passes when there is nothing to do."""
 
 
 @dataclass
@@ -73,6 +61,8 @@ class SimHost:
     name: str
     held: list[Held] = field(default_factory=list)
     outbox: list[Report] = field(default_factory=list)
+    stands_until: float = 0.0
+    """Ticks until which it stands still."""
 
 
 class Simulation:
@@ -93,8 +83,10 @@ class Simulation:
     ) -> None:
         self.spec, self.protocol, self.roles, self.passages, self.answer = spec, protocol, roles, passages, answer
         self.job = job
-        self.random, self.faults, self.agents = random.Random(seed), faults, agents
-        self.now, self.steps, self.epoch, self.born = 1_000.0, 0, 0, 0
+        self.random, self.agents = random.Random(seed), agents
+        self.wall, self.ticks = 1_000_000.0, 0.0
+        """What the clock on the wall says, and how many seconds have truly passed."""
+        self.steps, self.epoch, self.born = 0, 0, 0
         self.log: list[Event] = []
         self.commits: list[int] = []
         """How many events were durable after each commit."""
@@ -103,11 +95,20 @@ class Simulation:
         """Reports that are still on their way, with the host that sent them."""
         self.failures: Counter[str] = Counter()
         self.seen: Counter[str] = Counter()
+        self.heard: dict[str, float] = {}
+        """Ticks at which the present master last heard of each host."""
         self.watch = LogWatch()
         self.crew = [self._host() for _ in range(hosts)]
+        self.faults = NONE  # nothing befalls a job before its corpus is pinned
         self.restart()
         self._decide(lambda: self.core.record(self.now, *self._corpus()))
         self._decide(lambda: self.core.start(self.now))
+        self.faults = faults
+
+    @property
+    def now(self) -> float:
+        """Log time, as the present master stamps it."""
+        return self.clock()
 
     @property
     def state(self) -> JobState:
@@ -129,6 +130,26 @@ class Simulation:
         self._compare()
         return self.state
 
+    def run_live(self, steps: int) -> JobState:
+        """Runs so many steps under faults; then nothing goes wrong any more, and the job must end in time.
+
+        Raises:
+            AssertionError: it does not, or something does not hold that must.
+        """
+        self.run(steps)
+        self.faults, healed = NONE, self.ticks
+        for host in self.crew:
+            host.stands_until = 0.0
+        names = {host.name for host in self.crew}
+        lapsing = any(row.token and row.host not in names for row in self.state.tasks.values())
+        allowed = LIVE_SECONDS + (LEASE_SECONDS if lapsing else 0.0)
+        while not self.ended:
+            assert self.ticks - healed <= allowed, f"{self.ticks - healed:.0f} s without faults, and no end"
+            self.step()
+            self.check()
+        self._compare()
+        return self.state
+
     def findings(self) -> list[Any]:
         """The content, cites and flags of each finding and headline."""
         notes = [note for kind in ("finding", "headline") for note in self.state.board.notes(kind)]
@@ -139,7 +160,8 @@ class Simulation:
     def step(self) -> None:
         """One thing happens, and a little time passes."""
         self.steps += 1
-        self.now += self.random.choice((0.0, 0.01, 0.1, 1.0))
+        self._pass(self.random.choice((0.0, 0.01, 0.1, 1.0) if self.faults != NONE else (0.0, 0.01, 0.1)))
+        self._expire()
         if self.state.phase is Phase.PAUSED and not self.state.leased:
             self._crash()  # the driver left; a person resumes the job
         host = self.random.choice(self.crew)
@@ -147,17 +169,29 @@ class Simulation:
             self._crash()
         elif self._happens("lost"):
             self._lose(host)
+        elif self._happens("silent"):
+            self._vanish(host)
         elif self._happens("zombie"):
             self._decide(lambda: self.core.lost(self.now, host.name, "silent"))
+        elif self._happens("frozen"):
+            host.stands_until = self.ticks + self.random.choice((0.5, 1.5)) * LEASE_SECONDS
+        elif self._happens("jumped"):
+            self.wall += self.random.choice(JUMPS)
         elif self._happens("paused"):
             self._decide(lambda: self.core.pause(self.now, "a person"))
         elif self.floating and self.random.random() < 0.2:
             sender, report = self.floating.pop(self.random.randrange(len(self.floating)))
             self._deliver(sender, [report], 0)
+        elif host.stands_until > self.ticks:
+            self._idle()
         elif host.held and self.random.random() < 0.6:
             self._play(host, self.random.choice(host.held))
         else:
             self._pull(host)
+
+    def _pass(self, seconds: float) -> None:
+        self.wall += seconds
+        self.ticks += seconds
 
     def _happens(self, name: str) -> bool:
         chance: float = getattr(self.faults, name)
@@ -166,10 +200,29 @@ class Simulation:
         return happens
 
     def _lose(self, host: SimHost) -> None:
+        """The host is gone, as the master is told."""
+        self._replace(host)
+        self.heard.pop(host.name, None)
+        self._decide(lambda: self.core.lost(self.now, host.name, "gone"))
+
+    def _vanish(self, host: SimHost) -> None:
+        """The host is gone, and nobody says so. What it had not sent is lost; it may have sent it all, and asked for more."""
+        brought, host.outbox = host.outbox, []
+        if self.random.random() < 0.5:
+            self._deliver(host.name, brought, self.agents - len(host.held))
+        self._replace(host)
+
+    def _replace(self, host: SimHost) -> None:
         """The host is gone; what it had sent may still arrive."""
         self.floating += [(host.name, report) for report in host.outbox]
-        self.crew[self.crew.index(host)] = self._host()
-        self._decide(lambda: self.core.lost(self.now, host.name, "gone"))
+        if host in self.crew:  # else the master died meanwhile, and its hosts with it
+            self.crew[self.crew.index(host)] = self._host()
+
+    def _expire(self) -> None:
+        """What the master's shell does now and then: leases of hosts that it has not heard of for too long go back."""
+        for name, last in list(self.heard.items()):
+            if self.ticks - last > LEASE_SECONDS and self.heard.pop(name, None) is not None:
+                self._decide(lambda name=name: self.core.lost(self.now, name, "silent"))  # type: ignore[misc]
 
     def _crash(self) -> None:
         """The master dies and a new one folds the log. Hosts die with it, or find out only when they report."""
@@ -182,8 +235,10 @@ class Simulation:
     def restart(self) -> None:
         """A new master folds the log as far as it is durable, and takes the job."""
         self.epoch += 1
-        overhead = dict.fromkeys(self.roles, PROMPT_TOKENS)
-        self.core = Coordinator(self.spec, self.protocol, self.roles, overhead, refold(self.log), self.epoch)
+        self.heard.clear()
+        overhead, state = dict.fromkeys(self.roles, PROMPT_TOKENS), folded(self.log)
+        self.clock = LogClock(state.time, lambda: self.wall, lambda: self.ticks)
+        self.core = Coordinator(self.spec, self.protocol, self.roles, overhead, state, self.epoch)
         if self.core.state.created is None:
             self._decide(lambda: self.core.record(self.now, self._created()))
         self._decide(lambda: self.core.open(self.now, "here", 1, "simulator"))
@@ -199,30 +254,56 @@ class Simulation:
     def _decide(self, call: Callable[[], list[Event]]) -> None:
         self._commit(call())
 
-    def _commit(self, events: Sequence[Event]) -> None:
+    def _commit(self, events: Sequence[Event]) -> bool:
+        """Makes events durable; False if nobody heard whether they are, and another master has taken the job."""
+        if events and self._happens("slow"):
+            self._pass(self.random.choice((1.0, 30.0, 1.2 * LEASE_SECONDS)))
         self.bodies.update(self.core.texts)
         self.core.texts.clear()
-        for event in events:
-            self.watch.see(event)
-            self.log.append(again(event))
-        self.commits.append(len(self.log))
+        unheard = bool(events) and self._happens("unknown")
+        if not unheard or self.random.random() < 0.5:
+            for event in events:
+                self.watch.see(event)
+                self.log.append(again(event))
+            self.commits.append(len(self.log))
+        if unheard:
+            self._crash()
+        return not unheard
 
     def _pull(self, host: SimHost) -> None:
         brought: list[Report] = []
         if not self._happens("late"):  # a host's own reports keep their order
             brought, host.outbox = host.outbox, []
         self.floating += [(host.name, report) for report in brought if self._happens("repeated")]
-        for grant in self._deliver(host.name, brought, self.agents - len(host.held)):
+        dropped = self._happens("dropped")
+        if dropped and self.random.random() < 0.5:
+            self._lose(host)
+            return
+        grants = self._deliver(host.name, brought, self.agents - len(host.held))
+        if dropped:
+            self._lose(host)
+            return
+        for grant in grants:
             host.held.append(self._work(grant))
+        if not grants:
+            self._idle()
+
+    def _idle(self) -> None:
+        """Lets time go by if no host has anything to do now."""
+        if not any((host.held or host.outbox) and host.stands_until <= self.ticks for host in self.crew):
+            self._pass(IDLE_SECONDS)
 
     def _deliver(self, host: str, reports: Sequence[Report], want: int) -> list[Grant]:
         """One pull. The master may die between its decision and the commit: then nobody hears of either."""
+        self.heard[host] = self.ticks
         events, grants = self.core.pulled(self.now, host, reports, want)
         if events and self._happens("crashed"):
             self.floating += [(host, report) for report in reports]
             self._crash()
             return []
-        self._commit(events)
+        if not self._commit(events):
+            self.floating += [(host, report) for report in reports]
+            return []
         return grants
 
     def _work(self, grant: Grant) -> Held:
@@ -352,7 +433,7 @@ class Simulation:
             self._compare()
 
     def _compare(self) -> None:
-        assert state_digest(refold(self.log)) == state_digest(self.state), "the log and its fold differ"
+        assert state_digest(folded(self.log)) == state_digest(self.state), "the log and its fold differ"
 
     # ---- the job ----
 
