@@ -135,4 +135,4 @@ class Table(RuleBasedStateMachine):
 
 
 TestTable = Table.TestCase
-TestTable.settings = settings(max_examples=60, stateful_step_count=40)
+TestTable.settings = settings(max_examples=40, stateful_step_count=40)
