@@ -72,6 +72,11 @@ def open_runs(option: str | None, environment: Mapping[str, str]) -> Runs:
     """
     value = option or environment.get("SWARM_RUNS") or FILES
     kind, mark, _ = value.partition("://")
+    if mark and kind in ("postgresql", "postgres"):
+        from swarm.store.database import Address
+        from swarm.store.postgres_place import PostgresPlace
+
+        return Runs(Path(FILES), PostgresPlace(Address(value)))
     if not mark:
         return Runs(Path(value).expanduser())
     cure = "name a folder, or a database as postgresql://USER@HOST/DATABASE"

@@ -1,0 +1,383 @@
+"""A job's log in PostgreSQL: the reader that any process may open, and the one writer.
+
+Owns appending and reading of events and bodies, and the hold of a writer on its job: a row with an expiry by the database's
+clock, and an epoch that each append compares. Connections, schema and errors stand in `database`.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import threading
+import time
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Self
+
+from psycopg import errors as pg
+
+from swarm.errors import StoreError
+from swarm.events import Event, body_hash
+from swarm.store.blobs import BLOB_BYTES, Blobs, RemoteBlobs, verified
+from swarm.store.connection import LIFE
+from swarm.store.database import Address, Connection, Link, check_schema, fetch, migrate, transaction
+from swarm.store.records import COLUMNS, FAULT, START, Row, Tip, fenced, intact, sound, to_event, to_rows
+
+HOLD_SECONDS = 15
+"""How long a writer that says nothing keeps its job."""
+RENEW_SECONDS = 3.0
+"""How often a writer that does nothing else renews its hold."""
+TAIL = 1000
+"""Records at the end of a log that are checked whenever a writer opens it."""
+_CHUNK = 500
+_HOLD = f"clock_timestamp() + interval '{HOLD_SECONDS} s'"
+_EVENTS = f"SELECT {COLUMNS} FROM swarmloom.events WHERE job = %s AND seq > %s AND seq <= %s ORDER BY seq LIMIT {_CHUNK}"
+_INSERT = f"""INSERT INTO swarmloom.events(job, {COLUMNS}) SELECT %s, * FROM unnest(
+%b::bigint[], %b::float8[], %b::bigint[], %b::bigint[], %b::text[], %b::integer[], %b::bytea[], %b::bytea[], %b::bigint[])"""
+
+
+class DatabaseBlobs:
+    """Large bodies in parts, in the database of the log: durable before the transaction of the events that name them."""
+
+    def __init__(self, link: Link, job: int, where: str) -> None:
+        self._link, self._job, self._where = link, job, where
+
+    def put(self, hash: str, data: bytes) -> None:
+        parts = [(self._job, hash, i, data[i * BLOB_BYTES : (i + 1) * BLOB_BYTES]) for i in range(-(-len(data) // BLOB_BYTES))]
+
+        def work(connection: Connection, _: bool) -> None:
+            with transaction(connection):
+                for part in parts:
+                    connection.execute("INSERT INTO swarmloom.blobs VALUES (%s, %s, %s, %b) ON CONFLICT DO NOTHING", part)
+
+        self._link.run(work, self._where)
+
+    def get(self, hash: str) -> bytes:
+        query = "SELECT bytes FROM swarmloom.blobs WHERE job = %s AND hash = %s ORDER BY part"
+        parts = self._link.query(query, (self._job, hash), self._where)
+        if not parts:
+            raise StoreError(f"the body {hash} is missing", self._where, "restore the database from a copy")
+        return verified(hash, b"".join(part for (part,) in parts), self._where)
+
+
+class PostgresReader:
+    """Reads one job's log. It never writes, sees durable events only, and may be shared by threads."""
+
+    def __init__(self, link: Link, id: str, number: int, blobs: str) -> None:
+        self._link, self.id, self._job = link, id, number
+        self.where = f"{link.address}, run {id}"
+        self._blobs: Blobs = RemoteBlobs(blobs) if blobs else DatabaseBlobs(link, number, self.where)
+
+    @classmethod
+    def open(cls, address: Address, id: str) -> Self:
+        """Opens a job's log for reading, whether or not its writer is at work.
+
+        Raises:
+            StoreError: there is no such job; the server cannot be reached, is too old, or holds a newer schema.
+        """
+        link = Link(address, writing=False)
+        try:
+            found = link.run(lambda connection, _: check_schema(connection, str(address))) and link.query(
+                "SELECT number, blobs FROM swarmloom.jobs WHERE id = %s", (id,)
+            )
+            if not found:
+                raise StoreError("there is no log here", f"{address}, run {id}", "`swarm list` shows the runs there are")
+            return cls(link, id, *found[0])
+        except StoreError:
+            link.close()
+            raise
+
+    def read(self, after: int = 0, upto: int | None = None) -> Iterator[Event]:
+        """Durable events with after < seq <= upto, in order; see `Reader.read`."""
+        after, end = max(after, 0), 2**62 if upto is None else upto
+        checksum = self._checksum_at(after)
+        rows = self._rows(_EVENTS, (self._job, after, end))
+        while rows:
+            for row in rows:
+                if checksum is None or row[0] != after + 1 or not intact(row, checksum):
+                    raise self._damaged(after + 1)
+                yield to_event(row)
+                after, checksum = row[0], row[8]
+            rows = self._rows(_EVENTS, (self._job, after, end)) if len(rows) == _CHUNK else []
+
+    def last(self) -> int:
+        """The number of the last durable event, 0 for an empty log."""
+        return int(self._query("SELECT max(seq) FROM swarmloom.events WHERE job = %s", (self._job,))[0][0] or 0)
+
+    def keyed(self, prefix: str) -> Iterator[Event]:
+        """Durable events whose key starts with `prefix`, in order; see `Reader.keyed`."""
+        first = prefix.encode()
+        behind = _after_prefix(first)
+        if behind:
+            yield from self._chosen("e.key <> '' AND e.key >= %s AND e.key < %s", (first, behind))
+        else:
+            yield from self._chosen("e.key <> '' AND e.key >= %s", (first,))
+
+    def life(self) -> Iterator[Event]:
+        """The few events that say how the job stands (created, opened, phases, ended), found by an index."""
+        yield from self._chosen(f"({LIFE.replace('kind', 'e.kind')})", ())
+
+    def _chosen(self, condition: str, bindings: tuple[Any, ...]) -> Iterator[Event]:
+        columns = ", ".join(f"e.{name}" for name in COLUMNS.split(", "))
+        query = (
+            f"SELECT {columns}, p.checksum FROM swarmloom.events e LEFT JOIN swarmloom.events p"
+            f" ON p.job = e.job AND p.seq = e.seq - 1 WHERE e.job = %s AND e.seq > %s AND {condition}"
+            f" ORDER BY e.seq LIMIT {_CHUNK}"
+        )
+        after, more = 0, True
+        while more:
+            found = self._query(query, (self._job, after, *bindings))
+            for *fields, before in found:
+                row, previous = _row(fields), START.checksum if fields[0] == 1 else before
+                if previous is None or not intact(row, previous):
+                    raise self._damaged(row[0])
+                yield to_event(row)
+                after = row[0]
+            more = len(found) == _CHUNK
+
+    def bodies(self, hashes: Iterable[str]) -> dict[str, bytes]:
+        """The bodies named, by hash; see `Reader.bodies`."""
+        wanted = list(hashes)
+        query = "SELECT hash, bytes FROM swarmloom.bodies WHERE job = %s AND hash = ANY(%s)"
+        stored: dict[str, bytes | None] = dict(self._query(query, (self._job, wanted)))  # type: ignore[arg-type]
+        found: dict[str, bytes] = {}
+        for hash in wanted:
+            if hash not in stored:
+                raise StoreError(f"the body {hash} is missing", self.where, "restore the database from a copy")
+            data = stored[hash]
+            found[hash] = self._blobs.get(hash) if data is None else verified(hash, data, self.where)
+        return found
+
+    def body(self, hash: str) -> bytes:
+        """The body with this hash; see `Reader.bodies`."""
+        return self.bodies((hash,))[hash]
+
+    def close(self) -> None:
+        """Lets go of the server. A second call does nothing."""
+        self._link.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _checksum_at(self, seq: int) -> int | None:
+        if seq <= 0:
+            return START.checksum
+        query = "SELECT checksum FROM swarmloom.events WHERE job = %s AND seq = %s"
+        found = self._query(query, (self._job, seq))
+        return int(found[0][0]) if found else None
+
+    def _rows(self, query: str, bindings: tuple[Any, ...]) -> list[Row]:
+        return [_row(fields) for fields in self._query(query, bindings)]
+
+    def _query(self, query: str, bindings: tuple[Any, ...]) -> list[tuple[Any, ...]]:
+        return self._link.query(query, bindings, self.where)
+
+    def _damaged(self, seq: int) -> StoreError:
+        cure = "nothing was changed; restore the database from a copy, or start the job anew"
+        return StoreError(f"record {seq} is damaged or missing", self.where, cure)
+
+
+class PostgresWriter(PostgresReader):
+    """The one writer of a job's log.
+
+    It holds the job by a row that it renews by use; the epoch that it raised fences whoever held the job before. In whatever
+    way an append fails, the writer refuses all later ones: only opening the log anew and reading it can tell what it says.
+    """
+
+    epoch: int
+
+    @classmethod
+    def open(cls, address: Address, id: str, blobs: str = "") -> Self:
+        """Takes a job and fences earlier writers; makes the schema and the job if they are missing.
+
+        Args:
+            address: the database.
+            id: the job's id.
+            blobs: fsspec URL for large bodies, written into a new job; empty means the database.
+
+        Raises:
+            StoreError: the job is in use; its log is damaged (nothing is changed); the server cannot be reached, is too old,
+            or holds a newer schema.
+        """
+        if blobs:
+            RemoteBlobs(blobs)  # says what is wrong with it before a job is made
+        link = Link(address, writing=True)
+        try:
+            link.run(lambda connection, _: migrate(connection, str(address)))
+            holder = uuid.uuid4().hex
+            number, place, epoch = link.run(lambda connection, _: _take(connection, address, id, blobs, holder))
+            writer = cls(link, id, number, place)
+            writer._start(epoch)
+        except BaseException:
+            link.close()
+            raise
+        return writer
+
+    def _start(self, epoch: int) -> None:
+        self.epoch, self._refusal, self._appending = epoch, "", threading.Lock()
+        self._renewed = time.monotonic()
+        try:
+            self._tip = self._checked_tip()
+        except BaseException:
+            self.close()
+            raise
+
+    def _checked_tip(self) -> Tip:
+        last = super().last()
+        after = max(0, last - TAIL)
+        tip, checksum = START, self._checksum_at(after)
+        for row in self._all_rows(after):
+            if checksum is None or row[0] != after + 1 or not sound(row, checksum):
+                raise self._damaged(after + 1)
+            after, checksum = row[0], row[8]
+            tip = Tip(row[0], row[1], row[8])
+        return tip
+
+    def _all_rows(self, after: int) -> Iterator[Row]:
+        while rows := self._rows(_EVENTS, (self._job, after, 2**62)):
+            yield from rows
+            after = rows[-1][0]
+
+    def last(self) -> int:
+        """The number of the last durable event, 0 for an empty log."""
+        return self._tip.seq
+
+    def renew(self) -> None:
+        """Renews the hold on the job, if that is due; see `Writer.renew`."""
+        if time.monotonic() - self._renewed < RENEW_SECONDS:
+            return
+        query = f"UPDATE swarmloom.jobs SET expires = {_HOLD} WHERE number = %s AND epoch = %s RETURNING 1"
+        if not self._link.query(query, (self._job, self.epoch), self.where):
+            self._link.run(lambda connection, _: self._refuse(connection), self.where)
+        self._renewed = time.monotonic()
+
+    def append(self, events: Sequence[Event], bodies: Mapping[str, bytes]) -> None:
+        """Makes events and bodies durable in one transaction, or ends this writer; see `Writer.append`."""
+        with self._appending:
+            if self._refusal:
+                raise StoreError(self._refusal, self.where, "open the job again (`swarm resume`)")
+            self._refusal = "this writer has failed before and appends no more"
+            rows = to_rows(events, self._tip, self.epoch)
+            hashes, contents = self._body_rows(bodies)
+            self._link.run(lambda connection, again: self._commit(connection, rows, hashes, contents, again), self.where)
+            if rows:
+                self._tip = Tip(rows[-1][0], rows[-1][1], rows[-1][8])
+            self._refusal, self._renewed = "", time.monotonic()
+
+    def _commit(self, connection: Connection, rows: list[Row], hashes: list[str], contents: list[Any], again: bool) -> None:
+        """One transaction. On a further attempt it is first looked up what became of the one before."""
+        last = rows[-1][0] if rows else self._tip.seq
+        with transaction(connection):
+            # The row is locked until that transaction has ended, if it lives on in the server: then the answer is final.
+            if again and self._stands(connection, rows, hashes):
+                return
+            query = f"UPDATE swarmloom.jobs SET seq = %s, expires = {_HOLD} WHERE number = %s AND epoch = %s AND seq = %s"
+            if connection.execute(query.encode(), (last, self._job, self.epoch, self._tip.seq)).rowcount != 1:
+                self._refuse(connection)
+            if hashes:
+                query = "INSERT INTO swarmloom.bodies SELECT %s, * FROM unnest(%b::text[], %b::bytea[]) ON CONFLICT DO NOTHING"
+                connection.execute(query.encode(), (self._job, hashes, contents))
+            if rows:
+                columns = [list(column) for column in zip(*rows, strict=True)]
+                columns[6] = [key.encode() for key in columns[6]]
+                try:
+                    connection.execute(_INSERT.encode(), (self._job, *columns))
+                except pg.UniqueViolation as error:
+                    raise self._repeated(error) from error
+
+    def _stands(self, connection: Connection, rows: list[Row], hashes: list[str]) -> bool:
+        """Whether a batch is in the log, all of it: a transaction leaves no half."""
+        fetch(connection, "SELECT 1 FROM swarmloom.jobs WHERE number = %s FOR UPDATE", (self._job,))
+        if rows:
+            query = "SELECT 1 FROM swarmloom.events WHERE job = %s AND seq = %s AND epoch = %s AND checksum = %s"
+            return bool(fetch(connection, query, (self._job, rows[-1][0], self.epoch, rows[-1][8])))
+        query = "SELECT count(*) FROM swarmloom.bodies WHERE job = %s AND hash = ANY(%s)"
+        return fetch(connection, query, (self._job, hashes)) == [(len(set(hashes)),)]
+
+    def _refuse(self, connection: Connection) -> None:
+        found = fetch(connection, "SELECT epoch, seq FROM swarmloom.jobs WHERE number = %s", (self._job,))
+        if not found:
+            raise StoreError("this run has been removed", self.where, "nothing was appended")
+        epoch, seq = found[0]
+        if epoch != self.epoch:
+            raise fenced(epoch, self.epoch, self.where)
+        raise StoreError(f"the log ends at {seq}, and this writer believes at {self._tip.seq}", self.where, FAULT)
+
+    def _body_rows(self, bodies: Mapping[str, bytes]) -> tuple[list[str], list[bytes | None]]:
+        contents: list[bytes | None] = []
+        for hash, data in bodies.items():
+            if body_hash(data) != hash:
+                raise StoreError(f"a body was named {hash}, which is not its hash", "bodies", FAULT)
+            if len(data) > BLOB_BYTES:
+                self._blobs.put(hash, data)
+            contents.append(None if len(data) > BLOB_BYTES else data)
+        return list(bodies), contents
+
+    def _repeated(self, error: pg.UniqueViolation) -> StoreError:
+        return StoreError(f"{error}", "log", FAULT)
+
+    def _query(self, query: str, bindings: tuple[Any, ...]) -> list[tuple[Any, ...]]:
+        self.renew()  # so that reading a long log does not lose the job
+        return super()._query(query, bindings)
+
+    def close(self) -> None:
+        """Lets go of the job. A second call does nothing."""
+        with self._appending:
+            if self._refusal != _CLOSED:
+                self._refusal = _CLOSED
+                free = "UPDATE swarmloom.jobs SET holder = NULL, expires = NULL WHERE number = %s AND epoch = %s"
+                self._link.last_words(free, (self._job, self.epoch))
+
+
+_CLOSED = "this writer is closed"
+
+
+def _take(connection: Connection, address: Address, id: str, blobs: str, holder: str) -> tuple[int, str, int]:
+    """A job's number, place of blobs and new epoch. Repeating it with the same `holder` gives the same."""
+    with transaction(connection):
+        connection.execute("INSERT INTO swarmloom.jobs(id, blobs) VALUES (%s, %s) ON CONFLICT DO NOTHING", (id, blobs))
+        query = "SELECT number, blobs, epoch, holder FROM swarmloom.jobs WHERE id = %s FOR UPDATE"
+        ((number, place, epoch, before),) = fetch(connection, query, (id,))
+        if before == holder:  # the answer to our COMMIT was lost
+            return number, place, epoch
+        if (named := holding(connection, id)) is not None:
+            raise in_use(f"{address}, run {id}", named)
+        query = f"""UPDATE swarmloom.jobs SET epoch = epoch + 1, holder = %s, host = %s, pid = %s,
+            since = clock_timestamp(), expires = {_HOLD} WHERE number = %s"""
+        connection.execute(query.encode(), (holder, platform.node(), os.getpid(), number))
+    return number, place, epoch + 1
+
+
+def holding(connection: Connection, id: str) -> tuple[str, float] | None:
+    """Who holds a job, as `process 17 on HOST since …`, and for how many seconds yet unless it renews; None if nobody does."""
+    query = """SELECT host, pid, since, extract(epoch FROM expires - clock_timestamp())::float8 FROM swarmloom.jobs
+        WHERE id = %s AND holder IS NOT NULL AND expires > clock_timestamp()"""
+    found = fetch(connection, query, (id,))
+    if not found:
+        return None
+    host, pid, since, left = found[0]
+    return f"process {pid} on {host} since {since.astimezone():%Y-%m-%d %H:%M:%S}", left
+
+
+def in_use(where: str, held: tuple[str, float]) -> StoreError:
+    """The error for a job that somebody works on."""
+    named, left = held
+    cure = (
+        "wait until it ends, or stop that process; `swarm watch` follows a run without taking it; if that process is dead,"
+        f" its hold ends in {max(1, round(left))} s"
+    )
+    return StoreError(f"this run is in use by {named}", where, cure)
+
+
+def _row(fields: Sequence[Any]) -> Row:
+    seq, at, epoch, cause, kind, version, key, payload, checksum = fields
+    return seq, at, epoch, cause, kind, version, bytes(key).decode("utf-8", "replace"), bytes(payload), checksum
+
+
+def _after_prefix(prefix: bytes) -> bytes:
+    """The least bytes greater than all that start with `prefix`; empty if there are none."""
+    cut = prefix.rstrip(b"\xff")
+    return cut[:-1] + bytes([cut[-1] + 1]) if cut else b""

@@ -1,0 +1,124 @@
+"""Runs whose logs, inboxes and holders are in one PostgreSQL database; their reports lie in folders here.
+
+Owns the few statements about whole runs: their names, holders, messages and removal.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from swarm.errors import StoreError
+from swarm.store.connection import naming
+from swarm.store.database import Address, Connection, Link, check_schema, fetch, migrate, transaction
+from swarm.store.postgres import PostgresReader, PostgresWriter, holding, in_use
+
+Result = TypeVar("Result")
+_TABLES = ("events", "bodies", "blobs", "inbox")
+
+
+class PostgresPlace:
+    """The place of runs that a database holds; see `Place`. Its own connection is made at the first use, and not pickled."""
+
+    def __init__(self, address: Address) -> None:
+        self.address = address
+        self._link: Link | None = None
+
+    def __reduce__(self) -> tuple[Callable[[Address], PostgresPlace], tuple[Address]]:
+        return PostgresPlace, (self.address,)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, PostgresPlace) and other.address == self.address
+
+    def __hash__(self) -> int:
+        return hash(self.address)
+
+    def __repr__(self) -> str:
+        return f"PostgresPlace({self.address})"
+
+    def title(self, root: Path) -> str:
+        return str(self.address)
+
+    def ids(self, root: Path) -> list[str]:
+        return [id for (id,) in self._read("SELECT id FROM swarmloom.jobs")]
+
+    def latest(self, root: Path) -> str:
+        found = self._read("SELECT id FROM swarmloom.jobs ORDER BY number DESC LIMIT 1")
+        return str(found[0][0]) if found else ""
+
+    def create(self, folder: Path) -> bool:
+        link = self._connected()
+        link.run(lambda connection, _: migrate(connection, str(self.address)))
+        return link.run(lambda connection, again: self._create(connection, folder, again))
+
+    def _create(self, connection: Connection, folder: Path, again: bool) -> bool:
+        if again:  # whether the row that is there now is ours cannot be told
+            problem = "the connection was lost while the run was made"
+            raise StoreError(problem, self.where(folder), "look with `swarm list`, and choose another id")
+        query = "INSERT INTO swarmloom.jobs(id, blobs) VALUES (%s, '') ON CONFLICT DO NOTHING RETURNING 1"
+        return bool(fetch(connection, query, (folder.name,)))
+
+    def exists(self, folder: Path) -> bool:
+        return bool(self._read("SELECT 1 FROM swarmloom.jobs WHERE id = %s", folder.name))
+
+    def where(self, folder: Path) -> str:
+        return f"{self.address}, run {folder.name}"
+
+    def reader(self, folder: Path) -> PostgresReader:
+        return PostgresReader.open(self.address, folder.name)
+
+    def writer(self, folder: Path) -> PostgresWriter:
+        with naming(folder):  # a job that began on another machine has no folder here
+            folder.mkdir(parents=True, exist_ok=True)
+        return PostgresWriter.open(self.address, folder.name)
+
+    def holder(self, folder: Path) -> str | None:
+        held = self._run(lambda connection: holding(connection, folder.name), None)
+        return held[0] if held else None
+
+    def post(self, folder: Path, kind: str, text: str) -> None:
+        query = "INSERT INTO swarmloom.inbox(job, kind, text) SELECT number, %s, %s FROM swarmloom.jobs WHERE id = %s RETURNING 1"
+        if not self._read(query, kind, text.encode("utf-8", "surrogatepass"), folder.name):
+            raise self._no_run(folder)
+
+    def drain(self, folder: Path) -> list[tuple[str, str]]:
+        query = """WITH taken AS (DELETE FROM swarmloom.inbox i USING swarmloom.jobs j WHERE j.id = %s AND i.job = j.number
+            RETURNING i.number, i.kind, i.text) SELECT kind, text FROM taken ORDER BY number"""
+        found = self._read(query, folder.name)
+        return [(kind, bytes(text).decode("utf-8", "surrogatepass")) for kind, text in found]
+
+    def remove(self, folder: Path) -> None:
+        self._run(lambda connection: self._remove(connection, folder), None)
+        with naming(folder):
+            if folder.is_dir():
+                shutil.rmtree(folder)
+
+    def _remove(self, connection: Connection, folder: Path) -> None:
+        with transaction(connection):
+            query = "SELECT number FROM swarmloom.jobs WHERE id = %s FOR UPDATE"
+            found = fetch(connection, query, (folder.name,))
+            if not found:
+                raise self._no_run(folder)
+            if (held := holding(connection, folder.name)) is not None:
+                raise in_use(self.where(folder), held)
+            for table in _TABLES:
+                connection.execute(f"DELETE FROM swarmloom.{table} WHERE job = %s".encode(), found[0])
+            connection.execute("DELETE FROM swarmloom.jobs WHERE number = %s", found[0])
+
+    def _no_run(self, folder: Path) -> StoreError:
+        return StoreError(f"there is no run {folder.name!r}", str(self.address), "`swarm list` shows the runs there are")
+
+    def _read(self, query: str, *bindings: Any) -> list[tuple[Any, ...]]:
+        return self._run(lambda connection: fetch(connection, query, bindings), [])
+
+    def _run(self, work: Callable[[Connection], Result], empty: Result) -> Result:
+        """Does some work in a database that has our tables; in one that has not, `empty` comes of it."""
+        link, title = self._connected(), str(self.address)
+        return link.run(lambda connection, _: work(connection) if check_schema(connection, title) else empty)
+
+    def _connected(self) -> Link:
+        if self._link is None:
+            self._link = Link(self.address, writing=True)
+        return self._link
