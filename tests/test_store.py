@@ -1,4 +1,4 @@
-"""A log gives back what was appended, in order, to any reader; and takes nothing that does not fit."""
+"""A log gives back what was appended, in order, to any reader; and takes nothing that does not fit. On both stores."""
 
 from __future__ import annotations
 
@@ -17,13 +17,22 @@ from swarm.errors import FencedError, StoreError
 from swarm.events import Body, CallFinished, CallStarted, Event, JobEnded, NotePosted, body_hash
 from swarm.store.blobs import BLOB_BYTES
 from swarm.store.connection import check_library
-from swarm.store.interface import Reader, Writer
+from swarm.store.interface import Writer
+from swarm.store.postgres import PostgresWriter
 from swarm.store.sqlite import SqliteReader, SqliteWriter
+from swarm.testing.postgres import EmbeddedPostgres
+from tests.stores import Postgres, Sqlite, Store
 from tests.test_events import BODIES
 
 
 @pytest.fixture
-def writer(tmp_path: Path) -> Iterator[SqliteWriter]:
+def writer(store: Store) -> Iterator[Writer]:
+    with store.writer() as opened:
+        yield opened
+
+
+@pytest.fixture
+def in_folder(tmp_path: Path) -> Iterator[SqliteWriter]:
     with SqliteWriter.open(tmp_path / "run") as opened:
         yield opened
 
@@ -37,22 +46,15 @@ def of_bodies(writer: Writer, bodies: Sequence[Body]) -> list[Event]:
     return [Event(first + i, 1e9 + i / 7, writer.epoch, i, "", body) for i, body in enumerate(bodies)]
 
 
-def test_the_engine_fits_the_interface(writer: SqliteWriter) -> None:
-    def typed(one: Writer, other: Reader) -> int:  # mypy reads this: the protocols fit
-        return one.last() + other.last()
-
-    with SqliteReader.open(writer.path.parent) as reader:
-        assert typed(writer, reader) == 0
-
-
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
 @settings(max_examples=25)
 @given(batches=st.lists(st.lists(BODIES, max_size=8), max_size=6))
 def test_what_is_appended_is_read_back_by_all(
-    tmp_path_factory: pytest.TempPathFactory, batches: list[list[Body]]
+    kind: str, tmp_path_factory: pytest.TempPathFactory, postgres: EmbeddedPostgres, batches: list[list[Body]]
 ) -> None:
-    folder = tmp_path_factory.mktemp("run")
+    store = Sqlite(tmp_path_factory.mktemp("run")) if kind == "sqlite" else Postgres(postgres.database())
     written: list[Event] = []
-    with SqliteWriter.open(folder) as writer, SqliteReader.open(folder) as reader:
+    with store.writer() as writer, store.reader() as reader:
         for batch in batches:
             events = of_bodies(writer, batch)
             events = [
@@ -63,11 +65,11 @@ def test_what_is_appended_is_read_back_by_all(
             written += events
             assert reader.last() == writer.last() == len(written)
         assert list(writer.read()) == list(reader.read()) == written
-    with SqliteWriter.open(folder) as again:
+    with store.writer() as again:
         assert again.epoch == 2 and list(again.read()) == written
 
 
-def test_read_takes_any_part_and_pages_through_long_logs(writer: SqliteWriter) -> None:
+def test_read_takes_any_part_and_pages_through_long_logs(writer: Writer) -> None:
     writer.append(of_bodies(writer, [JobEnded(status=str(i)) for i in range(1501)]), {})
     for after, upto in (
         (0, None),
@@ -85,7 +87,7 @@ def test_read_takes_any_part_and_pages_through_long_logs(writer: SqliteWriter) -
     assert times == sorted(times)
 
 
-def test_keyed_finds_exactly_the_events_whose_key_starts_so(writer: SqliteWriter) -> None:
+def test_keyed_finds_exactly_the_events_whose_key_starts_so(writer: Writer) -> None:
     keys = [
         "a",
         "ab",
@@ -121,7 +123,7 @@ def test_keyed_finds_exactly_the_events_whose_key_starts_so(writer: SqliteWriter
         assert found == [key for key in reversed(keys) if key and key.startswith(prefix)]
 
 
-def test_life_is_the_few_events_that_say_how_a_job_stands(writer: SqliteWriter) -> None:
+def test_life_is_the_few_events_that_say_how_a_job_stands(writer: Writer) -> None:
     note = NotePosted(note="n", kind="row", task="t", body="b")
     writer.append(
         of_bodies(writer, [note, JobEnded(status="failed"), note, JobEnded(status="done"), note]), {}
@@ -129,7 +131,7 @@ def test_life_is_the_few_events_that_say_how_a_job_stands(writer: SqliteWriter) 
     assert [event.seq for event in writer.life()] == [2, 4]
 
 
-def test_one_key_serves_one_event_of_each_kind(writer: SqliteWriter) -> None:
+def test_one_key_serves_one_event_of_each_kind(writer: Writer) -> None:
     started = CallStarted(
         task="t", turn=0, sample=0, channel="c", prompt="p", tokens=1, manifest=(), sampling={}
     )
@@ -151,10 +153,11 @@ def test_one_key_serves_one_event_of_each_kind(writer: SqliteWriter) -> None:
         writer.append([Event(3, 1.0, writer.epoch, 0, "t:0:0", started)], {})
 
 
-def test_one_batch_with_a_key_twice_is_refused(writer: SqliteWriter) -> None:
+def test_one_batch_with_a_key_twice_is_refused(store: Store, writer: Writer) -> None:
     with pytest.raises(StoreError, match=r"event 2 .JobEnded. has the key 'x'"):
         writer.append([ended(writer, 1, "x"), ended(writer, 2, "x")], {})
-    assert SqliteReader.open(writer.path.parent).last() == 0
+    with store.reader() as reader:
+        assert reader.last() == 0
 
 
 @pytest.mark.parametrize(
@@ -169,23 +172,22 @@ def test_one_batch_with_a_key_twice_is_refused(writer: SqliteWriter) -> None:
     ],
 )
 def test_what_does_not_fit_is_refused_and_ends_the_writer(
-    writer: SqliteWriter, event: Event, message: str
+    store: Store, writer: Writer, event: Event, message: str
 ) -> None:
     writer.append([ended(writer), ended(writer, 2, time=5.0)], {})
     with pytest.raises(StoreError, match=message):
         writer.append([event], {body_hash(b"x"): b"x"})
     with pytest.raises(StoreError, match="has failed before"):
         writer.append([ended(writer, time=5.0)], {})
-    folder = writer.path.parent
     writer.close()
-    with SqliteWriter.open(folder) as again:
+    with store.writer() as again:
         assert again.last() == 2
         with pytest.raises(StoreError, match="missing"):
             again.body(body_hash(b"x"))
         again.append([ended(again, time=5.0)], {})
 
 
-def test_negative_zero_is_a_time_like_any_other(writer: SqliteWriter) -> None:
+def test_negative_zero_is_a_time_like_any_other(writer: Writer) -> None:
     writer.append([ended(writer, time=-0.0)], {})
     assert next(writer.read()).time == 0.0
 
@@ -197,59 +199,55 @@ def named(*contents: bytes) -> dict[str, bytes]:
     return {body_hash(data): data for data in contents}
 
 
-def test_bodies_come_back_and_appending_them_again_changes_nothing(writer: SqliteWriter) -> None:
+def test_bodies_come_back_and_appending_them_again_changes_nothing(store: Store, writer: Writer) -> None:
     bodies = named(
         b"", b"\0\xff", b"text " * 1000, b"x" * BLOB_BYTES, b"y" * (BLOB_BYTES + 1), b"z" * (3 * BLOB_BYTES)
     )
     writer.append([ended(writer)], bodies)
     writer.append([], bodies)
-    with SqliteReader.open(writer.path.parent) as reader:
+    with store.reader() as reader:
         assert reader.bodies(bodies) == writer.bodies(list(bodies) * 2) == bodies
         assert reader.body(body_hash(b"\0\xff")) == b"\0\xff"
         assert reader.bodies([]) == {}
-    assert sorted(path.stat().st_size for path in (writer.path.parent / "blobs").iterdir()) == [
-        BLOB_BYTES + 1,
-        3 * BLOB_BYTES,
-    ]
+    assert store.large() == [BLOB_BYTES + 1, 3 * BLOB_BYTES]
 
 
-def test_a_missing_body_and_one_under_a_wrong_name_are_refused(writer: SqliteWriter) -> None:
+def test_a_missing_body_and_one_under_a_wrong_name_are_refused(store: Store, writer: Writer) -> None:
     with pytest.raises(StoreError, match="body 00ff is missing"):
         writer.bodies(["00ff"])
     with pytest.raises(StoreError, match="named 00ff, which is not its hash"):
         writer.append([ended(writer)], {"00ff": b"text"})
-    assert SqliteReader.open(writer.path.parent).last() == 0
+    with store.reader() as reader:
+        assert reader.last() == 0
 
 
-def test_large_bodies_can_lie_behind_a_url_that_readers_learn_from_the_log(tmp_path: Path) -> None:
+def test_large_bodies_can_lie_behind_a_url_that_readers_learn_from_the_log(store: Store, tmp_path: Path) -> None:
     large = named(b"a" * (BLOB_BYTES + 1))
-    url = f"memory://{tmp_path.name}/blobs"
-    with (
-        SqliteWriter.open(tmp_path / "run", blobs=url) as writer,
-        SqliteReader.open(tmp_path / "run") as reader,
-    ):
+    with store.writer(blobs=f"memory://{tmp_path.name}/blobs") as writer, store.reader() as reader:
         writer.append([], large)
         writer.append([], large)
         assert reader.bodies(large) == large
-    assert not (tmp_path / "run" / "blobs").exists()
+    assert store.large() == []
+
+
+def test_a_url_where_no_body_can_lie_is_refused(store: Store) -> None:
     with pytest.raises(StoreError, match=r"nowhere://x: bodies cannot be kept here"):
-        SqliteWriter.open(tmp_path / "other", blobs="nowhere://x")
+        store.writer(blobs="nowhere://x")
 
 
 # ---- who may write ----
 
 
-def test_a_second_writer_is_refused_and_the_holder_named(writer: SqliteWriter) -> None:
+def test_a_second_writer_is_refused_and_the_holder_named(store: Store, writer: Writer) -> None:
     with pytest.raises(StoreError, match=rf"in use by process {os.getpid()} on \S+ since 2.*\n.*stop that process"):
-        SqliteWriter.open(writer.path.parent)
+        store.writer()
     writer.append([ended(writer)], {})
 
 
-def test_a_writer_whose_lock_was_lost_is_fenced(writer: SqliteWriter) -> None:
-    folder = writer.path.parent
+def test_a_writer_that_lost_its_hold_is_fenced(store: Store, writer: Writer) -> None:
     writer.append([ended(writer)], {})
-    (folder / "lock").unlink()  # what a file system without locks looks like
-    with SqliteWriter.open(folder) as taker:
+    store.lose_hold()
+    with store.writer() as taker:
         assert (writer.epoch, taker.epoch) == (1, 2)
         with pytest.raises(FencedError, match=r"taken over by another process .epoch 2; ours is 1."):
             writer.append([ended(writer)], named(b"late"))
@@ -261,8 +259,22 @@ def test_a_writer_whose_lock_was_lost_is_fenced(writer: SqliteWriter) -> None:
             taker.body(body_hash(b"late"))
 
 
-def test_closing_twice_is_harmless_and_a_closed_writer_appends_nothing(tmp_path: Path) -> None:
-    writer = SqliteWriter.open(tmp_path)
+def test_a_writer_that_does_nothing_learns_that_it_was_fenced(store: Store, writer: Writer) -> None:
+    writer.renew()
+    store.lose_hold()
+    with store.writer(), pytest.raises(FencedError, match="taken over by another process"):
+        renew_at_once(writer)
+
+
+def renew_at_once(writer: Writer) -> None:
+    """Renews without waiting until it is due."""
+    if isinstance(writer, PostgresWriter):
+        writer.renewed = -math.inf
+    writer.renew()
+
+
+def test_closing_twice_is_harmless_and_a_closed_writer_appends_nothing(store: Store) -> None:
+    writer = store.writer()
     writer.close()
     writer.close()
     with pytest.raises(StoreError, match="closed"):
@@ -272,8 +284,8 @@ def test_closing_twice_is_harmless_and_a_closed_writer_appends_nothing(tmp_path:
 # ---- reading beside the writer ----
 
 
-def test_threads_share_a_reader_while_the_writer_works(writer: SqliteWriter) -> None:
-    with SqliteReader.open(writer.path.parent) as reader:
+def test_threads_share_a_reader_while_the_writer_works(store: Store, writer: Writer) -> None:
+    with store.reader() as reader:
         wrong: list[list[int]] = []
 
         def follow() -> None:
@@ -295,20 +307,20 @@ def test_threads_share_a_reader_while_the_writer_works(writer: SqliteWriter) -> 
         assert not wrong and not any(thread.is_alive() for thread in threads)
 
 
-def test_a_half_read_log_does_not_keep_the_write_ahead_log_from_being_reused(writer: SqliteWriter) -> None:
-    with SqliteReader.open(writer.path.parent) as reader:
-        writer.append([ended(writer)], {})
+def test_a_half_read_log_does_not_keep_the_write_ahead_log_from_being_reused(in_folder: SqliteWriter) -> None:
+    with SqliteReader.open(in_folder.path.parent) as reader:
+        in_folder.append([ended(in_folder)], {})
         unfinished = reader.read()
         next(unfinished)
         for i in range(60):
-            writer.append([], named(b"%d" % i + b"x" * (BLOB_BYTES - 10)))
-        assert (writer.path.parent / "log.sqlite-wal").stat().st_size < 30 * BLOB_BYTES
+            in_folder.append([], named(b"%d" % i + b"x" * (BLOB_BYTES - 10)))
+        assert (in_folder.path.parent / "log.sqlite-wal").stat().st_size < 30 * BLOB_BYTES
 
 
-def test_a_reader_changes_nothing_and_needs_a_log(writer: SqliteWriter, tmp_path: Path) -> None:
-    writer.append([ended(writer)], named(b"text"))
-    folder = writer.path.parent
-    writer.close()
+def test_a_reader_changes_nothing_and_needs_a_log(in_folder: SqliteWriter, tmp_path: Path) -> None:
+    in_folder.append([ended(in_folder)], named(b"text"))
+    folder = in_folder.path.parent
+    in_folder.close()
     before = (folder / "log.sqlite").read_bytes()
     with SqliteReader.open(folder) as reader:
         assert [event.seq for event in reader.read()] == [1]
@@ -320,10 +332,10 @@ def test_a_reader_changes_nothing_and_needs_a_log(writer: SqliteWriter, tmp_path
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a folder read-only")
-def test_an_archive_on_a_read_only_disk_can_be_read(writer: SqliteWriter) -> None:
-    writer.append([ended(writer)], named(b"text"))
-    folder = writer.path.parent
-    writer.close()
+def test_an_archive_on_a_read_only_disk_can_be_read(in_folder: SqliteWriter) -> None:
+    in_folder.append([ended(in_folder)], named(b"text"))
+    folder = in_folder.path.parent
+    in_folder.close()
     if subprocess.run(
         ["mount", "--bind", "-o", "ro", str(folder), str(folder)], capture_output=True
     ).returncode:

@@ -21,7 +21,7 @@ from swarm.events import Event, body_hash
 from swarm.store.blobs import BLOB_BYTES, Blobs, RemoteBlobs, verified
 from swarm.store.connection import LIFE
 from swarm.store.database import Address, Connection, Link, check_schema, fetch, migrate, transaction
-from swarm.store.records import COLUMNS, FAULT, START, Row, Tip, fenced, intact, sound, to_event, to_rows
+from swarm.store.records import COLUMNS, FAULT, START, Row, Tip, fenced, intact, repeated, sound, to_event, to_rows
 
 HOLD_SECONDS = 15
 """How long a writer that says nothing keeps its job."""
@@ -139,7 +139,7 @@ class PostgresReader:
         """The bodies named, by hash; see `Reader.bodies`."""
         wanted = list(hashes)
         query = "SELECT hash, bytes FROM swarmloom.bodies WHERE job = %s AND hash = ANY(%s)"
-        stored: dict[str, bytes | None] = dict(self._query(query, (self._job, wanted)))  # type: ignore[arg-type]
+        stored: dict[str, bytes | None] = dict(self._query(query, (self._job, wanted)))
         found: dict[str, bytes] = {}
         for hash in wanted:
             if hash not in stored:
@@ -218,7 +218,7 @@ class PostgresWriter(PostgresReader):
 
     def _start(self, epoch: int) -> None:
         self.epoch, self._refusal, self._appending = epoch, "", threading.Lock()
-        self._renewed = time.monotonic()
+        self.renewed = time.monotonic()
         try:
             self._tip = self._checked_tip()
         except BaseException:
@@ -247,12 +247,12 @@ class PostgresWriter(PostgresReader):
 
     def renew(self) -> None:
         """Renews the hold on the job, if that is due; see `Writer.renew`."""
-        if time.monotonic() - self._renewed < RENEW_SECONDS:
+        if time.monotonic() - self.renewed < RENEW_SECONDS:
             return
         query = f"UPDATE swarmloom.jobs SET expires = {_HOLD} WHERE number = %s AND epoch = %s RETURNING 1"
         if not self._link.query(query, (self._job, self.epoch), self.where):
             self._link.run(lambda connection, _: self._refuse(connection), self.where)
-        self._renewed = time.monotonic()
+        self.renewed = time.monotonic()
 
     def append(self, events: Sequence[Event], bodies: Mapping[str, bytes]) -> None:
         """Makes events and bodies durable in one transaction, or ends this writer; see `Writer.append`."""
@@ -262,10 +262,15 @@ class PostgresWriter(PostgresReader):
             self._refusal = "this writer has failed before and appends no more"
             rows = to_rows(events, self._tip, self.epoch)
             hashes, contents = self._body_rows(bodies)
-            self._link.run(lambda connection, again: self._commit(connection, rows, hashes, contents, again), self.where)
+            try:
+                self._link.run(lambda connection, again: self._commit(connection, rows, hashes, contents, again), self.where)
+            except StoreError as error:
+                if isinstance(error.__cause__, pg.UniqueViolation):
+                    raise self._repeated(rows) from error
+                raise
             if rows:
                 self._tip = Tip(rows[-1][0], rows[-1][1], rows[-1][8])
-            self._refusal, self._renewed = "", time.monotonic()
+            self._refusal, self.renewed = "", time.monotonic()
 
     def _commit(self, connection: Connection, rows: list[Row], hashes: list[str], contents: list[Any], again: bool) -> None:
         """One transaction. On a further attempt it is first looked up what became of the one before."""
@@ -283,10 +288,7 @@ class PostgresWriter(PostgresReader):
             if rows:
                 columns = [list(column) for column in zip(*rows, strict=True)]
                 columns[6] = [key.encode() for key in columns[6]]
-                try:
-                    connection.execute(_INSERT.encode(), (self._job, *columns))
-                except pg.UniqueViolation as error:
-                    raise self._repeated(error) from error
+                connection.execute(_INSERT.encode(), (self._job, *columns))
 
     def _stands(self, connection: Connection, rows: list[Row], hashes: list[str]) -> bool:
         """Whether a batch is in the log, all of it: a transaction leaves no half."""
@@ -316,8 +318,11 @@ class PostgresWriter(PostgresReader):
             contents.append(None if len(data) > BLOB_BYTES else data)
         return list(bodies), contents
 
-    def _repeated(self, error: pg.UniqueViolation) -> StoreError:
-        return StoreError(f"{error}", "log", FAULT)
+    def _repeated(self, rows: list[Row]) -> StoreError:
+        query = "SELECT key, kind FROM swarmloom.events WHERE job = %s AND seq < %s AND key = ANY(%s)"
+        keys = [row[6].encode() for row in rows if row[6]]
+        found = self._link.query(query, (self._job, rows[0][0], keys), self.where)
+        return repeated(rows, {(bytes(key).decode(), kind) for key, kind in found}, self.where)
 
     def _query(self, query: str, bindings: tuple[Any, ...]) -> list[tuple[Any, ...]]:
         self.renew()  # so that reading a long log does not lose the job

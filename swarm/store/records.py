@@ -44,6 +44,17 @@ def fenced(epoch: int, ours: int, where: str) -> FencedError:
     return FencedError(problem, where, "nothing was appended; the other process goes on")
 
 
+def repeated(rows: Sequence[Row], taken: set[tuple[str, str]], where: str) -> StoreError:
+    """The error for rows of which one has a (key, kind) that is `taken`, or that an earlier one of them has."""
+    seen = set(taken)
+    for seq, _, _, _, kind, _, key, _, _ in rows:
+        if key and (key, kind) in seen:
+            problem = f"event {seq} ({kind}) has the key {key!r}, which an earlier {kind} has already"
+            return StoreError(problem, "log", FAULT)
+        seen.add((key, kind))
+    return StoreError("a record with one of these numbers exists already", where, FAULT)
+
+
 def chained(
     previous: int,
     seq: int,

@@ -23,7 +23,7 @@ from swarm.store.connection import LIFE, create, naming, open_reading, open_writ
 from swarm.store.damage import Damage, checksum_at, survey
 from swarm.store.interface import Snapshot
 from swarm.store.lock import FolderLock
-from swarm.store.records import COLUMNS, FAULT, START, Row, Tip, fenced, intact, to_event, to_rows
+from swarm.store.records import COLUMNS, FAULT, START, Row, Tip, fenced, intact, repeated, to_event, to_rows
 
 LOG = "log.sqlite"
 TAIL = 1000
@@ -285,15 +285,10 @@ class SqliteWriter(SqliteReader):
         return rows
 
     def _repeated(self, rows: list[Row]) -> StoreError:
-        seen: set[tuple[str, str]] = set()
-        for seq, _, _, _, kind, _, key, _, _ in rows:
-            query = "SELECT 1 FROM events WHERE key = ? AND kind = ? AND key != '' AND seq < ?"
-            stands = self._writing.execute(query, (key, kind, rows[0][0])).get
-            if key and (stands or (key, kind) in seen):
-                problem = f"event {seq} ({kind}) has the key {key!r}, which an earlier {kind} has already"
-                return StoreError(problem, "log", FAULT)
-            seen.add((key, kind))
-        return StoreError("a record with one of these numbers exists already", str(self.path), FAULT)
+        query = "SELECT 1 FROM events WHERE key = ? AND kind = ? AND key != '' AND seq < ?"
+        pairs = {(row[6], row[4]) for row in rows}
+        taken = {pair for pair in pairs if self._writing.execute(query, (*pair, rows[0][0])).get}
+        return repeated(rows, taken, str(self.path))
 
     def close(self) -> None:
         """Lets go of the job. A second call does nothing."""

