@@ -47,8 +47,13 @@ CREATE INDEX life ON swarmloom.events(job, seq) WHERE {LIFE};
 CREATE TABLE swarmloom.bodies(job bigint NOT NULL, hash text NOT NULL, bytes bytea, PRIMARY KEY (job, hash));
 CREATE TABLE swarmloom.blobs(
     job bigint NOT NULL, hash text NOT NULL, part integer NOT NULL, bytes bytea NOT NULL, PRIMARY KEY (job, hash, part));
+CREATE TABLE swarmloom.snapshots(
+    job bigint PRIMARY KEY, seq bigint NOT NULL, checksum bigint NOT NULL, format text NOT NULL, state bytea NOT NULL,
+    parts bytea NOT NULL, digest bytea NOT NULL);
+CREATE TABLE swarmloom.parts(job bigint NOT NULL, name text NOT NULL, bytes bytea NOT NULL, PRIMARY KEY (job, name));
 CREATE TABLE swarmloom.inbox(
-    number bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, job bigint NOT NULL, kind text NOT NULL, text bytea NOT NULL);
+    number bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, job bigint NOT NULL, kind text NOT NULL, text bytea NOT NULL,
+    id text NOT NULL UNIQUE);
 CREATE INDEX waiting ON swarmloom.inbox(job);
 """,
 )

@@ -12,15 +12,18 @@ import threading
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Self
 
 from psycopg import errors as pg
 
 from swarm.errors import StoreError
 from swarm.events import Event, body_hash
+from swarm.store import postgres_snapshots
 from swarm.store.blobs import BLOB_BYTES, Blobs, RemoteBlobs, verified
 from swarm.store.connection import LIFE
 from swarm.store.database import Address, Connection, Link, check_schema, fetch, migrate, transaction
+from swarm.store.interface import Snapshot
 from swarm.store.records import COLUMNS, FAULT, START, Row, Tip, fenced, intact, repeated, sound, to_event, to_rows
 
 HOLD_SECONDS = 15
@@ -148,6 +151,10 @@ class PostgresReader:
             found[hash] = self._blobs.get(hash) if data is None else verified(hash, data, self.where)
         return found
 
+    def snapshot(self) -> tuple[Snapshot, dict[str, bytes]] | None:
+        """The log's snapshot with its parts; see `Reader.snapshot`."""
+        return self._link.run(lambda connection, _: postgres_snapshots.get(connection, self._job, self.where), self.where)
+
     def body(self, hash: str) -> bytes:
         """The body with this hash; see `Reader.bodies`."""
         return self.bodies((hash,))[hash]
@@ -256,10 +263,7 @@ class PostgresWriter(PostgresReader):
 
     def append(self, events: Sequence[Event], bodies: Mapping[str, bytes]) -> None:
         """Makes events and bodies durable in one transaction, or ends this writer; see `Writer.append`."""
-        with self._appending:
-            if self._refusal:
-                raise StoreError(self._refusal, self.where, "open the job again (`swarm resume`)")
-            self._refusal = "this writer has failed before and appends no more"
+        with self._or_never_again():
             rows = to_rows(events, self._tip, self.epoch)
             hashes, contents = self._body_rows(bodies)
             try:
@@ -270,18 +274,43 @@ class PostgresWriter(PostgresReader):
                 raise
             if rows:
                 self._tip = Tip(rows[-1][0], rows[-1][1], rows[-1][8])
+
+    def keep(self, snapshot: Snapshot, parts: Mapping[str, bytes]) -> None:
+        """Puts a snapshot of the whole log in the place of the one before, or ends this writer; see `Writer.keep`."""
+        with self._or_never_again():
+            if snapshot.seq != self._tip.seq:
+                problem = f"a snapshot of {snapshot.seq} events was to be kept with a log of {self._tip.seq}"
+                raise StoreError(problem, self.where, FAULT)
+            self._link.run(lambda connection, _: self._keep(connection, snapshot, parts), self.where)
+
+    def _keep(self, connection: Connection, snapshot: Snapshot, parts: Mapping[str, bytes]) -> None:
+        with transaction(connection):  # doing it twice does no harm
+            self._advance(connection, self._tip.seq)
+            postgres_snapshots.put(connection, self._job, snapshot, self._tip, parts)
+
+    @contextmanager
+    def _or_never_again(self) -> Iterator[None]:
+        """Around everything that writes: whatever goes wrong inside, this writer refuses all that comes after."""
+        with self._appending:
+            if self._refusal:
+                raise StoreError(self._refusal, self.where, "open the job again (`swarm resume`)")
+            self._refusal = "this writer has failed before and appends no more"
+            yield
             self._refusal, self.renewed = "", time.monotonic()
+
+    def _advance(self, connection: Connection, last: int) -> None:
+        """Locks the job's row, in which this writer's epoch is still the newest, and says where the log will end."""
+        query = f"UPDATE swarmloom.jobs SET seq = %s, expires = {_HOLD} WHERE number = %s AND epoch = %s AND seq = %s"
+        if connection.execute(query.encode(), (last, self._job, self.epoch, self._tip.seq)).rowcount != 1:
+            self._refuse(connection)
 
     def _commit(self, connection: Connection, rows: list[Row], hashes: list[str], contents: list[Any], again: bool) -> None:
         """One transaction. On a further attempt it is first looked up what became of the one before."""
-        last = rows[-1][0] if rows else self._tip.seq
         with transaction(connection):
             # The row is locked until that transaction has ended, if it lives on in the server: then the answer is final.
             if again and self._stands(connection, rows, hashes):
                 return
-            query = f"UPDATE swarmloom.jobs SET seq = %s, expires = {_HOLD} WHERE number = %s AND epoch = %s AND seq = %s"
-            if connection.execute(query.encode(), (last, self._job, self.epoch, self._tip.seq)).rowcount != 1:
-                self._refuse(connection)
+            self._advance(connection, rows[-1][0] if rows else self._tip.seq)
             if hashes:
                 query = "INSERT INTO swarmloom.bodies SELECT %s, * FROM unnest(%b::text[], %b::bytea[]) ON CONFLICT DO NOTHING"
                 connection.execute(query.encode(), (self._job, hashes, contents))

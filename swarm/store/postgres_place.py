@@ -6,6 +6,7 @@ Owns the few statements about whole runs: their names, holders, messages and rem
 from __future__ import annotations
 
 import shutil
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,10 +14,11 @@ from typing import Any, TypeVar
 from swarm.errors import StoreError
 from swarm.store.connection import naming
 from swarm.store.database import Address, Connection, Link, check_schema, fetch, migrate, transaction
+from swarm.store.interface import Message
 from swarm.store.postgres import PostgresReader, PostgresWriter, holding, in_use
 
 Result = TypeVar("Result")
-_TABLES = ("events", "bodies", "blobs", "inbox")
+_TABLES = ("events", "bodies", "blobs", "snapshots", "parts", "inbox")
 
 
 class PostgresPlace:
@@ -78,16 +80,22 @@ class PostgresPlace:
         held = self._run(lambda connection: holding(connection, folder.name), None)
         return held[0] if held else None
 
-    def post(self, folder: Path, kind: str, text: str) -> None:
-        query = "INSERT INTO swarmloom.inbox(job, kind, text) SELECT number, %s, %s FROM swarmloom.jobs WHERE id = %s RETURNING 1"
-        if not self._read(query, kind, text.encode("utf-8", "surrogatepass"), folder.name):
+    def post(self, folder: Path, kind: str, text: str) -> str:
+        id = uuid.uuid4().hex  # chosen here: a message that is sent again, because an answer was lost, is the same one
+        query = """INSERT INTO swarmloom.inbox(job, kind, text, id) SELECT number, %s, %s, %s FROM swarmloom.jobs WHERE id = %s
+            ON CONFLICT (id) DO UPDATE SET kind = excluded.kind RETURNING 1"""
+        if not self._read(query, kind, text.encode("utf-8", "surrogatepass"), id, folder.name):
             raise self._no_run(folder)
+        return id
 
-    def drain(self, folder: Path) -> list[tuple[str, str]]:
-        query = """WITH taken AS (DELETE FROM swarmloom.inbox i USING swarmloom.jobs j WHERE j.id = %s AND i.job = j.number
-            RETURNING i.number, i.kind, i.text) SELECT kind, text FROM taken ORDER BY number"""
+    def messages(self, folder: Path) -> list[Message]:
+        query = """SELECT i.id, i.kind, i.text FROM swarmloom.inbox i JOIN swarmloom.jobs j ON i.job = j.number
+            WHERE j.id = %s ORDER BY i.number"""
         found = self._read(query, folder.name)
-        return [(kind, bytes(text).decode("utf-8", "surrogatepass")) for kind, text in found]
+        return [Message(id, kind, bytes(text).decode("utf-8", "surrogatepass")) for id, kind, text in found]
+
+    def heard(self, folder: Path, id: str) -> None:
+        self._read("DELETE FROM swarmloom.inbox WHERE id = %s", id)
 
     def remove(self, folder: Path) -> None:
         self._run(lambda connection: self._remove(connection, folder), None)

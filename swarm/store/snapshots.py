@@ -25,6 +25,8 @@ CREATE TABLE IF NOT EXISTS snapshot(
     digest BLOB NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS parts(name TEXT PRIMARY KEY, bytes BLOB NOT NULL) STRICT;
 """
+Row = tuple[int, int, str, bytes, bytes, bytes]
+"""A snapshot as it lies in a table: seq, checksum, format, state, names of its parts, and the digest of these."""
 CURE = "nothing is lost: the log is read from its first event"
 
 
@@ -36,6 +38,13 @@ def part_name(data: bytes) -> str:
 def digest(seq: int, checksum: int, format: str, state: bytes, parts: bytes) -> bytes:
     """The digest that a snapshot carries, of everything in its row."""
     return hashlib.blake2b(msgpack.packb([seq, checksum, format, state, parts]), digest_size=16).digest()
+
+
+def to_row(snapshot: Snapshot, tip: Tip) -> Row:
+    """The row of a snapshot of the log up to `tip`."""
+    names: bytes = msgpack.packb(list(snapshot.parts))
+    check = digest(tip.seq, tip.checksum, snapshot.format, snapshot.state, names)
+    return tip.seq, tip.checksum, snapshot.format, snapshot.state, names, check
 
 
 def exists(connection: apsw.Connection) -> bool:
@@ -52,9 +61,7 @@ def put(connection: apsw.Connection, snapshot: Snapshot, tip: Tip, parts: Mappin
     """Writes a snapshot of the log up to `tip` over the one before, inside the caller's transaction."""
     if not exists(connection):
         connection.execute(TABLES).fetchall()
-    names: bytes = msgpack.packb(list(snapshot.parts))
-    check = digest(tip.seq, tip.checksum, snapshot.format, snapshot.state, names)
-    row = (tip.seq, tip.checksum, snapshot.format, snapshot.state, names, check)
+    row = to_row(snapshot, tip)
     connection.execute("DELETE FROM snapshot")
     connection.execute("INSERT INTO snapshot VALUES (?, ?, ?, ?, ?, ?)", row)
     connection.executemany("DELETE FROM parts WHERE name = ?", [(name,) for name in dropped])
@@ -72,19 +79,27 @@ def get(connection: apsw.Connection, path: Path) -> tuple[Snapshot, dict[str, by
     found: Any = connection.execute("SELECT seq, checksum, format, state, parts, digest FROM snapshot").fetchone()
     if found is None:
         return None
-    *row, check = found
-    seq, checksum, format, state, names = row
+    record: Any = connection.execute("SELECT checksum FROM events WHERE seq = ?", (found[0],)).get
+    have: dict[str, bytes] = dict(connection.execute("SELECT name, bytes FROM parts").fetchall())  # type: ignore[arg-type]
+    return whole(found, record, have, str(path))
+
+
+def whole(row: Row, record: int | None, have: Mapping[str, bytes], where: str) -> tuple[Snapshot, dict[str, bytes]]:
+    """The snapshot of a row, if it is what was written, with its parts. `record` is the log's checksum at its number.
+
+    Raises:
+        StoreError: it is damaged, incomplete, or of another log than this one.
+    """
+    seq, checksum, format, state, names, check = row
     if digest(seq, checksum, format, state, names) != check:
-        raise StoreError("the snapshot is damaged", str(path), CURE)
-    record: Any = connection.execute("SELECT checksum FROM events WHERE seq = ?", (seq,)).get
+        raise StoreError("the snapshot is damaged", where, CURE)
     if record != checksum:
         problem = f"the snapshot is of another log: its record {seq} is not this one's"
-        raise StoreError(problem, str(path), CURE)
+        raise StoreError(problem, where, CURE)
     snapshot = Snapshot(seq, format, state, tuple(msgpack.unpackb(names)))
-    have: dict[str, bytes] = dict(connection.execute("SELECT name, bytes FROM parts").fetchall())  # type: ignore[arg-type]
     for name in snapshot.parts:
         if name not in have or part_name(have[name]) != name:
-            raise StoreError(f"part {name} of the snapshot is damaged or missing", str(path), CURE)
+            raise StoreError(f"part {name} of the snapshot is damaged or missing", where, CURE)
     return snapshot, {name: have[name] for name in snapshot.parts}
 
 
