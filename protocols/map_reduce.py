@@ -127,10 +127,7 @@ class MapReduce:
         if isinstance(event.body, ApprovalAnswered):
             return self._approved(state, event.body, view)
         if isinstance(event.body, BudgetReached):
-            if state.get("phase") in ("plan", "approve", "read"):
-                return self._reduce(state, view)
-            # Groups of prose that can't be paid for are refused one by one, and go on as they are.
-            return Decision() if state.get("phase") == "reduce" else Decision({}, [Finish()])
+            return self._close(state, view) if event.body.closing else Decision()
         ended = view.ended
         assert ended is not None, "react is called for the end of a task or of the budget"
         match ended.role:
@@ -216,6 +213,17 @@ class MapReduce:
         groups = _cut(ids, KEPT_AT_ONCE)
         tasks = [AddTask("reducer", goal="keep", reads=group, calls=0) for group in groups]
         return Decision({"phase": "reduce", "left": len(groups)}, tasks)
+
+    def _close(self, state: Mapping[str, Any], view: View) -> Decision:
+        """The budget lets nothing else go on: an end with what there is."""
+        if state.get("phase") in ("write", "done"):
+            return Decision({"phase": "done"}, [Finish()])
+        if state.get("phase") != "reduce" or not self.spec.answer.statements:
+            return self._reduce(state, view)
+        told = [*view.board.notes("row", "supported" if self.options.verify else "unchecked"), *view.board.notes("statement")]
+        merged = {other for note in told if note.kind == "statement" for kind, other in note.links if kind == "derives-from"}
+        kept = [note.id for note in told if note.id not in merged]
+        return self._keep(kept) if kept else Decision({"phase": "done"}, [Finish()])
 
     def _after_reducer(self, state: Mapping[str, Any], view: View) -> Decision:
         assert view.ended is not None

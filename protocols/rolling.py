@@ -66,7 +66,7 @@ class Rolling:
         if isinstance(event.body, Stuck):
             return Decision()  # its work is finite: there is no other plan
         if isinstance(event.body, BudgetReached):
-            return self._reduce()
+            return self._reduce() if event.body.closing else Decision()
         if ended is None:
             return Decision()  # a person's word: it is in the log and the report
         if ended.role == "reducer":

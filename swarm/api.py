@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from swarm import errors
+from swarm.coordinator.state import OVER_BUDGET
 from swarm.errors import SwarmError
 from swarm.events import Event, JobEnded, PhaseChanged, ReportWritten
 from swarm.report import Answer, gather
@@ -99,6 +100,7 @@ class JobHandle:
                 status = event.body.status
             elif isinstance(event.body, PhaseChanged):
                 reason = event.body.reason
+                status = "budget" if reason.startswith(OVER_BUDGET) else ""
         with self._run.reader() as reader:
             if status:
                 return await asyncio.to_thread(gather, reader)

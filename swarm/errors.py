@@ -69,6 +69,16 @@ class StoreError(SwarmError):
     """The log or its bodies: locked, damaged, full, of a newer version, or not ours."""
 
 
+class NoSpaceError(StoreError):
+    """The disk, or the object store, has no room for what was to be appended; nothing of it was."""
+
+
+class BudgetError(SwarmError):
+    """A job whose budget is spent, and which was asked to go on without more of it."""
+
+    exit_code = ExitCode.BUDGET
+
+
 class FencedError(StoreError):
     """A writer or a lease holder that has been replaced; what it wanted to append was refused."""
 

@@ -75,12 +75,30 @@ class PhaseChanged(Body):
 
 
 class BudgetReached(Body):
-    """Work was refused because it might have passed a limit; only the roles in `still` go on, from the reserve."""
+    """Work was refused because it might have passed a limit of `role`, or of the job where that is empty.
 
+    Unless it is `closing`, only that role stops. If it is, nothing else can go on: the protocol ends with what it has, in
+    the roles of `still`, and what it adds from here is a draft of the end, which BudgetChanged takes back.
+    """
+
+    version: ClassVar[int] = 2
     limit: str
     allowed: float
     spent: float
     still: tuple[str, ...] = ()
+    role: str = ""
+    closing: bool = True
+
+
+class BudgetChanged(Body):
+    """A person gave the job more (or less): limits by name, such as `tokens` or `roles.reader.calls`, None for no limit.
+
+    What the protocol had added to end over the old budget is taken back, and the work that was refused can come up again.
+    """
+
+    who: str
+    old: dict[str, float | None]
+    new: dict[str, float | None]
 
 
 class JobEnded(Body):
@@ -407,6 +425,7 @@ UPCASTS: dict[tuple[str, int], Upcast] = {
     ("CallStarted", 1): lambda fields: {**fields, "key": ""},
     ("CallFinished", 1): lambda fields: {**fields, "cached": False},
     ("CallFailed", 1): lambda fields: {**fields, "doubt": False},
+    ("BudgetReached", 1): lambda fields: {**fields, "role": "", "closing": True},
 }
 """(kind, version) → the step from that version's fields to the next one's."""
 

@@ -171,7 +171,7 @@ class View:
     """Everything a decision may depend on, besides the protocol's own state.
 
     `open` counts the tasks of each role that are waiting, admitted or leased, ranges included; `stopping` is true
-    when the budget ended the reading and only what the reserve pays for may be added.
+    when a budget lets nothing else go on, and the protocol ends with what it has.
     """
 
     spec: JobSpec
@@ -319,9 +319,14 @@ class SwarmProtocol(Interface):
         ...
 
     def react(self, state: Mapping[str, Any], event: Event, view: View) -> Decision:
-        """Called for each task that ended (finished, or failed for good), once when the budget stops the reading, for each
+        """Called for each task that ended (finished, or failed for good), when a budget is reached, for each
         word of a person (PersonSaid) and answer to a question (ApprovalAnswered), and when the job is Stuck: what the
-        protocol answers then may be another plan, or nothing."""
+        protocol answers then may be another plan, or nothing.
+
+        A BudgetReached that is not `closing` says that one role has stopped while the others go on; there may be nothing to
+        do. One that is asks for an end with what there is: what the protocol adds from then on, and what it remembers, is
+        taken back if the job gets more budget, and its work goes on where it was.
+        """
         ...
 
     def turn(self, task: TaskBrief, material: Material, transcript: Sequence[Said]) -> Action:

@@ -27,6 +27,10 @@ NAME = r"^[a-z][a-z0-9_-]{0,63}$"
 COLUMN = r"^[a-z][a-z0-9_]{0,39}$"
 MOST = 2**63 - 1
 """The largest whole number that a setting may hold: what the log can write down."""
+MOST_SECONDS = 1e10
+"""The longest wall-clock budget: some three hundred years."""
+MOST_MONEY = 1e12
+"""The most that a price or a budget of money may be, in whatever currency."""
 RAISES = "ast:raises"
 """The gold that is computed from the syntax trees of the pinned Python documents."""
 MOST_VALUES = 10_000
@@ -142,9 +146,9 @@ class AnswerSpec(Frozen):
 class Price(Frozen):
     """What a model's tokens cost, in `currency` a million tokens."""
 
-    input: float = Field(ge=0, allow_inf_nan=False)
-    output: float = Field(ge=0, allow_inf_nan=False)
-    currency: str = "USD"
+    input: float = Field(ge=0, le=MOST_MONEY, allow_inf_nan=False)
+    output: float = Field(ge=0, le=MOST_MONEY, allow_inf_nan=False)
+    currency: str = Field(default="USD", pattern=r"^[A-Za-z]{1,8}$")
 
 
 class Rate(Frozen):
@@ -210,20 +214,47 @@ class ModelSpec(Frozen):
         return self
 
 
-class BudgetSpec(Frozen):
-    """Hard limits. None means no limit. The job stops before it would pass one, and still writes its report.
+class RoleBudget(Frozen):
+    """What all tasks of one role may spend together. At a limit this role stops, and the others go on."""
 
-    `seconds` is looked at before each task starts: a call that runs then is not broken off, so that a job may overrun it by
-    as long as one task takes.
+    tokens: int | None = Field(default=None, gt=0, le=MOST)
+    calls: int | None = Field(default=None, gt=0, le=MOST)
+    money: float | None = Field(default=None, gt=0, le=MOST_MONEY, allow_inf_nan=False)
+
+
+class AgentBudget(Frozen):
+    """What any one agent (a task with its role and window) may spend, over all its attempts. At a limit its task is given up."""
+
+    tokens: int | None = Field(default=None, gt=0, le=MOST)
+    calls: int | None = Field(default=None, gt=0, le=MOST)
+
+
+class BudgetSpec(Frozen):
+    """Hard limits. None means no limit. The job pauses before it would pass one, with its report, and may be given more.
+
+    A task sets aside the most it may take before it starts. `seconds` is looked at then too: a call that runs is not
+    broken off, so that a job may overrun it by as long as one task takes.
     """
 
     tokens: int | None = Field(default=None, gt=0, le=MOST)
     calls: int | None = Field(default=None, gt=0, le=MOST)
-    money: float | None = Field(default=None, gt=0, allow_inf_nan=False)
-    seconds: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    money: float | None = Field(default=None, gt=0, le=MOST_MONEY, allow_inf_nan=False)
+    seconds: float | None = Field(default=None, gt=0, le=MOST_SECONDS, allow_inf_nan=False)
     """Wall-clock seconds that masters of this job have held it, over all resumes."""
+    disk: int | None = Field(default=None, gt=0, le=MOST)
+    """Bytes of the run: log, bodies and blobs."""
     reserve: float = Field(default=0.05, ge=0, lt=1)
     """The share of each limit that only the roles after reading may spend, so that a stopped job has its report."""
+    roles: dict[str, RoleBudget] = Field(default_factory=dict)
+    """Role → its own limits, within those of the job."""
+    agent: AgentBudget = AgentBudget()
+    unpriced: Literal["refuse", "allow"] = "refuse"
+    """What to do with a budget of money where the model's price is not known; `allow` counts its calls as free."""
+
+    def limited(self) -> bool:
+        """Whether there is any limit but those of single agents."""
+        whole = (self.tokens, self.calls, self.money, self.seconds, self.disk)
+        return bool(self.roles) or any(limit is not None for limit in whole)
 
 
 class ProtocolSpec(Frozen):
@@ -300,6 +331,8 @@ class JobSpec(Frozen):
     """Role → Markdown file used in place of the shipped role of that name."""
     model: ModelSpec = ModelSpec()
     budget: BudgetSpec = BudgetSpec()
+    weight: float = Field(default=1.0, gt=0, le=1000, allow_inf_nan=False)
+    """The job's share of a model server that it has in common with other jobs, relative to theirs."""
     notify: NotifySpec = NotifySpec()
     stuck: StuckSpec = StuckSpec()
     seed: int = Field(default=0, ge=-MOST - 1, le=MOST)
@@ -321,12 +354,6 @@ class JobSpec(Frozen):
         if not value.strip():
             raise ValueError("is blank; write the question that the answer should answer")
         return value.strip()
-
-    @model_validator(mode="after")
-    def _priced(self) -> JobSpec:
-        if self.budget.money is not None and self.model.price is None:
-            raise ValueError("budget.money needs model.price, the price of a million tokens in and out")
-        return self
 
     def canonical(self) -> bytes:
         """The spec as bytes that depend on its content alone."""

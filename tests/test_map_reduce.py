@@ -183,7 +183,7 @@ def react(
 ) -> Decision:
     """What the protocol answers to the end of a task, or, without a role, to the end of the budget."""
     ended = TaskView("t", role, how.pop("goal", ""), (), how.pop("reads", ()), outcome) if role else None
-    body: Any = ev.BudgetReached(limit="tokens", allowed=1, spent=1)
+    body: Any = ev.BudgetReached(limit="tokens", allowed=1, spent=1, closing=how.pop("closing", True))
     if role:
         body = ev.TaskFinished(task="t", token=1, outcome=outcome, notes=0)
     seen = view(board or Board(), ended, how.pop("open", None), **(changes or {}))
@@ -268,8 +268,17 @@ def test_the_end_of_the_budget_in_each_phase_of_prose() -> None:
     board = posted("supported", "unsupported", "", "supported")
     decision = react({"phase": "read"}, board=board, changes=PROSE)
     assert only(decision) == AddTask("reducer", goal="final", reads=("n0", "n3"))
-    assert react({"phase": "reduce"}, board=board, changes=PROSE).commands == ()
+    kept = only(react({"phase": "reduce"}, board=board, changes=PROSE))
+    assert kept == AddTask("reducer", goal="keep", reads=("n0", "n3"), calls=0), "what no reducer can be paid for stays as it is"
+    link = (("derives-from", "n0"),)
+    board.post(ev.NotePosted(note="s", kind="statement", task="t", body="", cites=((0, 0, 1),), links=link), 9)
+    kept = only(react({"phase": "reduce"}, board=board, changes=PROSE))
+    assert isinstance(kept, AddTask) and kept.reads == ("n3", "s"), "and what was merged is not told twice"
     assert only(react({"phase": "read"}, changes=PROSE)) == Finish(), "nothing was found"
+
+
+def test_a_role_that_stops_leaves_the_others_their_work() -> None:
+    assert react({"phase": "read"}, closing=False) == Decision()
 
 
 def test_the_last_verdict_counts_as_well_in_prose() -> None:

@@ -94,6 +94,8 @@ def test_rows_are_marked_unchecked_and_reduced_when_the_last_agent_has_ended() -
     assert react(finished, ended, board, {}).commands == [Judge("n0", "unchecked", "t"), reducer]
     reached = ev.BudgetReached(limit="calls", allowed=1, spent=1)
     assert react(reached, None, board, {"notetaker": 2}).commands == [reducer]
+    stopped = ev.BudgetReached(limit="calls", allowed=1, spent=1, role="notetaker", closing=False)
+    assert react(stopped, None, board, {"notetaker": 2}) == Decision()
     assert react(finished, TaskView("t", "reducer", "", (), (), "set"), board, {}).commands == [Finish()]
 
 

@@ -67,6 +67,14 @@ class Board:
             view.id, view.kind, view.task, view.status, event.verdict, view.body, view.seq, view.cites, view.links, view.flags
         )
 
+    def withdraw(self, ids: Iterable[str]) -> None:
+        """Takes notes off the board, each before those that it links to."""
+        for id in ids:
+            view = self.note(id)
+            self._orders[view.kind, view.verdict, view.status].remove(_position(view))
+            self._tasks[view.task].remove(id)
+            self.graph.remove_node(id)
+
     # ---- snapshots ----
 
     def packed(self) -> list[Any]:

@@ -13,7 +13,8 @@ from typing import Any
 from swarm.cli.door import duration, emit, err, error_document, number, say_error
 from swarm.cli.live import Face, face, follow, tick
 from swarm.coordinator import JobState, Phase
-from swarm.coordinator.budget import money
+from swarm.coordinator.budget import limits_reached, money
+from swarm.coordinator.state import OVER_BUDGET
 from swarm.errors import ExitCode, ModelError, SwarmError
 from swarm.plan import Plan, Range, estimate, measure
 from swarm.report import Answer, gather, write_report
@@ -161,7 +162,7 @@ def _account(run: RunFolder, drive: Drive) -> int:
     with run.reader() as reader:
         state, spec, _ = read_job(reader)
         error = _why_paused(reader, state)
-        answer = gather(reader) if state.phase is Phase.ENDED else None
+        answer = gather(reader) if state.settled else None
     for line in account_lines(run, state, spec, drive.plan, answer):
         drive.console.print(line, markup=False)
     if drive.as_json:
@@ -188,7 +189,8 @@ def account_lines(run: RunFolder, state: JobState, spec: JobSpec, plan: Plan | N
     cost = money(spec.model.price, spent.tokens_in, spent.tokens_out)
     priced = f", {cost:,.2f} {spec.model.price.currency}" if spec.model.price else ""
     status = state.status or str(state.phase)
-    reason = f" ({state.reason})" if state.reason and not state.reason.startswith("model:") else ""
+    why = state.reason.removeprefix(OVER_BUDGET)
+    reason = f" ({why})" if why and not state.reason.startswith("model:") else ""
     lines.append(
         f"{status}{reason}: {number(spent.calls)} calls, {number(spent.tokens)} tokens, {duration(seconds)}{priced}"
     )
@@ -203,7 +205,8 @@ def account_lines(run: RunFolder, state: JobState, spec: JobSpec, plan: Plan | N
         lines.extend(answer_lines(answer))
         lines.append(f"report: {run.report_html}")
     if state.phase is not Phase.ENDED:
-        lines.append(f"resume with: swarm resume {run.id}")
+        more = "".join(f" --budget {name}=+MORE" for name in limits_reached(state))
+        lines.append(f"resume with: swarm resume {run.id}{more}")
     return lines
 
 

@@ -120,13 +120,17 @@ def resume(
     pinned: Annotated[
         bool, typer.Option("--pinned", help="Go on with the run's own copy of inputs that have changed.")
     ] = False,
+    budget: Annotated[
+        list[str] | None,
+        typer.Option("--budget", metavar="LIMIT=+MORE", help="Give it more: tokens=+200000, money=5, seconds=none, …"),
+    ] = None,
     runs: Runs = None,
     local: Local = False,
     address: Address = "",
     agents: Agents = 64,
     as_json: Json = False,
 ) -> None:
-    """Go on with a job that was paused, interrupted or killed.
+    """Go on with a job that was paused, interrupted or killed, or that rests over its budget and is given more.
 
     Nothing that is recorded is done again. An input that has changed since stops the job, unless --pinned is given.
     """
@@ -134,7 +138,7 @@ def resume(
 
     from swarm.cli.driving import resume_job
 
-    options = replace(_options(runs, local, address, "", agents), pinned=pinned)
+    options = replace(_options(runs, local, address, "", agents), pinned=pinned, budget=tuple(budget or ()))
     raise typer.Exit(resume_job(the_run(id, runs), options, as_json))
 
 

@@ -22,9 +22,9 @@ from rich.text import Text
 
 from swarm.cli.door import duration, number
 from swarm.coordinator import JobState, Phase
-from swarm.coordinator.budget import money
+from swarm.coordinator.budget import effective, used
 from swarm.events import CallFinished, Event, TaskFinished, TaskLeased
-from swarm.spec import BudgetSpec, JobSpec
+from swarm.spec import JobSpec
 from swarm.store.folder import RunFolder
 from swarm.store.interface import Reader
 
@@ -79,8 +79,8 @@ class Progress:
         if state.phase is Phase.WORKING and not self.begun:
             return "loading the model" if self.spec.model.engine in ("vllm", "transformers") else "starting the agents"
         if state.phase is Phase.WORKING:
-            return "over budget: finishing from the reserve" if state.allowed is not None else "working"
-        return state.status if state.phase is Phase.ENDED else "paused"
+            return "over budget: finishing from the reserve" if state.closing is not None else "working"
+        return state.status or "paused"
 
     def roles(self) -> list[tuple[str, int, int]]:
         """(role, tasks done, tasks known) in the order in which roles first had work."""
@@ -113,20 +113,14 @@ class Progress:
         shares = budget_used(self.spec, self.state, now)
         if not shares:
             return "no limit"
-        used, name = max((used, name) for name, used in shares.items())
-        return f"{max(0.0, 1 - used):.0%} of {name} left"
+        share, name = max((share, name) for name, share in shares.items())
+        return f"{max(0.0, 1 - share):.0%} of {name} left"
 
 
-def budget_used(spec: JobSpec, state: JobState, now: float) -> dict[str, float]:
-    """Limit → share of it that is used, for the limits that are set."""
-    budget: BudgetSpec = spec.budget
-    spent = state.total()
-    paid = money(spec.model.price, spent.tokens_in, spent.tokens_out)
-    pairs = (
-        ("tokens", budget.tokens, spent.tokens), ("calls", budget.calls, spent.calls),
-        ("seconds", budget.seconds, state.seconds(now)), ("money", budget.money, paid),
-    )  # fmt: skip
-    return {name: used / limit for name, limit, used in pairs if limit}
+def budget_used(spec: JobSpec, state: JobState, now: float, disk: int = 0) -> dict[str, float]:
+    """Limit → share of it that is used, for the limits that are set; `disk` is the bytes that the run takes."""
+    budget = effective(spec.budget, state.raised)
+    return {name: spent / allowed for name, allowed, spent in used(budget, spec.model.price, state, now, disk)}
 
 
 class Face(Protocol):

@@ -82,6 +82,8 @@ def _progress(run: RunFolder) -> Progress:
 
 
 def _status_lines(run: RunFolder, known: RunStatus, progress: Progress) -> list[str]:
+    from swarm.coordinator.budget import limits_reached
+
     state = progress.state
     spent, now = state.total(), time.time() if known.holder else state.time
     lines = [
@@ -99,7 +101,8 @@ def _status_lines(run: RunFolder, known: RunStatus, progress: Progress) -> list[
     if state.failed:
         lines.append(f"  given up  {number(len(state.failed))} tasks (`swarm logs {run.id} --kind TaskFailed`)")
     if known.status in ("paused", "interrupted"):
-        lines.append(f"  go on with: swarm resume {run.id}")
+        more = "".join(f" --budget {name}=+MORE" for name in limits_reached(state))
+        lines.append(f"  go on with: swarm resume {run.id}{more}")
     return lines
 
 
@@ -118,7 +121,7 @@ def _status_document(run: RunFolder, known: RunStatus, progress: Progress) -> di
         "calls": spent.calls,
         "tokens": spent.tokens,
         "seconds": round(state.seconds(now), 3),
-        "budget_used": budget_used(progress.spec, state, now),
+        "budget_used": budget_used(progress.spec, state, now, run.size()),
         "failed": len(state.failed),
         "files": state.files,
     }

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from swarm import events as ev
 from swarm.agents.roles import Role
 from swarm.coordinator import budget
-from swarm.coordinator.state import MODEL_FAULTS, JobState, Phase, RangeRow, TaskRow, range_task
+from swarm.coordinator.state import AGENT_BUDGET, MODEL_FAULTS, OVER_BUDGET, JobState, Phase, RangeRow, TaskRow, range_task
 from swarm.errors import ProtocolError, SwarmError
 from swarm.events import Body, Event, body_hash, identity, record
 from swarm.protocol import (
@@ -31,7 +31,7 @@ from swarm.protocol import (
     TaskView,
     View,
 )
-from swarm.spec import JobSpec
+from swarm.spec import MOST, JobSpec
 
 LEASE_SECONDS = 120.0
 """How long a silent host keeps its leases."""
@@ -40,6 +40,8 @@ SILENT_SECONDS = 600.0
 are, and not how long they have waited."""
 NOTE_TOKENS = 96
 """What a note in a working set is reckoned at when a task's cost is reserved."""
+AGENT = "(agent)"
+"""Whose limit it is, where a task has spent what one agent may."""
 BREADCRUMB_TOKENS = 64
 """What the line above a passage is reckoned at."""
 
@@ -58,6 +60,8 @@ class Grant:
     said: tuple[tuple[int, int, str, str], ...]
     words: tuple[str, ...] = ()
     """Notes that hold what people said, if the role reads them."""
+    left: tuple[int, int] | None = None
+    """Tokens and calls that the agent may still spend; None for no limit."""
 
 
 @record
@@ -89,6 +93,9 @@ class Coordinator:
     ) -> None:
         self.spec, self.protocol, self.roles, self.overhead, self.state = spec, protocol, roles, overhead, state
         self.epoch = epoch
+        self.budget = budget.effective(spec.budget, state.raised)
+        self.disk = 0
+        """Bytes that the run takes, as the shell last saw it; needed where the budget has a limit for it."""
         self.stale = 0
         """Reports that came after their lease had ended; they are refused."""
         self.refused: tuple[int, ...] = ()
@@ -178,6 +185,14 @@ class Coordinator:
         if self.state.phase is Phase.WAITING:
             self._emit(ev.PhaseChanged(phase=Phase.WORKING, reason="answered"))
 
+    def change_budget(self, now: float, who: str, new: Mapping[str, float | None]) -> list[Event]:
+        """A person gave the job more, or less; work that had been refused can come up again."""
+        self._begin(now)
+        old = {name: budget.limit(self.budget, name) for name in new}
+        self._emit(ev.BudgetChanged(who=who, old=old, new=dict(new)))
+        self.budget = budget.effective(self.spec.budget, self.state.raised)
+        return self._out
+
     def end(self, now: float, status: str, reason: str) -> list[Event]:
         """The job ends by order of a person or because it cannot go on."""
         self._begin(now)
@@ -258,25 +273,41 @@ class Coordinator:
 
     def _lease(self, host: str, want: int) -> list[Grant]:
         grants: list[Grant] = []
+        waiting: set[str] = set()
+        """Roles that have reached a limit of their own, unless what is running costs less than was reserved for it."""
         while len(grants) < want and self.state.phase is Phase.WORKING:
-            row = self.state.next_ready(self._now)
+            row = self.state.next_ready(self._now, waiting)
             if row is None:
-                if not self._stalled():
+                if waiting or not self._stalled():
                     break
                 continue
             if isinstance(row, TaskRow) and row.doubt and self.spec.model.in_doubt == "ask":
                 self._give_up(row, "in-doubt")
                 continue
-            tokens, calls = self._cost(row)
-            price, reserve = self.spec.model.price, self.roles[row.role].reserve
-            refusal = budget.check(self.spec.budget, price, self.state, self._now, tokens, calls, reserve)
+            need = self._need(row)
+            refusal = self._agent_refused(row) or budget.check(
+                self.budget, self.spec.model.price, self.state, self._now, self.disk, need
+            )
             if refusal is None:
-                grants.append(self._grant(row, host, tokens, calls))
-            elif self.state.leased:
+                grants.append(self._grant(row, host, need.tokens, need.calls))
+            elif not refusal.role and self.state.leased:
                 break  # what is running may cost less than was reserved for it
+            elif refusal.role and self.state.reserved_calls_by[row.role]:
+                waiting.add(row.role)
             else:
                 self._refuse(row, refusal)
         return grants
+
+    def _agent_refused(self, row: TaskRow | RangeRow) -> budget.Refusal | None:
+        """Whether a task has spent what one agent may, in attempts before this one."""
+        if not isinstance(row, TaskRow) or not row.said:
+            return None
+        agent = self.budget.agent
+        if agent.calls is not None and len(row.said) >= agent.calls:
+            return budget.Refusal("calls", agent.calls, len(row.said), AGENT)
+        if agent.tokens is not None and row.spent >= agent.tokens:
+            return budget.Refusal("tokens", agent.tokens, row.spent, AGENT)
+        return None
 
     def _grant(self, row: TaskRow | RangeRow, host: str, tokens: int, calls: int) -> Grant:
         state, token = self.state, self.state.token + 1
@@ -291,10 +322,18 @@ class Coordinator:
         held = state.tasks[task]
         reads = held.reads if held.query is None else self._answer(held.query)
         words = self._words() if WORD in self.roles[held.role].reads else ()
-        return Grant(task, held.role, held.goal, token, attempt, held.spans, reads, tuple(held.said or ()), words)
+        said, left = tuple(held.said or ()), self._left(held)
+        return Grant(task, held.role, held.goal, token, attempt, held.spans, reads, said, words, left)
 
     def _words(self) -> tuple[str, ...]:
         return tuple(note.id for note in self.state.board.notes(WORD))
+
+    def _left(self, row: TaskRow) -> tuple[int, int] | None:
+        agent = self.budget.agent
+        if agent.tokens is None and agent.calls is None:
+            return None
+        tokens = MOST if agent.tokens is None else agent.tokens - row.spent
+        return tokens, MOST if agent.calls is None else agent.calls - len(row.said or ())
 
     def _answer(self, query: tuple[str, str, int]) -> tuple[str, ...]:
         """The ids of the notes that the board answers a task's query with, in the order of the text."""
@@ -302,8 +341,16 @@ class Coordinator:
         found = self.state.board.notes(kind, verdict or None, "")
         return tuple(note.id for note in (islice(found, most) if most else found))
 
+    def _need(self, row: TaskRow | RangeRow) -> budget.Need:
+        """What a task may take at most, within what its agent may: reserved for it, and settled when it ends."""
+        tokens, calls = self._cost(row)
+        left = self._left(row) if isinstance(row, TaskRow) else (self.budget.agent.tokens, self.budget.agent.calls)
+        if left is not None:
+            tokens, calls = min(tokens, left[0] or tokens), min(calls, left[1] or calls)
+        return budget.Need(row.role, tokens, calls, self.roles[row.role].reserve)
+
     def _cost(self, row: TaskRow | RangeRow) -> tuple[int, int]:
-        """Tokens and calls that a task may take at most, near enough: reserved for it, and settled when it ends.
+        """Tokens and calls that a task takes at most by its role and its protocol, near enough.
 
         A host draws an output that breaks its contract again, so a lease may take more calls than turns.
         """
@@ -327,18 +374,25 @@ class Coordinator:
         return (min(prompt, free) + role.max_tokens) * calls, calls
 
     def _refuse(self, row: TaskRow | RangeRow, refusal: budget.Refusal) -> None:
-        """The budget ends this kind of work: the protocol goes on with what it has, from the reserve."""
-        still = tuple(sorted(name for name, role in self.roles.items() if role.reserve))
-        if self.state.allowed is None:
-            event = self._emit(
-                ev.BudgetReached(limit=refusal.limit, allowed=refusal.allowed, spent=refusal.spent, still=still)
-            )
-            self._carry_out(lambda: self.protocol.react(self.state.memory, event, self._view(None)), event)
-        else:  # even the reserve is spent: the task is given up, and the protocol ends without it
-            task = row if isinstance(row, TaskRow) else None
-            if task is None:
+        """A limit keeps a task from starting. Its role stops, or everything but the end; what the end itself cannot pay for,
+        and what one agent has overspent, is given up."""
+        if refusal.role == AGENT or self.state.closing is not None:
+            if isinstance(row, RangeRow):
                 raise ProtocolError("added a range of tasks after the budget was reached", "protocol")
-            self._give_up(task, "budget")
+            self._give_up(row, AGENT_BUDGET if refusal.role == AGENT else "budget")
+        else:
+            self._reached(refusal, closing=not refusal.role)
+
+    def _reached(self, refusal: budget.Refusal, closing: bool) -> None:
+        """Tells the protocol of a limit: that a role has stopped, or that it must end with what it has."""
+        whole = closing and not refusal.role
+        stopped = {refusal.role, *self.state.stopped}
+        still = tuple(sorted(name for name, role in self.roles.items() if (role.reserve or not whole) and name not in stopped))
+        event = self._emit(
+            ev.BudgetReached(limit=refusal.limit, allowed=refusal.allowed, spent=refusal.spent, still=still,
+                             role=refusal.role, closing=closing)
+        )  # fmt: skip
+        self._carry_out(lambda: self.protocol.react(self.state.memory, event, self._view(None)), event)
 
     def _give_up(self, task: TaskRow, kind: str) -> None:
         """Ends a task that nobody holds, and the protocol goes on without it."""
@@ -347,16 +401,26 @@ class Coordinator:
         brief = TaskView(task.id, task.role, task.goal, task.spans, task.reads, "failed")
         self._ended(brief, self._emit(failed))
 
+    def _rest(self, cause: int = 0) -> None:
+        """The end over a budget is reached: the job waits for more of it."""
+        reason = OVER_BUDGET + "; ".join(dict.fromkeys(f"{budget.words(one)} is reached" for one in self.state.limits))
+        self._emit(ev.PhaseChanged(phase=Phase.PAUSED, reason=reason), cause)
+
     def _stalled(self) -> bool:
-        """True if the job ended just now because no work is left that could ever end it, or waits for a person now."""
+        """True if no work is left that could ever end the job, so that it came to an end just now, or waits for a person."""
         state = self.state
-        if state.leased or state.later or (state.ranges and state.allowed is None) or not state.memory.get("started"):
+        if state.leased or state.later or not state.memory.get("started"):
             return False
-        if state.questions:
+        if state.closing is not None:
+            self._rest()
+        elif state.questions:
             numbers = ", ".join(str(row.number) for row in state.questions.values())
             self._emit(ev.PhaseChanged(phase=Phase.WAITING, reason=f"for an answer to question {numbers}"))
-            return True
-        self._emit(ev.JobEnded(status="failed", reason="the protocol left no work and did not finish"))
+        elif state.left_out():
+            last = next(one for one in reversed(state.limits) if one.role in state.stopped)
+            self._reached(budget.Refusal(last.limit, last.allowed, last.spent, last.role), closing=True)
+        else:
+            self._emit(ev.JobEnded(status="failed", reason="the protocol left no work and did not finish"))
         return True
 
     # ---- the protocol's answers ----
@@ -365,7 +429,7 @@ class Coordinator:
         state = self.state
         return View(
             self.spec, state.spans, len(state.documents), state.board, MappingProxyType(state.open), ended,
-            state.allowed is not None, state.span_tokens,
+            state.closing is not None, state.span_tokens,
         )  # fmt: skip
 
     def _carry_out(self, ask: Callable[[], Decision], cause: Event) -> None:
@@ -411,8 +475,10 @@ class Coordinator:
             case Ask():
                 self._ask(command, cause, index)
             case Finish():
-                status = "budget" if self.state.limits and command.status == "done" else command.status
-                self._emit(ev.JobEnded(status=status, reason=command.reason), cause)
+                if self.state.left_out():
+                    self._rest(cause)
+                else:
+                    self._emit(ev.JobEnded(status=command.status, reason=command.reason), cause)
 
     def _ask(self, command: Ask, cause: int, index: int) -> None:
         if command.default and command.default not in command.options:

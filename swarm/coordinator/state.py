@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +17,10 @@ from swarm import events as ev
 from swarm.board import Board
 from swarm.coordinator.ledger import Doubt, Fenced, Ledger
 from swarm.coordinator.tables import (
+    AGENT_BUDGET,
     MODEL_FAULTS,
+    OVER_BUDGET,
+    Closing,
     DocumentRow,
     NoticeRow,
     Phase,
@@ -30,8 +33,8 @@ from swarm.errors import StoreError
 from swarm.events import Event
 
 __all__ = [
-    "MODEL_FAULTS", "DocumentRow", "JobState", "NoticeRow", "Phase", "QuestionRow", "RangeRow", "Spend", "TaskRow",
-    "range_task",
+    "AGENT_BUDGET", "MODEL_FAULTS", "OVER_BUDGET", "Closing", "DocumentRow", "JobState", "NoticeRow", "Phase", "QuestionRow",
+    "RangeRow", "Spend", "TaskRow", "range_task",
 ]  # fmt: skip
 
 
@@ -43,6 +46,7 @@ class JobState:
     created: ev.JobCreated | None = None
     phase: Phase = Phase.PINNING
     status: str = ""
+    """What JobEnded said; `budget` while the job rests until it gets more of it."""
     reason: str = ""
     epoch: int = 0
     seq: int = 0
@@ -62,12 +66,16 @@ class JobState:
     pinned: bool = False
     tasks: dict[str, TaskRow] = field(default_factory=dict)
     ranges: dict[str, RangeRow] = field(default_factory=dict)
-    ready: list[tuple[int, int, str]] = field(default_factory=list)
-    """Heap of (priority, order, task or range id); entries may be stale, and are checked when they come up."""
+    ready: dict[str, list[tuple[int, int, str]]] = field(default_factory=dict)
+    """Role → heap of (priority, order, task or range id); entries may be stale, and are checked when they come up."""
     later: list[tuple[float, int, str]] = field(default_factory=list)
     """Heap of (time from which it may be tried again, order, task id)."""
-    allowed: tuple[str, ...] | None = None
-    """Roles that may still start work once a budget was reached; None while no limit is reached."""
+    raised: dict[str, float | None] = field(default_factory=dict)
+    """Limits that were changed since the job was made, by name; None for no limit."""
+    stopped: tuple[str, ...] = ()
+    """Roles that have reached a limit of their own."""
+    closing: Closing | None = None
+    """Since a budget lets nothing else go on, the protocol ends with what it has."""
     faults: int = 0
     """Model faults since the last call that was answered."""
     faulty_since: float = 0.0
@@ -80,6 +88,9 @@ class JobState:
     retries: int = 0
     reserved: int = 0
     reserved_calls: int = 0
+    reserved_by: Counter[str] = field(default_factory=Counter)
+    """Tokens that are reserved, by role."""
+    reserved_calls_by: Counter[str] = field(default_factory=Counter)
     leased: int = 0
     by_host: Counter[str] = field(default_factory=Counter)
     """Leases that each host holds."""
@@ -120,9 +131,12 @@ class JobState:
 
     # ---- questions that decisions ask ----
 
-    def total(self) -> Spend:
+    def total(self, role: str = "") -> Spend:
+        """What all calls have cost, or those of one role."""
         out = Spend()
-        for one in self.spend.values():
+        for (whose, _), one in self.spend.items():
+            if role and whose != role:
+                continue
             out.calls += one.calls
             out.tokens_in += one.tokens_in
             out.tokens_out += one.tokens_out
@@ -146,31 +160,55 @@ class JobState:
         document, block = self.block_rows[at]
         return document, block, span - self.block_first[at]
 
-    def next_ready(self, now: float) -> TaskRow | RangeRow | None:
-        """The task or range that is due first; None when nothing is. Stale heap entries are dropped on the way."""
+    def next_ready(self, now: float, waiting: Container[str] = ()) -> TaskRow | RangeRow | None:
+        """The task or range that is due first, of roles that neither wait nor have stopped; None when nothing is."""
         while self.later and self.later[0][0] <= now:
             _, order, id = heapq.heappop(self.later)
             if id in self.tasks:
-                heapq.heappush(self.ready, (self.tasks[id].priority, order, id))
-        while self.ready:
-            _, order, id = self.ready[0]
+                row = self.tasks[id]
+                heapq.heappush(self.ready.setdefault(row.role, []), (row.priority, order, id))
+        first: TaskRow | RangeRow | None = None
+        for role, heap in self.ready.items():
+            if role in waiting or (role in self.stopped and self.closing is None):
+                continue
+            found = self._first(heap)
+            if found is not None and (first is None or (found.priority, found.order) < (first.priority, first.order)):
+                first = found
+        return first
+
+    def _first(self, heap: list[tuple[int, int, str]]) -> TaskRow | RangeRow | None:
+        """The first row of a heap that is waiting. Stale entries are dropped on the way."""
+        while heap:
+            _, order, id = heap[0]
             row: TaskRow | RangeRow | None = self.tasks.get(id) or self.ranges.get(id)
-            waiting = row is not None and row.order == order and not (isinstance(row, TaskRow) and row.token)
-            if row is not None and waiting and (self.allowed is None or row.role in self.allowed):
+            if row is not None and row.order == order and not (isinstance(row, TaskRow) and row.token):
                 return row
-            heapq.heappop(self.ready)
+            heapq.heappop(heap)
         return None
+
+    @property
+    def settled(self) -> bool:
+        """Whether the job has an answer to report: it ended, or rests until it gets more budget."""
+        return bool(self.status)
+
+    def left_out(self) -> bool:
+        """Whether there is work that a limit keeps from being done."""
+        if self.closing is not None:
+            return True
+        return any(self.open[role] for role in self.stopped)
 
     def push(self, row: TaskRow | RangeRow) -> None:
         if isinstance(row, TaskRow) and row.retry_at > self.time:
             heapq.heappush(self.later, (row.retry_at, row.order, row.id))
         else:
-            heapq.heappush(self.ready, (row.priority, row.order, row.id))
+            heapq.heappush(self.ready.setdefault(row.role, []), (row.priority, row.order, row.id))
 
     def release(self, row: TaskRow) -> None:
         """Takes a lease off a task."""
         self.reserved -= row.reserved
         self.reserved_calls -= row.reserved_calls
+        self.reserved_by[row.role] -= row.reserved
+        self.reserved_calls_by[row.role] -= row.reserved_calls
         self.leased -= 1
         self.by_host[row.host] -= 1
         row.token, row.host, row.reserved, row.reserved_calls = 0, "", 0, 0
@@ -216,7 +254,7 @@ def _opened(state: JobState, event: Event, body: ev.JobOpened) -> None:
             state.lose(row)
             state.release(row)
             state.push(row)
-    if state.phase is Phase.PAUSED:
+    if state.phase is Phase.PAUSED and not state.status:  # one that has spent its budget rests until it gets more
         state.phase = Phase.WORKING if state.pinned else Phase.PINNING
         if state.stuck > 1:
             state.stuck = 0  # a person has looked at it
@@ -227,6 +265,8 @@ def _opened(state: JobState, event: Event, body: ev.JobOpened) -> None:
 def _phase(state: JobState, event: Event, body: ev.PhaseChanged) -> None:
     """The clock of the job stands while it is paused, and while it waits for a person."""
     state.phase, state.reason = Phase(body.phase), body.reason
+    if state.phase is Phase.PAUSED:
+        state.status = "budget" if body.reason.startswith(OVER_BUDGET) else ""
     if state.phase in (Phase.PAUSED, Phase.WAITING):
         state.held, state.opened_at = state.seconds(event.time), 0.0
     elif not state.opened_at:
@@ -235,7 +275,41 @@ def _phase(state: JobState, event: Event, body: ev.PhaseChanged) -> None:
 
 def _budget(state: JobState, event: Event, body: ev.BudgetReached) -> None:
     state.limits.append(body)
-    state.allowed = body.still
+    if body.role and body.role not in state.stopped:
+        state.stopped += (body.role,)
+    if body.closing and state.closing is None:
+        state.closing = Closing(event.seq, dict(state.memory), len(state.failed))
+        state.ready, state.later = {}, []  # what waits now waits for more budget
+
+
+def _budget_changed(state: JobState, event: Event, body: ev.BudgetChanged) -> None:
+    state.raised.update(body.new)
+    state.limits, state.stopped = [], ()
+    if state.closing is not None:
+        _go_back(state, state.closing)
+    if state.status == "budget":
+        state.status, state.reason = "", ""
+        state.phase = Phase.WORKING if state.pinned else Phase.PINNING
+
+
+def _go_back(state: JobState, to: Closing) -> None:
+    """Takes back the draft of the end: what was added since the budget was reached, but not what it cost."""
+    for row in [row for row in state.tasks.values() if row.order > to.seq]:
+        if row.token:
+            state.fence(row)
+        state.remove(row)
+    for source in [source for source in state.ranges.values() if source.order > to.seq]:
+        state.open[source.role] -= source.stop - source.next
+        del state.ranges[source.id]
+    state.board.withdraw(reversed(to.notes))
+    del state.failed[to.failed :]
+    state.memory, state.closing = to.memory, None
+    state.ready, state.later = {}, []
+    for row in state.tasks.values():
+        if not row.token:
+            state.push(row)
+    for source in state.ranges.values():
+        state.push(source)
 
 
 def _ended(state: JobState, event: Event, body: ev.JobEnded) -> None:
@@ -303,6 +377,8 @@ def _leased(state: JobState, event: Event, body: ev.TaskLeased) -> None:
     row.reserved_calls = body.calls
     state.reserved += body.reserved
     state.reserved_calls += body.calls
+    state.reserved_by[row.role] += body.reserved
+    state.reserved_calls_by[row.role] += body.calls
     state.leased += 1
     state.by_host[body.host] += 1
 
@@ -363,6 +439,7 @@ def _call(state: JobState, event: Event, body: ev.CallFinished) -> None:
     if body.cached:
         state.ledger.cached += 1
     else:
+        row.spent += body.tokens_in + body.tokens_out
         _spent(state, row.role, body)
 
 
@@ -391,6 +468,8 @@ def _strayed(state: JobState, event: Event, body: ev.CallStrayed) -> None:
 
 def _posted(state: JobState, event: Event, body: ev.NotePosted) -> None:
     state.board.post(body, event.seq)
+    if state.closing is not None and body.task:  # what people said stays
+        state.closing.notes.append(body.note)
 
 
 def _judged(state: JobState, event: Event, body: ev.NoteJudged) -> None:
@@ -449,8 +528,8 @@ def _nothing(state: JobState, event: Event, body: ev.Body) -> None:
 
 _FOLD: dict[type[ev.Body], Callable[[JobState, Event, Any], None]] = {
     ev.JobCreated: _created, ev.JobOpened: _opened, ev.PhaseChanged: _phase, ev.BudgetReached: _budget,
-    ev.JobEnded: _ended, ev.ReportWritten: _report, ev.SourceSkipped: _skipped, ev.SpansPinned: _spans,
-    ev.DocumentPinned: _document, ev.CorpusPinned: _pinned, ev.TaskAdded: _task, ev.RangeAdded: _range,
+    ev.BudgetChanged: _budget_changed, ev.JobEnded: _ended, ev.ReportWritten: _report, ev.SourceSkipped: _skipped,
+    ev.SpansPinned: _spans, ev.DocumentPinned: _document, ev.CorpusPinned: _pinned, ev.TaskAdded: _task, ev.RangeAdded: _range,
     ev.TaskLeased: _leased, ev.LeaseEnded: _lease_ended, ev.TaskFinished: _finished, ev.TaskFailed: _failed,
     ev.CallStarted: _started, ev.CallFinished: _call, ev.CallFailed: _call_failed, ev.CallStrayed: _strayed,
     ev.NotePosted: _posted, ev.NoteJudged: _judged, ev.Decided: _decided, ev.SnapshotIgnored: _nothing,

@@ -5,13 +5,20 @@ Owns the shape of each row. Nothing here changes itself.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 from swarm.coordinator.ledger import Intent
 
 MODEL_FAULTS = frozenset({"refused", "overloaded", "broken", "unreachable", "timeout"})
 """Kinds of `TaskFailed` that are the model's doing, as in `ModelError.kind`."""
+
+OVER_BUDGET = "budget:"
+"""How the reason of a pause begins that lasts until the job gets more budget."""
+
+AGENT_BUDGET = "agent-budget"
+"""Kind of `TaskFailed` for a task that has spent what one agent may; what the job could not pay for is `budget`."""
 
 
 class Phase(StrEnum):
@@ -45,6 +52,8 @@ class TaskRow:
     calls: int | None = None
     """Model calls that it takes at most; None for as many as its role may."""
     reserved_calls: int = 0
+    spent: int = 0
+    """Tokens of its recorded calls."""
     failures: int = 0
     """Attempts that failed since the task was last answered, under this master, and that count against it."""
     setbacks: int = 0
@@ -84,6 +93,21 @@ class Spend:
     @property
     def tokens(self) -> int:
         return self.tokens_in + self.tokens_out
+
+
+@dataclass(slots=True)
+class Closing:
+    """What to go back to when a job that ends over its budget gets more: how it stood at event `seq`.
+
+    Tasks, ranges and notes that were added since are a draft of the end.
+    """
+
+    seq: int
+    memory: dict[str, Any]
+    failed: int
+    """How many tasks had been given up."""
+    notes: list[str] = field(default_factory=list)
+    """Notes that tasks posted since."""
 
 
 @dataclass(slots=True)

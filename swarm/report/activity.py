@@ -93,7 +93,10 @@ class Activity:
             case ev.CorpusPinned():
                 self._moments.append(Moment(at=self._at(event.time), what="inputs pinned"))
             case ev.BudgetReached():
-                self._moments.append(Moment(at=self._at(event.time), what=f"budget of {body.limit} reached"))
+                whose = f"{body.role}'s " if body.role else ""
+                self._moments.append(Moment(at=self._at(event.time), what=f"{whose}budget of {body.limit} reached"))
+            case ev.BudgetChanged():
+                self._moments.append(Moment(at=self._at(event.time), what=f"budget changed: {', '.join(body.new)}"))
             case ev.PhaseChanged() if body.phase == Phase.PAUSED:
                 self._moments.append(Moment(at=self._at(event.time), what="paused"))
                 self._before, self._opened = self._at(event.time), -1.0  # leases that are out still bring results

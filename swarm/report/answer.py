@@ -13,8 +13,9 @@ from dataclasses import dataclass
 import msgpack
 
 from swarm.coordinator import JobState, Phase
-from swarm.coordinator.budget import money
+from swarm.coordinator.budget import money, words
 from swarm.coordinator.ledger import Doubt
+from swarm.coordinator.state import AGENT_BUDGET, OVER_BUDGET
 from swarm.errors import StoreError
 from swarm.report import picture
 from swarm.report.activity import Activity
@@ -41,6 +42,7 @@ from swarm.store.interface import Reader
 PYTHON = "text/x-python"
 WHY_GIVEN_UP = {
     "budget": "even the reserve of the budget was spent",
+    AGENT_BUDGET: "it had spent what one agent may, in attempts before",
     "in-doubt": "a call of it may have been paid for without its answer, and model.in_doubt says not to pay twice unasked",
 }
 """What there is to say of tasks that the coordinator itself gave up."""
@@ -81,10 +83,10 @@ class _Gathering:
 
     def __init__(self, spec: JobSpec, state: JobState, activity: Activity, texts: Texts) -> None:
         self.spec, self.state, self.activity, self.texts = spec, state, activity, texts
-        self.ended = state.phase is Phase.ENDED
+        self.ended = state.settled
         planned = spec.answer.merge if spec.answer.merge != "auto" else "set"
         self.merge = str(state.memory.get("merge", planned))
-        self.claims = Claims(spec, state.board, texts, self.ended, self.merge)
+        self.claims = Claims(spec, state.board, texts, self.ended, self.merge, state.status == "budget")
 
     def answer(self, draft: bool) -> Answer:
         state, claims, total = self.state, self.claims, self.state.total()
@@ -124,7 +126,7 @@ class _Gathering:
             currency=price.currency if price else None,
             spent=self._spent(),
             weights=self._weights(),
-            limits=tuple(Limit(limit=one.limit, allowed=one.allowed, spent=one.spent) for one in state.limits),
+            limits=tuple(self._limits()),
             timeline=self.activity.timeline(),
             picture=self._picture([(one.note, one.text) for one in sentences]),
             provenance=self._provenance(),
@@ -134,17 +136,22 @@ class _Gathering:
     # ---- how the job stands ----
 
     def _status(self) -> str:
-        return self.state.status if self.ended else "paused" if self.state.phase is Phase.PAUSED else "running"
+        return self.state.status if self.state.settled else "paused" if self.state.phase is Phase.PAUSED else "running"
 
     def _reason(self) -> str:
         kind, _, hash = self.state.reason.partition(":")
         if kind == "model" and hash:
             return f"the model did not answer: {self._error(hash)}"
-        return printable(self.state.reason)
+        return printable(self.state.reason.removeprefix(OVER_BUDGET))
 
     def _error(self, hash: str) -> str:
         text = self.texts.text(hash) if hash else ""
         return "(text withdrawn)" if text is None else text.strip()
+
+    def _limits(self) -> Iterator[Limit]:
+        """Each limit that was reached, once: that a role stops, and that the job ends over it, are two events."""
+        for one in {(one.role, one.limit): one for one in self.state.limits}.values():
+            yield Limit(limit=one.limit, allowed=one.allowed, spent=one.spent, role=one.role)
 
     # ---- what was read ----
 
@@ -176,11 +183,10 @@ class _Gathering:
 
     def _why_unread(self, number: int) -> str:
         failed = self.activity.why_failed.get(number)
-        if failed and failed[0] != "budget":
+        if failed and failed[1]:
             return f"given up ({failed[0]}): {self._error(failed[1]).partition(chr(10))[0]}"[:240]
         if self.state.limits:
-            limit = self.state.limits[0]
-            return f"the budget of {limit.allowed:,.10g} {limit.limit} was reached first"
+            return f"{words(self.state.limits[0])} was reached first"
         if not self.ended:
             return "not read yet"
         return {"cancelled": "the job was cancelled first", "failed": "the job failed first"}.get(

@@ -17,6 +17,7 @@ from swarm.rows import claim_text, merge_rows
 from swarm.spec import JobSpec
 
 WEAKEST_FIRST = ("unsupported", "", "unchecked", "supported")
+OVER_BUDGET = "the budget was reached before a verifier could judge it"
 REASONS = {
     "unsupported": "the verifier found that the quote does not support it",
     "unchecked": "no verifier could judge it",
@@ -35,12 +36,14 @@ class Found:
 
 
 class Claims:
-    """Reads the claims of one board. `ended` says whether the job is over, `merge` how rows are merged."""
+    """Reads the claims of one board. `ended` says whether the job is over, `over` whether that is for want of budget, and `merge`
+    how rows are merged."""
 
-    def __init__(self, spec: JobSpec, board: Board, texts: Texts, ended: bool, merge: str) -> None:
-        self.spec, self.board, self.texts, self.ended, self.merge = spec, board, texts, ended, merge
+    def __init__(self, spec: JobSpec, board: Board, texts: Texts, ended: bool, merge: str, over: bool = False) -> None:
+        self.spec, self.board, self.texts, self.ended, self.merge, self.over = spec, board, texts, ended, merge, over
         texts.fetch(note.body for kind in board.kinds() for note in board.notes(kind))
         self.found = self._found()
+        self._unjudged = "unchecked" if over else "waiting"
         self.used = frozenset(row.id for found in self.found for row in found.rows)
         self.cites: dict[tuple[int, int, int], Cite] = texts.cites(self._places())
 
@@ -156,6 +159,8 @@ class Claims:
         return "reworded"
 
     def _why(self, note: NoteView) -> str:
+        if self.over and not note.verdict:
+            return OVER_BUDGET
         return REASONS.get(note.verdict, "not judged before the job ended" if self.ended else "not judged yet")
 
     def _not_taken(self, kind: str, note: NoteView, reason: str, verdict: str = "") -> Unverified:
@@ -164,7 +169,7 @@ class Claims:
         cites = self._cited(note.cites)
         return Unverified(
             kind=kind, text=claim_text(values) if kind == "row" else str(content.get("text", WITHDRAWN)), values=values,
-            quote=str(content.get("quote", "")), verdict=verdict or note.verdict or "waiting", reason=reason,
+            quote=str(content.get("quote", "")), verdict=verdict or note.verdict or self._unjudged, reason=reason,
             cites=cites if note.kind == "row" else tuple(cite.model_copy(update={"quote": ""}) for cite in cites),
         )  # fmt: skip
 

@@ -47,7 +47,8 @@ def _about_status(answer: Answer) -> Iterator[Notice]:
         yield Notice("unsure", "Draft", f"{stands}{reason} {unread} What stands here may still change.".strip())
     for limit in answer.limits:
         covers = " The answer covers the rest only." if left else ""
-        text = f"The budget of {limit.allowed:,.10g} {limit.limit} was reached. {unread}{covers}"
+        whose = f"of role {limit.role} " if limit.role else ""
+        text = f"The budget {whose}of {limit.allowed:,.10g} {limit.limit} was reached. {unread}{covers}"
         yield Notice("bad", "Stopped by its budget", text)
     if answer.status == "failed":
         yield Notice("bad", "Failed", f"The job failed.{reason} {unread}")

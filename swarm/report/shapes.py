@@ -255,11 +255,12 @@ class Provenance(Frozen):
 
 
 class Limit(Frozen):
-    """A budget that stopped the reading."""
+    """A budget that was reached; `role` says whose, empty for the job's own."""
 
     limit: str
     allowed: float
     spent: float
+    role: str = ""
 
 
 class PerhapsPaid(Frozen):

@@ -52,8 +52,8 @@ class MasterActor:
     def create(self, spec: dict[str, Any], corpus: Pinned) -> None:
         self._session = Session.create(prepare(JobSpec.model_validate(spec)), corpus, self._run)
 
-    def resume(self, pinned: bool) -> dict[str, Any]:
-        self._session = Session.resume(self._run, pinned)
+    def resume(self, pinned: bool, budget: tuple[str, ...] = ()) -> dict[str, Any]:
+        self._session = Session.resume(self._run, pinned, budget)
         return self.session.job.spec.model_dump(mode="json")
 
     def role_texts(self) -> dict[str, str]:
@@ -137,8 +137,8 @@ class RayJob:
         self.spec = spec.model_dump(mode="json")
         await answer(self.master.create.remote(self.spec, corpus))
 
-    async def resume(self, pinned: bool) -> None:
-        self.spec = await answer(self.master.resume.remote(pinned))
+    async def resume(self, pinned: bool, budget: tuple[str, ...] = ()) -> None:
+        self.spec = await answer(self.master.resume.remote(pinned, budget))
 
     async def work(self, patient: bool = False) -> None:
         """Runs the job until it rests; `patient` is as in `Session.begin`.

@@ -17,6 +17,7 @@ import msgpack
 from swarm import events as ev
 from swarm.agents.roles import Role
 from swarm.coordinator import Report
+from swarm.coordinator.state import AGENT_BUDGET
 from swarm.errors import ModelError, SwarmError
 from swarm.events import Body, body_hash, identity
 from swarm.models.interface import Completion, Model, Request, Sampling
@@ -47,6 +48,31 @@ class Doing:
         name = body_hash(data)
         self.bodies[name] = data
         return name
+
+
+class Purse:
+    """What one agent may still spend: (tokens, calls), or None for no limit."""
+
+    def __init__(self, left: tuple[int, int] | None) -> None:
+        self._left = left
+
+    def check(self, tokens: int) -> None:
+        """Looks before a call whether the agent may spend so much.
+
+        Raises:
+            _OutOfBudget: it might pass a limit.
+        """
+        if self._left is None:
+            return
+        for limit, needed, left in (("tokens", tokens, self._left[0]), ("calls", 1, self._left[1])):
+            if needed > left:
+                problem = f"its agent may spend {max(0, left):,} {limit} more, and the next call may take {needed:,}"
+                raise _OutOfBudget(problem, f"budget.agent.{limit}")
+
+    def settle(self, tokens: int) -> None:
+        """Counts a call that was answered."""
+        if self._left is not None:
+            self._left = (self._left[0] - tokens, self._left[1] - 1)
 
 
 class Host:
@@ -126,6 +152,9 @@ class Host:
         except ModelError as error:
             retryable = error.retryable
             self._fail(doing, error.kind, str(error))
+        except _OutOfBudget as error:
+            retryable = False
+            self._fail(doing, AGENT_BUDGET, str(error))
         except SwarmError as error:
             retryable = False
             self._fail(doing, type(error).__name__, str(error))
@@ -144,6 +173,7 @@ class Host:
         """Turn after turn until the task ends. An output that breaks its contract is drawn again, as a further sample."""
         brief, role = doing.work.brief, self.roles[doing.work.brief.role]
         said, samples, broken = list(doing.work.said), dict(doing.work.samples), 0
+        purse = Purse(doing.work.left)
         while True:
             action = self.protocol.turn(brief, doing.work.material, said)
             if isinstance(action, Done):
@@ -160,14 +190,15 @@ class Host:
                 raise _Malformed(f"the task took more than {role.turns} turns", f"roles.{role.name}.turns")
             sample = samples.get(turn, 0)
             samples[turn] = sample + 1
-            completion = await self._call(doing, role, action, turn, sample)
+            completion = await self._call(doing, role, action, turn, sample, purse)
             said.append(Said(turn, completion.text, completion.finish))
             if role.turns > 1:
                 self._bring(doing)  # each turn is recorded as it happens: another host can take up where this one stops
 
-    async def _call(self, doing: Doing, role: Role, action: CallModel, turn: int, sample: int) -> Completion:
+    async def _call(self, doing: Doing, role: Role, action: CallModel, turn: int, sample: int, purse: Purse) -> Completion:
         task = doing.work.brief.id
         prompt = self._window(role, action)
+        purse.check(prompt.tokens + role.max_tokens)
         sampling = self._sampling(role, action, prompt.digest, turn, sample)
         self._keep_window(doing, prompt)
         doing.events.append(_started(task, turn, sample, role.weights, prompt, sampling))
@@ -185,6 +216,7 @@ class Host:
         except ModelError as error:
             self._call_failed(doing, turn, sample, error)
             raise
+        purse.settle(completion.tokens_in + completion.tokens_out)
         doing.events.append(
             ev.CallFinished(
                 task=task, turn=turn, sample=sample, output=doing.keep(completion.text.encode("utf-8", "surrogatepass")),
@@ -233,6 +265,10 @@ class Host:
             note=identity(task, index), kind=post.kind, task=task, body=doing.keep(pack_note(content)),
             status=post.status, cites=post.cites, links=post.links, flags=dict(post.flags),
         )  # fmt: skip
+
+
+class _OutOfBudget(SwarmError):
+    """An agent that has spent what it may."""
 
 
 class _Malformed(SwarmError):

@@ -15,8 +15,10 @@ from datetime import datetime
 from typing import Literal
 
 from swarm.coordinator import Phase
+from swarm.coordinator.budget import limits_reached
+from swarm.coordinator.state import OVER_BUDGET
 from swarm.corpus import Pinned
-from swarm.errors import SwarmError
+from swarm.errors import BudgetError, SwarmError
 from swarm.runtime.environment import settle
 from swarm.runtime.prepare import Prepared
 from swarm.runtime.session import Session, check, fold
@@ -50,6 +52,8 @@ class Options:
     """On a resume: go on with the run's own copy of inputs that have changed."""
     wait: bool = False
     """Stay while the job waits for a person, instead of leaving it to be resumed."""
+    budget: tuple[str, ...] = ()
+    """On a resume: changes of the budget, such as `tokens=+200000`, `money=5` or `seconds=none`."""
 
     def check_id(self) -> None:
         """Looks at the id that was asked for, before any input is read.
@@ -95,8 +99,11 @@ async def run_again(run: RunFolder, options: Options, render: Render, opened: Ca
     """Goes on with a job where its log stops.
 
     Raises:
+        BudgetError: its budget is spent, and no more was given.
         SwarmError: it has ended, someone else holds it, an input changed, or it was impossible to go on.
     """
+    if not options.budget and (spent := over_budget(run)) is not None:
+        raise spent
     if run.holder() is None:
         for message in run.messages():
             if message.kind in ORDERS:  # they were meant for whoever worked on it last
@@ -151,11 +158,11 @@ async def _run_locally(
 ) -> None:
     from swarm.runtime.local import work_locally
 
-    session = Session.create(*new, run) if new else Session.resume(run, options.pinned)
+    session = Session.create(*new, run) if new else Session.resume(run, options.pinned, options.budget)
     try:
         opened(Opened(run, ""))
         await work_locally(session, options.agents, patient=options.wait)
-        if session.master.state.phase is Phase.ENDED:
+        if session.master.state.settled:
             session.reported(render(run))
     finally:
         session.close()
@@ -175,11 +182,11 @@ async def _run_on_ray(
         if new:
             await job.create(new[0].spec, new[1])
         else:
-            await job.resume(options.pinned)
+            await job.resume(options.pinned, options.budget)
         opened(Opened(run, joined.dashboard))
         try:
             await job.work(options.wait)
-            if ended(run):
+            if settled(run):
                 await job.reported(render(run))
         finally:
             await job.close()
@@ -190,10 +197,20 @@ async def _run_on_ray(
         await asyncio.to_thread(cluster.disconnect)
 
 
-def ended(run: RunFolder) -> bool:
-    """Whether the job has come to its end."""
+def settled(run: RunFolder) -> bool:
+    """Whether the job has come to its end, or to the end of its budget."""
     with run.reader() as reader:
-        return fold(reader).phase is Phase.ENDED
+        return fold(reader).settled
+
+
+def over_budget(run: RunFolder) -> BudgetError | None:
+    """What to say of a job that rests until it gets more budget; None of any other."""
+    with run.reader() as reader:
+        state = fold(reader)
+    if state.status != "budget" or state.phase is Phase.ENDED:
+        return None
+    more = "".join(f" --budget {name}=+MORE" for name in limits_reached(state))
+    return BudgetError(state.reason.removeprefix(OVER_BUDGET), f"run {run.id}", f"go on with: swarm resume {run.id}{more}")
 
 
 class _Interrupts:

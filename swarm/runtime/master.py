@@ -40,7 +40,7 @@ SpanRow = tuple[DocumentRow, PinnedSpan]
 
 class JobMaster:
     """Runs one job for as long as it lives. `clock` gives wall-clock seconds, `ticks` monotonic ones; `ignored` says why a
-    snapshot of the job could not be used."""
+    snapshot of the job could not be used; `disk` gives the bytes that the run takes."""
 
     def __init__(
         self,
@@ -50,10 +50,12 @@ class JobMaster:
         clock: Callable[[], float] = time.time,
         ticks: Callable[[], float] = time.monotonic,
         ignored: str = "",
+        disk: Callable[[], int] = lambda: 0,
     ) -> None:
         self.job, self.store, self.state = job, store, state
         self.coordinator = Coordinator(job.spec, job.protocol, job.roles, job.overhead, state, store.epoch)
         self._clock, self._ticks = LogClock(state.time, clock, ticks), ticks
+        self._disk = disk
         self._events: list[Event] = []
         self._bodies: dict[str, bytes] = {}
         self._waiting: list[asyncio.Future[None]] = []
@@ -90,6 +92,12 @@ class JobMaster:
     def pause(self, reason: str) -> None:
         """Grants nothing more. What hosts bring is still taken."""
         self._keep(self.coordinator.pause(self._clock(), reason), {})
+        self._commit()
+        self._wake()
+
+    def change_budget(self, who: str, new: Mapping[str, float | None]) -> None:
+        """Gives the job more budget, or less."""
+        self._keep(self.coordinator.change_budget(self._clock(), who, new), {})
         self._commit()
         self._wake()
 
@@ -148,6 +156,8 @@ class JobMaster:
 
     async def pull(self, pull: Pull) -> Batch:
         self._seen[pull.host] = self._ticks()
+        if self.coordinator.budget.disk is not None:
+            self.coordinator.disk = self._disk()
         events, grants = self.coordinator.pulled(self._clock(), pull.host, pull.reports, pull.want)
         self._keep(events, pull.bodies)
         await self._committed()
@@ -261,7 +271,8 @@ class JobMaster:
             tuple([self._note(id) for id in grant.words]),
         )
         samples = {turn: sample + 1 for turn, (sample, _, _) in last.items()}
-        return Work(TaskBrief(grant.task, grant.role, grant.goal, grant.attempt), grant.token, material, said, samples)
+        brief = TaskBrief(grant.task, grant.role, grant.goal, grant.attempt)
+        return Work(brief, grant.token, material, said, samples, grant.left)
 
     def _passage(self, number: int, span: SpanRow) -> Passage:
         row, one = span

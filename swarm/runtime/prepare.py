@@ -5,7 +5,7 @@ Owns the making of a job from its spec and from its log, so that both come out t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
 
@@ -14,6 +14,8 @@ from pydantic import TypeAdapter
 
 from swarm import __version__, events as ev
 from swarm.agents.roles import Role, find_role, parse_role
+from swarm.coordinator import JobState
+from swarm.coordinator.budget import changes, dearest, effective, used
 from swarm.errors import SpecError, StoreError
 from swarm.events import body_hash
 from swarm.models.choose import create_tokenizer
@@ -108,28 +110,82 @@ def check_budget(job: Prepared) -> None:
     else it is the least task of any role.
 
     Raises:
-        SpecError: naming the limit and what it must be at least.
+        SpecError: naming the limit and what it must be at least; or the price that is not known.
     """
-    costs = {name: _least_cost(job, role) for name, role in job.roles.items() if role.weights != "none"}
+    _check_price(job.spec)
+    spec, costs = job.spec.budget, {name: _least_cost(job, role) for name, role in job.roles.items() if role.weights != "none"}
+    _check_roles(job, costs)
     if not costs:
         return
     name = "reader" if "reader" in costs else min(costs, key=lambda role: costs[role])
     tokens, calls = costs[name]
     if name == "reader" and "planner" in costs and job.spec.answer.merge == "auto" and not job.spec.answer.statements:
         tokens, calls = tokens + costs["planner"][0] // costs["planner"][1], calls + 1
-    budget, price = job.spec.budget, job.spec.model.price
-    share = 1.0 if job.roles[name].reserve else 1.0 - budget.reserve
-    spent = tokens * max(price.input, price.output) / 1e6 if price else 0.0
-    for limit, most, needed in (
-        ("tokens", budget.tokens, tokens), ("calls", budget.calls, calls), ("money", budget.money, spent),
-    ):  # fmt: skip
-        if most is not None and most * share < needed:
-            least = f"{needed / share * 1.01:.3g}" if limit == "money" else str(ceil(needed / share))  # rounded, never below
-            kept = f", and {budget.reserve:.0%} are kept back" if share < 1 else ""
-            raise SpecError(
-                f"{most} may not do for the first task of role {name} ({needed:.9g} may be needed{kept})", f"budget.{limit}",
-                f"give at least {least}; `swarm plan` says what the whole job needs",
-            )  # fmt: skip
+    share = 1.0 if job.roles[name].reserve else 1.0 - spec.reserve
+    spent = tokens * dearest(job.spec.model.price)
+    limits = (("tokens", spec.tokens, tokens), ("calls", spec.calls, calls), ("money", spec.money, spent))
+    for limit, most, needed in limits:
+        _check_limit(f"budget.{limit}", most, needed, share, name)
+
+
+def _check_price(spec: JobSpec) -> None:
+    limits = {f"budget.roles.{name}.money": own.money for name, own in spec.budget.roles.items()}
+    limits["budget.money"] = spec.budget.money
+    limit = next((name for name, value in limits.items() if value is not None), "")
+    if limit and spec.model.price is None and spec.budget.unpriced == "refuse":
+        raise SpecError(
+            f"the price of model {spec.model.name!r} is not known", limit,
+            "give model.price, or name the model in prices.yaml (or the file that $SWARM_PRICES names); "
+            "budget.unpriced: allow counts its calls as free",
+        )  # fmt: skip
+
+
+def _check_roles(job: Prepared, costs: Mapping[str, tuple[int, int]]) -> None:
+    """Limits of roles and agents must do for one task, or one call."""
+    for name, own in job.spec.budget.roles.items():
+        if name not in job.roles:
+            known = ", ".join(job.protocol.roles)
+            raise SpecError(f"{name!r} is no role of protocol {job.protocol.name}", f"budget.roles.{name}", f"its roles: {known}")
+        tokens, calls = costs.get(name, (0, 0))
+        spent = tokens * dearest(job.spec.model.price)
+        for limit, most, needed in (("tokens", own.tokens, tokens), ("calls", own.calls, calls), ("money", own.money, spent)):
+            _check_limit(f"budget.roles.{name}.{limit}", most, needed, 1.0, name)
+    agent = job.spec.budget.agent
+    for name, (tokens, calls) in costs.items():
+        _check_limit("budget.agent.tokens", agent.tokens, tokens // calls, 1.0, name)
+
+
+def _check_limit(name: str, most: float | None, needed: float, share: float, role: str) -> None:
+    if most is None or most * share >= needed:
+        return
+    least = f"{needed / share * 1.01:.3g}" if name.endswith("money") else str(ceil(needed / share))  # rounded, never below
+    kept = f", and {1 - share:.0%} are kept back" if share < 1 else ""
+    raise SpecError(
+        f"{most} may not do for the first task of role {role} ({needed:.9g} may be needed{kept})", name,
+        f"give at least {least}; `swarm plan` says what the whole job needs",
+    )  # fmt: skip
+
+
+def raise_budget(job: Prepared, state: JobState, disk: int, texts: Sequence[str]) -> dict[str, float | None]:
+    """The limits that a person changes, by name, once it is sure that they can be.
+
+    Raises:
+        SpecError: there is no such limit or role, its value cannot be one, or it is spent already.
+    """
+    before = effective(job.spec.budget, state.raised)
+    new = changes(before, texts)
+    after = effective(before, new)
+    _check_price(job.spec.model_copy(update={"budget": after}))
+    for name in new:
+        role = name.split(".")[1] if name.startswith("roles.") else ""
+        if role and role not in job.roles:
+            known = ", ".join(job.protocol.roles)
+            raise SpecError(f"{role!r} is no role of protocol {job.protocol.name}", f"--budget {name}", f"its roles: {known}")
+    for name, allowed, spent in used(after, job.spec.model.price, state, state.time, disk):
+        if name in new and spent >= allowed:
+            raise SpecError(f"{spent:,.10g} are spent already, and the limit would be {allowed:,.10g}", f"--budget {name}",
+                            f"give more, such as --budget {name}=+{spent - allowed + max(1, spent / 4):.0f}")  # fmt: skip
+    return new
 
 
 def _least_cost(job: Prepared, role: Role) -> tuple[int, int]:

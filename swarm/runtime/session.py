@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+import socket
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from getpass import getuser
 from pathlib import Path
 
 import msgpack
@@ -25,7 +27,7 @@ from swarm.models.choose import create_model
 from swarm.runtime.master import JobMaster
 from swarm.runtime.opening import Opened, open_state
 from swarm.runtime.pins import Block, check_unchanged, pin_blocks
-from swarm.runtime.prepare import Prepared, check_budget, check_pinned, prepare
+from swarm.runtime.prepare import Prepared, check_budget, check_pinned, prepare, raise_budget
 from swarm.spec import RAISES, JobSpec, parse_spec
 from swarm.store.blobs import write_durably
 from swarm.store.connection import naming
@@ -45,6 +47,8 @@ class Session:
     store: Writer
     master: JobMaster
     corpus: Pinned | None = None
+    more: Mapping[str, float | None] = field(default_factory=dict)
+    """Limits of the budget to change when the session begins, by name."""
 
     @classmethod
     def create(cls, job: Prepared, corpus: Pinned, run: RunFolder) -> Session:
@@ -55,7 +59,7 @@ class Session:
             with naming(run.spec):
                 write_durably(run.spec, yaml.safe_dump(job.spec.model_dump(mode="json"), sort_keys=False).encode())
             store = run.writer()
-            master = JobMaster(job, store, JobState())
+            master = JobMaster(job, store, JobState(), disk=run.size)
             created, bodies = job.creation(run.id)
             master.append([created], bodies)
         except BaseException:
@@ -70,10 +74,12 @@ class Session:
         return cls(run, job, store, master, corpus)
 
     @classmethod
-    def resume(cls, run: RunFolder, pinned: bool = False) -> Session:
-        """Takes up a job from its log. `pinned` goes on with the run's own copy where the inputs have changed.
+    def resume(cls, run: RunFolder, pinned: bool = False, more: Sequence[str] = ()) -> Session:
+        """Takes up a job from its log. `pinned` goes on with the run's own copy where the inputs have changed; `more` are
+        changes of its budget, such as `tokens=+200000`.
 
         Raises:
+            SpecError: the budget cannot be changed so.
             StoreError: someone else holds the job, it has ended, or its log is damaged.
             CorpusError: an input has changed or gone.
         """
@@ -88,19 +94,22 @@ class Session:
         store = run.writer()
         try:
             state = caught_up(state, store)
-            master = JobMaster(job, store, state, ignored=opened.ignored)
+            master = JobMaster(job, store, state, ignored=opened.ignored, disk=run.size)
+            raised = raise_budget(job, state, run.size(), more)
             if not state.pinned or not pinned:
                 check_unchanged(job, state, master.path)
             corpus = None if state.pinned else pin(spec.inputs)
         except BaseException:
             store.close()
             raise
-        return cls(run, job, store, master, corpus)
+        return cls(run, job, store, master, corpus, raised)
 
     async def begin(self, shell: str, patient: bool = False) -> None:
         """Takes the job, pins what is not pinned yet, and opens the work. `patient`: stays while the job waits for a person."""
         self.master.patient = patient
         self.master.open(shell)
+        if self.more:
+            self.master.change_budget(f"{getuser()}@{socket.gethostname()}", self.more)
         self.hear()
         self.master.expire()
         if self.corpus is not None:

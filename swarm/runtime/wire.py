@@ -35,6 +35,8 @@ class Work:
     material: Material
     said: tuple[Said, ...]
     samples: Mapping[int, int]
+    left: tuple[int, int] | None = None
+    """Tokens and calls that the agent may still spend; None for no limit."""
 
 
 @record
@@ -100,6 +102,7 @@ def pack_batch(batch: Batch) -> bytes:
             [(n.id, n.kind, n.content, n.cites, dict(n.flags), n.verdict) for n in w.material.words],
             [(s.turn, s.text, s.finish) for s in w.said],
             list(w.samples.items()),
+            w.left,
         )
         for w in batch.work
     ]
@@ -112,9 +115,11 @@ def unpack_batch(data: bytes) -> Batch:
     return Batch(Order(order), tuple(_work(*row) for row in work))
 
 
-def _work(brief: Any, token: int, passages: Any, notes: Any, facts: Any, words: Any, said: Any, samples: Any) -> Work:
+def _work(
+    brief: Any, token: int, passages: Any, notes: Any, facts: Any, words: Any, said: Any, samples: Any, left: Any
+) -> Work:
     material = Material(tuple(Passage(*row) for row in passages), _notes(notes), facts, _notes(words))
-    return Work(TaskBrief(*brief), token, material, tuple(Said(*row) for row in said), dict(samples))
+    return Work(TaskBrief(*brief), token, material, tuple(Said(*row) for row in said), dict(samples), left)
 
 
 def _notes(rows: Any) -> tuple[NoteText, ...]:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import apsw
 
-from swarm.errors import StoreError
+from swarm.errors import NoSpaceError, StoreError
 from swarm.store.blobs import sync_folder
 
 APPLICATION = 0x5357524D
@@ -88,10 +88,10 @@ def naming(path: Path) -> Iterator[None]:
         raise StoreError(f"SQLite refused: {error}", where, "see `swarm doctor`") from error
 
 
-def no_space(where: str) -> StoreError:
+def no_space(where: str) -> NoSpaceError:
     """The error for a full disk or a used-up quota."""
     cure = "free some space and resume the job, or choose another folder with --runs"
-    return StoreError("no space left on the device", where, cure)
+    return NoSpaceError("no space left on the device", where, cure)
 
 
 def _broken(where: str, reason: str) -> StoreError:

@@ -87,23 +87,28 @@ def check_counters(state: JobState) -> None:
     assert state.reserved == sum(row.reserved for row in leased)
     assert state.reserved_calls == sum(row.reserved_calls for row in leased)
     assert +state.by_host == Counter(row.host for row in leased) and min(state.by_host.values(), default=0) >= 0
+    by_role: Counter[str] = Counter()
+    for row in leased:
+        by_role[row.role] += row.reserved
+    assert +state.reserved_by == +by_role and sum(state.reserved_calls_by.values()) == state.reserved_calls
     assert not any(row.host or row.reserved for row in rows if not row.token)
     assert sum(state.finished.values()) == sum(state.outcomes.values())
     check_nothing_is_forgotten(state)
 
 
 def check_nothing_is_forgotten(state: JobState) -> None:
-    """Every task and range that nobody holds can still come up, unless the budget shut its role out."""
+    """Every task and range that nobody holds can still come up, unless the budget has ended all work but the end."""
     if state.phase is Phase.ENDED:
         return
-    coming = {(order, id) for _, order, id in (*state.ready, *state.later)}
+    ready = [entry for heap in state.ready.values() for entry in heap]
+    coming = {(order, id) for _, order, id in (*ready, *state.later)}
     waiting: list[TaskRow | RangeRow] = [
         *(row for row in state.tasks.values() if not row.token),
         *state.ranges.values(),
     ]
     for row in waiting:
-        waits = state.allowed is None or row.role in state.allowed
-        assert not waits or (row.order, row.id) in coming, f"{row.role} {row.id} never comes up again"
+        frozen = state.closing is not None and row.order <= state.closing.seq
+        assert frozen or (row.order, row.id) in coming, f"{row.role} {row.id} never comes up again"
 
 
 def again(event: Event) -> Event:

@@ -116,7 +116,7 @@ class Simulation:
 
     @property
     def ended(self) -> bool:
-        return self.state.phase is Phase.ENDED
+        return self.state.settled
 
     def run(self, steps: int) -> JobState:
         """Runs until the job ends, or for so many steps.
