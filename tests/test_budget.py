@@ -8,8 +8,11 @@ import pytest
 
 from swarm import events as ev
 from swarm.coordinator import Grant, Phase, Report
+from swarm.coordinator.budget import changes, effective, limits_reached
+from swarm.errors import SpecError
 from swarm.events import Body, Event
 from swarm.protocol import AddTask, Decision, Finish, View
+from swarm.spec import BudgetSpec
 from tests.desk import ROLES, SPANS, Desk, Plain, called, done, readers
 
 # ---- budgets ----
@@ -49,8 +52,17 @@ def test_no_more_is_leased_than_a_budget_can_pay_for(budget: dict[str, Any], lim
     assert (desk.state.status, desk.state.phase) == ("budget", Phase.PAUSED), "this protocol leaves no work behind"
 
 
+def writer_at_the_end(view: View, event: Event) -> Decision:
+    """A writer sums up what was read until the budget let nothing else go on, or until everything was."""
+    if isinstance(event.body, ev.BudgetReached):
+        return Decision({"phase": "write"}, [AddTask("writer")]) if event.body.closing else Decision()
+    if view.ended and view.ended.role == "writer":
+        return Decision({"phase": "over"}, [Finish()])
+    return Decision() if any(view.open.values()) else Decision({"phase": "write"}, [AddTask("writer")])
+
+
 def test_seconds_are_counted_over_all_masters() -> None:
-    desk = Desk(Plain(readers(), AddTask("writer", priority=9)), budget={"seconds": 100, "reserve": 0.2})
+    desk = Desk(Plain(readers(), then=writer_at_the_end), budget={"seconds": 100, "reserve": 0.2})
     assert len(desk.pull(want=1)) == 1
     desk.now += 50
     desk.pull(want=1)  # the last sign of this master
@@ -66,18 +78,16 @@ def test_seconds_are_counted_over_all_masters() -> None:
 
 
 def test_after_a_budget_only_the_roles_of_the_report_go_on_from_the_reserve() -> None:
-    def then(view: View, event: Event) -> Decision:
-        if isinstance(event.body, ev.BudgetReached):
-            return Decision({}, [AddTask("writer")])
-        return Decision({}, [Finish()]) if view.ended and view.ended.role == "writer" else Decision()
-
-    desk = Desk(Plain(readers(), then=then), budget={"calls": 4, "reserve": 0.25})
+    desk = Desk(Plain(readers(), then=writer_at_the_end), budget={"calls": 4, "reserve": 0.25})
     grant = desk.one()
     assert desk.pull(want=5) == []
     (writer,) = desk.pull(done(grant, *called(grant)), want=5)
     assert writer.role == "writer" and desk.last(ev.BudgetReached).still == ("clerk", "writer")
     desk.pull(done(writer, *called(writer)))
     assert desk.state.status == "budget" and desk.state.ranges, "what was not read is still listed"
+    assert desk.state.phase is Phase.PAUSED and desk.state.reason == "budget:the budget of 4 calls is reached"
+    desk.resumed()
+    assert desk.state.phase is Phase.PAUSED and desk.pull(want=5) == [], "it rests until it gets more"
 
 
 def test_work_of_the_report_that_not_even_the_reserve_pays_for_is_given_up() -> None:
@@ -132,3 +142,191 @@ def test_what_is_set_aside_for_a_task(task: AddTask, tokens: int) -> None:
     desk = Desk(Plain(task))
     desk.one()
     assert desk.last(ev.TaskLeased).reserved == tokens == desk.state.reserved
+
+
+# ---- more of it ----
+
+
+def over(desk: Desk) -> Desk:
+    """Carries a job of writer_at_the_end over its budget, until it rests."""
+    grants = desk.pull(want=SPANS)
+    while desk.state.phase is Phase.WORKING:
+        grants = desk.pull(*(done(grant, *called(grant)) for grant in grants), want=SPANS)
+    assert desk.state.status == "budget"
+    return desk
+
+
+def given(desk: Desk, *words: str) -> Desk:
+    """The job is taken up with more budget."""
+    desk.resumed()
+    desk.keep(desk.core.change_budget(desk.now, "ada", changes(desk.core.budget, words)))
+    return desk
+
+
+def test_a_job_that_gets_more_goes_on_where_it_was_and_forgets_its_draft_of_the_end() -> None:
+    desk = over(Desk(Plain(readers(), then=writer_at_the_end), budget={"calls": 6, "reserve": 0.2}))
+    read, calls = desk.state.finished["reader"], desk.state.total().calls
+    assert 0 < read < SPANS and desk.state.memory["phase"] == "over"
+    given(desk, "calls=+100")
+    changed = desk.last(ev.BudgetChanged)
+    assert (changed.who, changed.old, changed.new) == ("ada", {"calls": 6}, {"calls": 106})
+    assert desk.state.memory["phase"] == "work" and not desk.state.limits and desk.state.phase is Phase.WORKING
+    assert desk.state.total().calls == calls, "what the draft cost stays paid"
+    grants = desk.pull(want=SPANS)
+    assert [grant.spans for grant in grants] == [(number,) for number in range(read, SPANS)]
+    (writer,) = desk.pull(*(done(grant) for grant in grants))
+    desk.pull(done(writer))
+    assert desk.state.status == "done" and desk.state.finished["reader"] == SPANS
+
+
+def test_notes_tasks_and_failures_of_a_draft_are_taken_back() -> None:
+    def then(view: View, event: Event) -> Decision:
+        if isinstance(event.body, ev.BudgetReached):
+            return Decision({}, [AddTask("clerk"), AddTask("writer"), AddTask("clerk", goal="late", priority=5)])
+        return Decision({}, [Finish()]) if view.stopping and view.ended and view.ended.goal == "late" else Decision()
+
+    desk = Desk(Plain(readers(), then=then), budget={"calls": 3, "reserve": 0.0})
+    reader = desk.one()
+    row = ev.NotePosted(note="row", kind="row", task=reader.task, body="", cites=((0, 0, 1),))
+    (clerk,) = desk.pull(done(reader, *spent(reader), row))
+    told = ev.NotePosted(note="told", kind="finding", task=clerk.task, body="", links=(("derives-from", "row"),))
+    more = ev.NotePosted(note="more", kind="finding", task=clerk.task, body="", links=(("derives-from", "told"),))
+    (late,) = desk.pull(done(clerk, told, more), want=1)
+    assert late.goal == "late" and [row[1] for row in desk.state.failed] == ["writer"]
+    desk.pull(done(late))
+    assert desk.state.board.kinds() == {"finding": 2, "row": 1}
+    given(desk, "calls=none")
+    assert desk.state.board.kinds() == {"row": 1} and not desk.state.failed
+    assert {row.role for row in desk.state.tasks.values()} == set() and desk.state.open["reader"] == SPANS - 1
+    assert len(desk.pull(want=SPANS)) == SPANS - 1
+
+
+def test_a_draft_that_was_under_way_when_the_master_died_goes_on() -> None:
+    desk = Desk(Plain(readers(), then=writer_at_the_end), budget={"calls": 4, "reserve": 0.25})
+    grant = desk.one()
+    (writer,) = desk.pull(done(grant, *called(grant)))
+    desk.resumed()
+    (again,) = desk.pull(want=5)
+    assert again.task == writer.task
+    given(desk, "calls=100")
+    assert again.task not in desk.state.tasks, "unless there is more budget: then nobody needs it"
+    desk.pull(done(again))
+    assert desk.core.stale == 1
+
+
+# ---- roles and agents ----
+
+
+@pytest.mark.parametrize(
+    "own", [{"calls": 6}, {"tokens": 2 * READER}, {"money": 2 * READER * 4e-6}], ids=["calls", "tokens", "money"]
+)
+def test_at_a_roles_limit_only_that_role_stops(own: dict[str, Any]) -> None:
+    model = {"engine": "scripted", "name": "raises", "price": {"input": 1.0, "output": 4.0}}
+    first = [readers(), *[AddTask("writer", priority=1)] * 3]
+    desk = Desk(Plain(*first, then=writer_at_the_end), budget={"reserve": 0.0, "roles": {"reader": own}}, model=model)
+    grants = desk.pull(want=4)
+    assert [grant.role for grant in grants] == ["reader", "reader", "writer", "writer"], "siblings go on"
+    assert not desk.state.limits, "what runs may cost less than was reserved for it"
+    (third,) = desk.pull(*(done(grant, *spent(grant)) for grant in grants[:2]))
+    assert third.role == "writer" and desk.state.stopped == ("reader",)
+    reached = desk.last(ev.BudgetReached)
+    assert (reached.role, reached.closing, reached.limit) == ("reader", False, next(iter(own)))
+    assert reached.still == ("clerk", "writer") and desk.protocol.seen[-1][0] == "BudgetReached"
+
+
+def test_when_nothing_but_a_stopped_role_is_left_the_job_ends_with_what_it_has_and_rests() -> None:
+    desk = over(Desk(Plain(readers(), then=writer_at_the_end), budget={"roles": {"reader": {"calls": 6}}}))
+    assert [(one.role, one.closing) for one in desk.state.limits] == [("reader", False), ("reader", True)]
+    assert desk.state.finished["writer"] == 1 and 0 < desk.state.finished["reader"] < SPANS
+    assert desk.state.reason == "budget:the budget of role reader of 6 calls is reached"
+    assert limits_reached(desk.state) == ["roles.reader.calls"]
+    given(desk, "roles.reader.calls=+100")
+    grants = desk.pull(want=SPANS)
+    assert desk.state.finished["reader"] + len(grants) == SPANS
+
+
+def test_a_stopped_role_without_work_does_not_keep_a_job_from_its_end() -> None:
+    desk = Desk(Plain(readers(2), then=writer_at_the_end), budget={"roles": {"reader": {"calls": 6}}})
+    grants = desk.pull(want=2)
+    (writer,) = desk.pull(*(done(grant, *spent(grant)) for grant in grants))
+    desk.pull(done(writer))
+    assert desk.state.status == "done"
+
+
+def test_an_agent_gets_what_it_may_spend_and_is_given_up_when_that_is_spent() -> None:
+    desk = Desk(Plain(readers(1)), budget={"agent": {"calls": 2, "tokens": 900}})
+    grant = desk.one()
+    assert grant.left == (900, 2) and (desk.last(ev.TaskLeased).calls, desk.last(ev.TaskLeased).reserved) == (2, READER)
+    desk.pull(Report(grant.task, grant.token, called(grant, tokens=300)), want=0)
+    desk.keep(desk.core.lost(desk.now, "h", "gone"))
+    again = desk.one()
+    assert again.left == (600, 1) and desk.last(ev.TaskLeased).reserved == 428
+    desk.pull(Report(again.task, again.token, called(again, sample=1)), want=0)
+    desk.keep(desk.core.lost(desk.now, "h", "gone"))
+    assert desk.pull() == [] and [(row[0], row[3]) for row in desk.state.failed] == [(grant.task, "agent-budget")]
+    assert desk.state.status == "done" and not desk.state.limits, "the job's budget is another matter"
+
+
+# ---- disk, and rest ----
+
+
+def test_disk_is_a_limit_like_others() -> None:
+    desk = Desk(Plain(readers(), then=writer_at_the_end), budget={"disk": 100_000, "reserve": 0.1})
+    assert len(desk.pull(want=1)) == 1
+    desk.core.disk = 89_000
+    desk.keep(desk.core.lost(desk.now, "h", "gone"))
+    (writer,) = desk.pull()
+    assert writer.role == "writer" and desk.state.limits[0].limit == "disk"
+
+
+def test_who_is_refused_while_others_work_is_told_once_and_costs_nothing() -> None:
+    """Denied reservations never spin: pulls that are refused append nothing, whatever limit it is."""
+    for limits in ({"calls": 3}, {"roles": {"reader": {"calls": 3}}}):
+        desk = Desk(Plain(readers(), then=writer_at_the_end), budget={"reserve": 0.0, **limits})
+        (grant,) = desk.pull(want=SPANS)
+        before = len(desk.log)
+        assert not any(desk.core.pulled(desk.now, host, (), SPANS)[1] for host in "hijk" * 250)
+        assert len(desk.log) == before == desk.state.seq
+        desk.pull(done(grant, *spent(grant)), want=SPANS)
+        assert desk.kinds().count("BudgetReached") == len(desk.state.limits) <= 2
+
+
+# ---- words of people ----
+
+
+@pytest.mark.parametrize(
+    ("word", "problem"),
+    [
+        ("tokens", "changes nothing"),
+        ("tokens=", "changes nothing"),
+        ("token=5", "there is no limit 'token'"),
+        ("roles.reader=5", "there is no limit"),
+        ("roles.reader.seconds=5", "there is no limit"),
+        ("reserve=0.5", "there is no limit"),
+        ("tokens=+0", "adds nothing"),
+        ("tokens=+-5", "adds nothing"),
+        ("tokens=-5", "greater than 0"),
+        ("tokens=0", "greater than 0"),
+        ("tokens=1.5", "is no whole number"),
+        ("tokens=many", "is no whole number"),
+        ("tokens=99999999999999999999", "less than or equal"),
+        ("money=nan", "finite number"),
+        ("money=inf", "finite number"),
+        ("money=1e300", "less than or equal"),
+        ("seconds=-1", "greater than 0"),
+        ("calls=+5", "has no limit that could be raised"),
+    ],
+)
+def test_what_cannot_be_a_limit_is_refused_by_name(word: str, problem: str) -> None:
+    with pytest.raises(SpecError, match=problem) as raised:
+        changes(BudgetSpec(tokens=1000, money=2.0), [word])
+    assert "--budget" in raised.value.where and (raised.value.cure or "greater" in problem or "number" in problem)
+
+
+def test_changes_add_up_in_their_order() -> None:
+    before = BudgetSpec.model_validate({"tokens": 1000, "roles": {"reader": {"calls": 5}}})
+    words = ["tokens=+500", "tokens=+1", "money=2.5", "roles.reader.calls=none", "agent.tokens=9", "roles.writer.tokens=7"]
+    new = changes(before, words)
+    assert new == {"tokens": 1501, "money": 2.5, "roles.reader.calls": None, "agent.tokens": 9, "roles.writer.tokens": 7}
+    after = effective(before, new)
+    assert (after.tokens, after.money, after.roles["reader"].calls, after.agent.tokens) == (1501, 2.5, None, 9)
