@@ -6,7 +6,6 @@ Events carry ids, hashes, sizes and small facts; text lives in bodies, named her
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeVar, dataclass_transform
@@ -15,6 +14,7 @@ import msgpack
 from pydantic import BaseModel, ConfigDict
 
 from swarm.errors import StoreError
+from swarm.names import body_hash as body_hash, identity as identity
 
 T = TypeVar("T")
 _PACKER = msgpack.Packer(use_bin_type=True)
@@ -501,13 +501,3 @@ def decode(kind: str, version: int, payload: bytes) -> Body:
     except (ValueError, TypeError, KeyError, msgpack.UnpackException) as error:
         text = f"holds a damaged {kind}: {type(error).__name__} {error}"
         raise StoreError(text.splitlines()[0], "log", "see `swarm doctor`") from error
-
-
-def identity(*parts: object) -> str:
-    """An id that depends only on what it is made from: 16 hexadecimal digits."""
-    return hashlib.blake2b("\0".join(map(str, parts)).encode(), digest_size=8).hexdigest()
-
-
-def body_hash(data: bytes) -> str:
-    """The name of a body: blake2b, 128 bits, hexadecimal."""
-    return hashlib.blake2b(data, digest_size=16).hexdigest()

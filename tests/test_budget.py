@@ -273,7 +273,7 @@ def test_an_agent_gets_what_it_may_spend_and_is_given_up_when_that_is_spent() ->
 def test_disk_is_a_limit_like_others() -> None:
     desk = Desk(Plain(readers(), then=writer_at_the_end), budget={"disk": 100_000, "reserve": 0.1})
     assert len(desk.pull(want=1)) == 1
-    desk.core.disk = 89_000
+    desk.core.disk = 75_000
     desk.keep(desk.core.lost(desk.now, "h", "gone"))
     (writer,) = desk.pull()
     assert writer.role == "writer" and desk.state.limits[0].limit == "disk"

@@ -21,6 +21,8 @@ from swarm.spec import BudgetSpec, Price, RoleBudget, explain
 TOKEN_BYTES = 8
 CALL_BYTES = 4096
 """What a token and a call are reckoned to add to the log and its bodies at most."""
+AGENT = "(agent)"
+"""Whose limit it is, where a task has spent what one agent may."""
 WHOLE = ("tokens", "calls", "disk")
 """Limits that are whole numbers."""
 

@@ -14,6 +14,7 @@ from types import MappingProxyType
 from swarm import events as ev
 from swarm.agents.roles import Role
 from swarm.coordinator import budget
+from swarm.coordinator.needs import Needs
 from swarm.coordinator.state import AGENT_BUDGET, MODEL_FAULTS, OVER_BUDGET, JobState, Phase, RangeRow, TaskRow, range_task
 from swarm.errors import ProtocolError, SwarmError
 from swarm.events import Body, Event, body_hash, identity, record
@@ -31,19 +32,13 @@ from swarm.protocol import (
     TaskView,
     View,
 )
-from swarm.spec import MOST, JobSpec
+from swarm.spec import JobSpec
 
 LEASE_SECONDS = 120.0
 """How long a silent host keeps its leases."""
 SILENT_SECONDS = 600.0
 """How long a model may answer nothing but faults before the job pauses. A count of faults would say how many hosts there
 are, and not how long they have waited."""
-NOTE_TOKENS = 96
-"""What a note in a working set is reckoned at when a task's cost is reserved."""
-AGENT = "(agent)"
-"""Whose limit it is, where a task has spent what one agent may."""
-BREADCRUMB_TOKENS = 64
-"""What the line above a passage is reckoned at."""
 
 
 @record
@@ -94,6 +89,7 @@ class Coordinator:
         self.spec, self.protocol, self.roles, self.overhead, self.state = spec, protocol, roles, overhead, state
         self.epoch = epoch
         self.budget = budget.effective(spec.budget, state.raised)
+        self.needs = Needs(protocol, roles, overhead, spec.model.window, state, self.budget)
         self.disk = 0
         """Bytes that the run takes, as the shell last saw it; needed where the budget has a limit for it."""
         self.stale = 0
@@ -190,7 +186,7 @@ class Coordinator:
         self._begin(now)
         old = {name: budget.limit(self.budget, name) for name in new}
         self._emit(ev.BudgetChanged(who=who, old=old, new=dict(new)))
-        self.budget = budget.effective(self.spec.budget, self.state.raised)
+        self.budget = self.needs.budget = budget.effective(self.spec.budget, self.state.raised)
         return self._out
 
     def end(self, now: float, status: str, reason: str) -> list[Event]:
@@ -284,8 +280,8 @@ class Coordinator:
             if isinstance(row, TaskRow) and row.doubt and self.spec.model.in_doubt == "ask":
                 self._give_up(row, "in-doubt")
                 continue
-            need = self._need(row)
-            refusal = self._agent_refused(row) or budget.check(
+            need = self.needs.of(row)
+            refusal = self.needs.overspent(row) or budget.check(
                 self.budget, self.spec.model.price, self.state, self._now, self.disk, need
             )
             if refusal is None:
@@ -297,17 +293,6 @@ class Coordinator:
             else:
                 self._refuse(row, refusal)
         return grants
-
-    def _agent_refused(self, row: TaskRow | RangeRow) -> budget.Refusal | None:
-        """Whether a task has spent what one agent may, in attempts before this one."""
-        if not isinstance(row, TaskRow) or not row.said:
-            return None
-        agent = self.budget.agent
-        if agent.calls is not None and len(row.said) >= agent.calls:
-            return budget.Refusal("calls", agent.calls, len(row.said), AGENT)
-        if agent.tokens is not None and row.spent >= agent.tokens:
-            return budget.Refusal("tokens", agent.tokens, row.spent, AGENT)
-        return None
 
     def _grant(self, row: TaskRow | RangeRow, host: str, tokens: int, calls: int) -> Grant:
         state, token = self.state, self.state.token + 1
@@ -322,18 +307,11 @@ class Coordinator:
         held = state.tasks[task]
         reads = held.reads if held.query is None else self._answer(held.query)
         words = self._words() if WORD in self.roles[held.role].reads else ()
-        said, left = tuple(held.said or ()), self._left(held)
+        said, left = tuple(held.said or ()), self.needs.left(held)
         return Grant(task, held.role, held.goal, token, attempt, held.spans, reads, said, words, left)
 
     def _words(self) -> tuple[str, ...]:
         return tuple(note.id for note in self.state.board.notes(WORD))
-
-    def _left(self, row: TaskRow) -> tuple[int, int] | None:
-        agent = self.budget.agent
-        if agent.tokens is None and agent.calls is None:
-            return None
-        tokens = MOST if agent.tokens is None else agent.tokens - row.spent
-        return tokens, MOST if agent.calls is None else agent.calls - len(row.said or ())
 
     def _answer(self, query: tuple[str, str, int]) -> tuple[str, ...]:
         """The ids of the notes that the board answers a task's query with, in the order of the text."""
@@ -341,45 +319,13 @@ class Coordinator:
         found = self.state.board.notes(kind, verdict or None, "")
         return tuple(note.id for note in (islice(found, most) if most else found))
 
-    def _need(self, row: TaskRow | RangeRow) -> budget.Need:
-        """What a task may take at most, within what its agent may: reserved for it, and settled when it ends."""
-        tokens, calls = self._cost(row)
-        left = self._left(row) if isinstance(row, TaskRow) else (self.budget.agent.tokens, self.budget.agent.calls)
-        if left is not None:
-            tokens, calls = min(tokens, left[0] or tokens), min(calls, left[1] or calls)
-        return budget.Need(row.role, tokens, calls, self.roles[row.role].reserve)
-
-    def _cost(self, row: TaskRow | RangeRow) -> tuple[int, int]:
-        """Tokens and calls that a task takes at most by its role and its protocol, near enough.
-
-        A host draws an output that breaks its contract again, so a lease may take more calls than turns.
-        """
-        role = self.roles[row.role]
-        turns, spans, notes = role.turns, 1, 0
-        if isinstance(row, TaskRow):
-            turns = row.calls if row.calls is not None else role.turns
-            spans, notes = len(row.spans), row.query[2] if row.query else len(row.reads)
-        if not turns or role.weights == "none":
-            return 0, 0
-        if isinstance(row, TaskRow) and row.said:
-            turns -= len({turn for turn, *_ in row.said})
-        free = min(role.window, self.spec.model.window) - role.max_tokens
-        passages = spans * (self.protocol.span_tokens + BREADCRUMB_TOKENS)
-        prompt = self.overhead.get(row.role, 0) + passages + notes * NOTE_TOKENS
-        if isinstance(row, TaskRow) and row.query and not notes:
-            prompt = free  # a query without a bound
-        if WORD in role.reads and self.state.board.count(WORD):
-            prompt = free  # what people said is put in as far as it fits
-        calls = max(turns, 0) + role.attempts - 1
-        return (min(prompt, free) + role.max_tokens) * calls, calls
-
     def _refuse(self, row: TaskRow | RangeRow, refusal: budget.Refusal) -> None:
         """A limit keeps a task from starting. Its role stops, or everything but the end; what the end itself cannot pay for,
         and what one agent has overspent, is given up."""
-        if refusal.role == AGENT or self.state.closing is not None:
+        if refusal.role == budget.AGENT or self.state.closing is not None:
             if isinstance(row, RangeRow):
                 raise ProtocolError("added a range of tasks after the budget was reached", "protocol")
-            self._give_up(row, AGENT_BUDGET if refusal.role == AGENT else "budget")
+            self._give_up(row, AGENT_BUDGET if refusal.role == budget.AGENT else "budget")
         else:
             self._reached(refusal, closing=not refusal.role)
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from swarm import events as ev
 from swarm.board import Board
+from swarm.coordinator.closing import budget_changed, budget_reached
 from swarm.coordinator.ledger import Doubt, Fenced, Ledger
 from swarm.coordinator.tables import (
     AGENT_BUDGET,
@@ -28,13 +29,14 @@ from swarm.coordinator.tables import (
     RangeRow,
     Spend,
     TaskRow,
+    range_task,
 )
 from swarm.errors import StoreError
 from swarm.events import Event
 
 __all__ = [
-    "AGENT_BUDGET", "MODEL_FAULTS", "OVER_BUDGET", "Closing", "DocumentRow", "JobState", "NoticeRow", "Phase", "QuestionRow",
-    "RangeRow", "Spend", "TaskRow", "range_task",
+    "AGENT_BUDGET", "MODEL_FAULTS", "OVER_BUDGET", "DocumentRow", "JobState", "NoticeRow", "Phase", "QuestionRow", "RangeRow",
+    "Spend", "TaskRow", "range_task",
 ]  # fmt: skip
 
 
@@ -193,9 +195,7 @@ class JobState:
 
     def left_out(self) -> bool:
         """Whether there is work that a limit keeps from being done."""
-        if self.closing is not None:
-            return True
-        return any(self.open[role] for role in self.stopped)
+        return self.closing is not None or any(self.open[role] for role in self.stopped)
 
     def push(self, row: TaskRow | RangeRow) -> None:
         if isinstance(row, TaskRow) and row.retry_at > self.time:
@@ -271,45 +271,6 @@ def _phase(state: JobState, event: Event, body: ev.PhaseChanged) -> None:
         state.held, state.opened_at = state.seconds(event.time), 0.0
     elif not state.opened_at:
         state.opened_at = event.time
-
-
-def _budget(state: JobState, event: Event, body: ev.BudgetReached) -> None:
-    state.limits.append(body)
-    if body.role and body.role not in state.stopped:
-        state.stopped += (body.role,)
-    if body.closing and state.closing is None:
-        state.closing = Closing(event.seq, dict(state.memory), len(state.failed))
-        state.ready, state.later = {}, []  # what waits now waits for more budget
-
-
-def _budget_changed(state: JobState, event: Event, body: ev.BudgetChanged) -> None:
-    state.raised.update(body.new)
-    state.limits, state.stopped = [], ()
-    if state.closing is not None:
-        _go_back(state, state.closing)
-    if state.status == "budget":
-        state.status, state.reason = "", ""
-        state.phase = Phase.WORKING if state.pinned else Phase.PINNING
-
-
-def _go_back(state: JobState, to: Closing) -> None:
-    """Takes back the draft of the end: what was added since the budget was reached, but not what it cost."""
-    for row in [row for row in state.tasks.values() if row.order > to.seq]:
-        if row.token:
-            state.fence(row)
-        state.remove(row)
-    for source in [source for source in state.ranges.values() if source.order > to.seq]:
-        state.open[source.role] -= source.stop - source.next
-        del state.ranges[source.id]
-    state.board.withdraw(reversed(to.notes))
-    del state.failed[to.failed :]
-    state.memory, state.closing = to.memory, None
-    state.ready, state.later = {}, []
-    for row in state.tasks.values():
-        if not row.token:
-            state.push(row)
-    for source in state.ranges.values():
-        state.push(source)
 
 
 def _ended(state: JobState, event: Event, body: ev.JobEnded) -> None:
@@ -527,8 +488,8 @@ def _nothing(state: JobState, event: Event, body: ev.Body) -> None:
 
 
 _FOLD: dict[type[ev.Body], Callable[[JobState, Event, Any], None]] = {
-    ev.JobCreated: _created, ev.JobOpened: _opened, ev.PhaseChanged: _phase, ev.BudgetReached: _budget,
-    ev.BudgetChanged: _budget_changed, ev.JobEnded: _ended, ev.ReportWritten: _report, ev.SourceSkipped: _skipped,
+    ev.JobCreated: _created, ev.JobOpened: _opened, ev.PhaseChanged: _phase, ev.BudgetReached: budget_reached,
+    ev.BudgetChanged: budget_changed, ev.JobEnded: _ended, ev.ReportWritten: _report, ev.SourceSkipped: _skipped,
     ev.SpansPinned: _spans, ev.DocumentPinned: _document, ev.CorpusPinned: _pinned, ev.TaskAdded: _task, ev.RangeAdded: _range,
     ev.TaskLeased: _leased, ev.LeaseEnded: _lease_ended, ev.TaskFinished: _finished, ev.TaskFailed: _failed,
     ev.CallStarted: _started, ev.CallFinished: _call, ev.CallFailed: _call_failed, ev.CallStrayed: _strayed,
@@ -537,11 +498,3 @@ _FOLD: dict[type[ev.Body], Callable[[JobState, Event, Any], None]] = {
     ev.Forked: _nothing,
     ev.PersonSaid: _said, ev.ApprovalAsked: _asked, ev.ApprovalAnswered: _answered,
 }  # fmt: skip
-
-
-def range_task(range_id: str, index: int) -> str:
-    """The id of the task that a range holds for a span.
-
-    Ids of a range follow one another, so that the keys made of them stand side by side in the store's index.
-    """
-    return f"{range_id[:8]}{index:08x}"

@@ -148,3 +148,11 @@ class QuestionRow:
     options: tuple[str, ...]
     default: str
     until: float | None
+
+
+def range_task(range_id: str, index: int) -> str:
+    """The id of the task that a range holds for a span.
+
+    Ids of a range follow one another, so that the keys made of them stand side by side in the store's index.
+    """
+    return f"{range_id[:8]}{index:08x}"

@@ -1,0 +1,55 @@
+"""The end of a job over its budget, and the way back from it when the job gets more.
+
+Owns the folding of the two events that say so. What a protocol adds while it ends is a draft: it is taken back here, as if
+the budget had never been reached, but what it cost stays spent.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from swarm import events as ev
+from swarm.coordinator.tables import Closing, Phase
+from swarm.events import Event
+
+if TYPE_CHECKING:
+    from swarm.coordinator.state import JobState
+
+
+def budget_reached(state: JobState, event: Event, body: ev.BudgetReached) -> None:
+    state.limits.append(body)
+    if body.role and body.role not in state.stopped:
+        state.stopped += (body.role,)
+    if body.closing and state.closing is None:
+        state.closing = Closing(event.seq, dict(state.memory), len(state.failed))
+        state.ready, state.later = {}, []  # what waits now waits for more budget
+
+
+def budget_changed(state: JobState, event: Event, body: ev.BudgetChanged) -> None:
+    state.raised.update(body.new)
+    state.limits, state.stopped = [], ()
+    if state.closing is not None:
+        _go_back(state, state.closing)
+    if state.status == "budget":
+        state.status, state.reason = "", ""
+        state.phase = Phase.WORKING if state.pinned else Phase.PINNING
+
+
+def _go_back(state: JobState, to: Closing) -> None:
+    """Takes back the draft of the end: what was added since the budget was reached, but not what it cost."""
+    for row in [row for row in state.tasks.values() if row.order > to.seq]:
+        if row.token:
+            state.fence(row)
+        state.remove(row)
+    for source in [source for source in state.ranges.values() if source.order > to.seq]:
+        state.open[source.role] -= source.stop - source.next
+        del state.ranges[source.id]
+    state.board.withdraw(reversed(to.notes))
+    del state.failed[to.failed :]
+    state.memory, state.closing = to.memory, None
+    state.ready, state.later = {}, []
+    for row in state.tasks.values():
+        if not row.token:
+            state.push(row)
+    for source in state.ranges.values():
+        state.push(source)
