@@ -75,13 +75,10 @@ class PhaseChanged(Body):
 
 
 class BudgetReached(Body):
-    """Work was refused because it might have passed a limit of `role`, or of the job where that is empty.
+    """Work might have passed a limit of `role` (empty: the job's). Only that role stops, unless it is `closing`: then nothing
+    else can go on, and the roles of `still` end the job with what it has, in a draft that BudgetChanged takes back."""
 
-    Unless it is `closing`, only that role stops. If it is, nothing else can go on: the protocol ends with what it has, in
-    the roles of `still`, and what it adds from here is a draft of the end, which BudgetChanged takes back.
-    """
-
-    version: ClassVar[int] = 2
+    version = 2
     limit: str
     allowed: float
     spent: float
@@ -91,10 +88,7 @@ class BudgetReached(Body):
 
 
 class BudgetChanged(Body):
-    """A person gave the job more (or less): limits by name, such as `tokens` or `roles.reader.calls`, None for no limit.
-
-    What the protocol had added to end over the old budget is taken back, and the work that was refused can come up again.
-    """
+    """A person gave the job more, or less: limits by name, such as `tokens` or `roles.reader.calls`, None for no limit."""
 
     who: str
     old: dict[str, float | None]
