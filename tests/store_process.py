@@ -1,19 +1,19 @@
 """A process of its own that works on a log, for tests that kill it, race it, or fence it.
 
-Run as `python -m tests.store_process FOLDER COMMAND`; it says on stdout what is durable, and takes orders on
-stdin.
+Run as `python -m tests.store_process PLACE COMMAND`, with a folder or a URL; it says on stdout what is durable, and
+takes orders on stdin.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 from swarm.errors import StoreError
 from swarm.events import Event, NotePosted, body_hash
 from swarm.store.blobs import BLOB_BYTES
-from swarm.store.sqlite import SqliteWriter
+from swarm.store.interface import Writer
+from tests.stores import Store, at
 
 BATCHES = (1, 64, 3, 256, 1, 16)
 
@@ -28,7 +28,7 @@ def note(seq: int, epoch: int) -> tuple[Event, bytes]:
     return Event(seq, float(seq), epoch, seq - 1, f"key-{seq}", body), text
 
 
-def batches(writer: SqliteWriter) -> Iterator[list[tuple[Event, bytes]]]:
+def batches(writer: Writer) -> Iterator[list[tuple[Event, bytes]]]:
     number = 0
     while True:
         size, first = BATCHES[number % len(BATCHES)], writer.last() + 1
@@ -40,19 +40,23 @@ def say(text: str) -> None:
     print(text, flush=True)
 
 
-def append_for_ever(folder: Path) -> None:
+def append_for_ever(store: Store) -> None:
     """Appends until it is killed, and says each number that is durable."""
     say("starting")
-    writer = SqliteWriter.open(folder)
+    writer = store.writer()
     say("open")
     for batch in batches(writer):
         writer.append([event for event, _ in batch], {event.body.body: text for event, text in batch})
         say(str(batch[-1][0].seq))
 
 
-def append_on_demand(folder: Path) -> None:
+def append_on_demand(store: Store) -> None:
     """Appends one event for each line that it is sent, and says its number or why not."""
-    writer = SqliteWriter.open(folder)
+    try:
+        writer = store.writer()
+    except StoreError as error:
+        say(f"StoreError: {error.message.partition(' on ')[0]}")
+        return
     say(str(writer.epoch))
     for _ in sys.stdin:
         event, text = note(writer.last() + 1, writer.epoch)
@@ -65,4 +69,4 @@ def append_on_demand(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    {"append": append_for_ever, "demand": append_on_demand}[sys.argv[2]](Path(sys.argv[1]))
+    {"append": append_for_ever, "demand": append_on_demand}[sys.argv[2]](at(sys.argv[1]))

@@ -5,6 +5,7 @@ Owns how a test opens a job's log, and how it does to it what only faults do: a 
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -35,6 +36,10 @@ class Store(Protocol):
         """Whoever holds the job holds it no longer, and has not heard of it."""
         ...
 
+    def bury_holder(self) -> None:
+        """A holder that has been killed is known to be dead: at once where the kernel says so, else when its time is up."""
+        ...
+
     def large(self) -> list[int]:
         """The sizes of the bodies that lie outside the table of bodies, smallest first."""
         ...
@@ -59,6 +64,9 @@ class Sqlite:
     def lose_hold(self) -> None:
         (self.folder / "lock").unlink()  # what a file system without locks looks like
 
+    def bury_holder(self) -> None:
+        return None
+
     def large(self) -> list[int]:
         blobs = self.folder / "blobs"
         return sorted(path.stat().st_size for path in blobs.iterdir()) if blobs.exists() else []
@@ -82,6 +90,10 @@ class Postgres:
 
     def lose_hold(self) -> None:
         self.execute("UPDATE swarmloom.jobs SET expires = clock_timestamp() - interval '1 s'")
+
+    def bury_holder(self) -> None:
+        with suppress(psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName):  # it died before it made anything
+            self.lose_hold()
 
     def large(self) -> list[int]:
         found = self.execute("SELECT sum(length(bytes))::bigint FROM swarmloom.blobs GROUP BY job, hash")

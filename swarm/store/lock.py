@@ -17,6 +17,7 @@ from pathlib import Path
 from swarm.errors import StoreError
 
 _ATTEMPTS = 1000
+UNSIGNED = "another process"
 
 
 class FolderLock:
@@ -33,22 +34,25 @@ class FolderLock:
             StoreError: another process holds it, or the file system cannot lock.
             OSError: the lock file cannot be made.
         """
-        for _ in range(_ATTEMPTS):
+        for attempt in range(_ATTEMPTS):
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
             with ExitStack() as undo:
                 undo.callback(os.close, descriptor)
                 lock = cls(path, descriptor)
-                if lock._claim():
+                if lock._claim(last=attempt == _ATTEMPTS - 1):
                     undo.pop_all()
                     return lock
-            # someone only looked at the lock, or the file was replaced under us: again
+            # someone only looked at the lock or has not signed it yet, or the file was replaced under us: again
         raise StoreError("could not be locked: other processes keep looking at it", str(path), "try again")
 
-    def _claim(self) -> bool:
+    def _claim(self, last: bool) -> bool:
         if not _flock(self._descriptor, fcntl.LOCK_EX, self.path):
             if not _flock(self._descriptor, fcntl.LOCK_SH, self.path):
+                named = _named(self._descriptor)
+                if named == UNSIGNED and not last:
+                    return False
                 raise StoreError(
-                    f"this run is in use by {_named(self._descriptor)}",
+                    f"this run is in use by {named}",
                     str(self.path),
                     "wait until it ends, or stop that process; `swarm watch` follows a run without taking it",
                 )
@@ -98,7 +102,7 @@ def _named(descriptor: int) -> str:
         since = f" since {content['since']}" if "since" in content else ""
         return f"process {content['pid']} on {content['host']}{since}"
     except (ValueError, KeyError, TypeError):  # it has just been taken, and its holder has not signed yet
-        return "another process"
+        return UNSIGNED
 
 
 def _same_file(descriptor: int, path: Path) -> bool:

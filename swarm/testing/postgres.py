@@ -76,15 +76,16 @@ class EmbeddedPostgres:
 
 
 class Wire:
-    """A proxy on a local port before a server's socket. It can lose the answer to a COMMIT, or alter what the server says.
+    """A proxy on a local port before a server's socket. It can lose a COMMIT or the answer to one, or alter what is said.
 
-    `lose` counts the answers to COMMIT that are still to be lost, with the connection; `held` those that it has lost.
+    `lose` counts the answers to COMMIT that are still to be lost, with the connection; `lost` those that it has lost;
+    `cut_before_commit` the COMMITs that are still to be lost on their way.
     """
 
     def __init__(self, server: str, alter: tuple[bytes, bytes] = (b"", b"")) -> None:
         """Listens. `server` is the file of its socket; `alter` replaces bytes from the server by others of the same length."""
         self._server, self._alter = server, alter
-        self.lose = self.lost = 0
+        self.lose = self.lost = self.cut_before_commit = 0
         self._listening = socket.create_server(("127.0.0.1", 0))
         self._open: list[socket.socket] = []
         threading.Thread(target=self._accept, daemon=True).start()
@@ -111,6 +112,9 @@ class Wire:
     def _upward(self, client: socket.socket, server: socket.socket, committing: threading.Event) -> None:
         with suppress(OSError):
             while data := client.recv(1 << 16):
+                if self.cut_before_commit and b"COMMIT\0" in data:
+                    self.cut_before_commit -= 1
+                    break
                 if self.lose and b"COMMIT\0" in data:
                     committing.set()
                 server.sendall(data)
@@ -126,8 +130,7 @@ class Wire:
         _cut(client, server)
 
     def close(self) -> None:
-        self._listening.close()
-        _cut(*self._open)
+        _cut(self._listening, *self._open)
 
     def __enter__(self) -> Self:
         return self
