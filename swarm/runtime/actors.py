@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import Coroutine, Mapping
 from typing import Any
 
 import ray
+from ray import _raylet
 
 from swarm.corpus import Pinned
 from swarm.errors import ClusterError
@@ -21,6 +23,7 @@ from swarm.runtime.collector import calm_collector
 from swarm.runtime.fleet import SERVED_HERE, FleetModel
 from swarm.runtime.host import Host, serve
 from swarm.runtime.local import first_error
+from swarm.runtime.metrics import HostMetrics, MasterMetrics, reporting
 from swarm.runtime.prepare import Prepared, prepare
 from swarm.runtime.session import Session
 from swarm.runtime.wire import Batch, Pull, pack_batch, pack_pull, unpack_batch, unpack_pull
@@ -63,8 +66,11 @@ class MasterActor:
         await self.session.begin("ray", patient)
 
     async def tend(self) -> None:
+        master = self.session.master
+        metrics = MasterMetrics(master.job.spec, master.state)
         with calm_collector():
-            await self.session.tend()
+            async with reporting(lambda: metrics.report(master.state, time.time())):
+                await self.session.tend()
 
     async def pull(self, data: bytes) -> bytes:
         return pack_batch(await self.session.master.pull(unpack_pull(data)))
@@ -95,7 +101,7 @@ class HostActor:
     def __init__(
         self, job: str, name: str, spec: dict[str, Any], roles: dict[str, str], master: Any, agents: int
     ) -> None:
-        self._job, self._name = job, name
+        self._job, self._name, self._runs = job, name, False
         prepared = prepare(JobSpec.model_validate(spec), roles)
         self._host = Host(name, prepared.spec, prepared.protocol, prepared.roles, self.model(prepared), agents)
         self._master = MasterHandle(master)
@@ -107,16 +113,36 @@ class HostActor:
         return create_model(job.spec.model, job.channels())
 
     def __repr__(self) -> str:
-        return f"swarm:{self._job}:{self._name} ({self._host.agents} agents, {self._host.busy} busy)"
+        """Ray asks once, before any work: what changes is left out until then, or it would stay wrong for ever."""
+        busy = f", {self._host.busy} busy" if self._runs else ""
+        return f"swarm:{self._job}:{self._name} ({self._host.agents} agents{busy})"
 
     async def run(self) -> None:
+        self._runs, metrics = True, HostMetrics(self._host)
+
+        def report() -> None:
+            metrics.report()
+            show(self)
+
         with calm_collector():
-            await serve(self._host, self._master)
+            async with reporting(report):
+                await serve(self._host, self._master)
 
     def memory(self) -> int:
         """Bytes of this process that are in memory."""
         with open("/proc/self/statm", encoding="ascii") as file:
             return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def show(actor: object) -> None:
+    """Names this process after what its actor does now, as the dashboard's list of a node's processes and `ps` show it.
+
+    Ray keeps the actor's own repr of the time when it was made. What names the process is not among Ray's public names, so
+    that it may go.
+    """
+    name: Any = getattr(_raylet, "setproctitle", None)
+    if name is not None:
+        name(f"ray::{actor!r}")
 
 
 class RayJob:

@@ -7,6 +7,8 @@ gets new work. It holds nothing that is not in the log or lost with its lease: a
 from __future__ import annotations
 
 import asyncio
+import time
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -31,7 +33,7 @@ HEARTBEAT_SECONDS = 5.0
 ENGINE_SECONDS = 5.0
 """What an engine may take beyond its own limit: its error says more than the host's."""
 REMEMBERED = 4096
-"""Digests of prompt segments that a host has brought already."""
+"""Digests of prompt segments that a host has brought already, and waits of calls, that it keeps."""
 RESAMPLE_TEMPERATURE = 0.7
 """Temperature of a further sample after an output that did not hold its contract; the first is the role's own."""
 
@@ -85,6 +87,8 @@ class Host:
         self.agents = agents
         """How many tasks this host works on at once."""
         self.busy = 0
+        self.waits: deque[float] = deque(maxlen=REMEMBERED)
+        """Seconds that calls waited for their turn; whoever counts them takes them out."""
         self._calls = asyncio.Semaphore(spec.model.concurrency)
         self._done: list[tuple[Report, dict[str, bytes]]] = []
         self._news = asyncio.Event()
@@ -203,8 +207,10 @@ class Host:
         self._keep_window(doing, prompt)
         doing.events.append(_started(task, turn, sample, role.weights, prompt, sampling))
         key = identity(task, turn, sample, prompt.digest)
+        asked = time.monotonic()
         try:
             async with self._calls, asyncio.timeout(self.spec.model.timeout_s + ENGINE_SECONDS):
+                self.waits.append(time.monotonic() - asked)
                 completion = await self.model.complete(Request(key, prompt, sampling, role.weights))
         except TimeoutError:
             error = ModelError(

@@ -90,10 +90,10 @@ class Submission:
     @property
     def command(self) -> str:
         """What the head runs, in a folder that holds the spec and ends with the job."""
-        job = f"--id {self.run_id} --agents {self.agents}"
+        run = f"python3 -P -m swarm run - --id {self.run_id} --agents {self.agents} --json --address auto"
         if self.place.is_folder:
-            return f"python3 -P -m swarm run - --json --address auto --runs {shlex.quote(self.place.value)} {job} < {SPEC_FILE}"
-        return f'cd && python3 -P -m swarm run - --json --address auto {job} < "$OLDPWD/{SPEC_FILE}"'
+            return f"{run} --runs {shlex.quote(self.place.value)} < {SPEC_FILE}"
+        return f'cd && {run} < "$OLDPWD/{SPEC_FILE}"'
 
     @property
     def environment(self) -> dict[str, str]:
@@ -104,6 +104,7 @@ class Submission:
     def metadata(self) -> dict[str, str]:
         """What the dashboard shows beside the driver."""
         return {
+            "job_name": self.spec.name,  # Ray's own key: the column "Name"
             "name": self.spec.name, "owner": _owner(), "protocol": self.spec.protocol.name, "job": self.run_id,
             "runs": str(self.place.runs), "report": str(self.place.runs.run(self.run_id).report_html),
             "spec": self.spec.digest(),
