@@ -12,10 +12,12 @@ import sys
 import tempfile
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import httpx
 
-ROOT = Path(__file__).resolve().parent.parent
+from tests.commands import ROOT, Said
+
 START_SECONDS = 120.0
 
 
@@ -73,6 +75,35 @@ class RayHead:
         """What a client's environment must hold to be let in."""
         return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(self.token_file)}
 
+    def run(self, *command: object, **environment: str) -> Said:
+        """A command of this Python with the head's token, unless the environment says otherwise. It is a process of its own,
+        because Ray reads its token once in a process."""
+        keep = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "SWARM_"))}
+        ran = subprocess.run(
+            [sys.executable, *map(str, command)], capture_output=True, text=True, cwd=ROOT,
+            env=keep | self.token() | environment, check=False,
+        )  # fmt: skip
+        return Said(ran.returncode, ran.stdout, ran.stderr)
+
+    def submit(self, folder: Path, file: Path, *arguments: object, **environment: str) -> Said:
+        """Submits a job file, with its runs in `folder`."""
+        where = ("--address", self.url, "--runs", folder / "runs")
+        return self.run("-m", "swarm", "submit", file, *where, *arguments, **environment)
+
+    def ask(self, path: str) -> Any:
+        """What the dashboard's own API says."""
+        token = {"Authorization": f"Bearer {self.token_file.read_text(encoding='ascii')}"}
+        return httpx.get(f"{self.url}{path}", headers=token).json()
+
+    def processes(self) -> list[int]:
+        """Those that have this head's folder, or a token from it, in their arguments or environment."""
+        mark, found = str(self.folder).encode(), []
+        for folder in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):
+                if mark in (folder / "cmdline").read_bytes() + (folder / "environ").read_bytes():
+                    found.append(int(folder.name))
+        return [process for process in found if process != os.getpid()]
+
     async def _answers(self) -> None:
         """Until the head answers; a submission waits for its agents by itself."""
         async with asyncio.timeout(START_SECONDS), httpx.AsyncClient() as client:
@@ -86,19 +117,10 @@ class RayHead:
 
     def kill(self) -> None:
         """Ends every process of the cluster at once, as if the machine had lost its power."""
-        for process in self._processes():
+        for process in self.processes():
             with suppress(ProcessLookupError):
                 os.kill(process, signal.SIGKILL)
         self._process.wait()
-
-    def _processes(self) -> list[int]:
-        """Those that have this head's folder, or a token from it, in their arguments or environment."""
-        mark, found = str(self.folder).encode(), []
-        for folder in Path("/proc").glob("[0-9]*"):
-            with suppress(OSError):
-                if mark in (folder / "cmdline").read_bytes() + (folder / "environ").read_bytes():
-                    found.append(int(folder.name))
-        return [process for process in found if process != os.getpid()]
 
     def stop(self) -> None:
         """Ends the head as Ctrl-C does, then what is left of it, and removes its folder."""

@@ -1,24 +1,18 @@
 """Jobs that the head of a real cluster runs: submitted, submitted again, followed, and read after the cluster is gone.
-
-Each command is a process of its own, as with people, because Ray reads its token once in a process.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import httpx
 import pytest
 
 from swarm.store.folder import RunFolder
 from swarm.store.runs import Runs
-from tests.commands import ROOT, Said, job_file, swarm as here
+from tests.commands import job_file, swarm as here
 from tests.jobs import ROWS, events_of, state_of, write_sources
 from tests.ray_head import RayHead, free_ports
 
@@ -32,46 +26,17 @@ def head() -> Iterator[RayHead]:
     head.stop()
 
 
-def swarm(head: RayHead | None, *arguments: object, **environment: str) -> Said:
-    """A command with the head's token, unless the environment says otherwise."""
-    keep = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "SWARM_"))}
-    ran = subprocess.run(
-        [sys.executable, "-m", "swarm", *map(str, arguments)], capture_output=True, text=True, cwd=ROOT,
-        env=keep | (head.token() if head else {}) | environment, check=False,
-    )  # fmt: skip
-    return Said(ran.returncode, ran.stdout, ran.stderr)
-
-
-def submit(head: RayHead, folder: Path, file: Path, *arguments: object, **environment: str) -> Said:
-    where = ("--address", head.url, "--runs", folder / "runs")
-    return swarm(head, "submit", file, *where, *arguments, **environment)
-
-
-def details(head: RayHead, submission: str) -> Any:
-    token = {"Authorization": f"Bearer {head.token_file.read_text()}"}
-    return httpx.get(f"{head.url}/api/jobs/{submission}", headers=token).json()
-
-
 def test_a_job_runs_on_the_head_and_its_exit_code_and_answer_come_back(head: RayHead, tmp_path: Path) -> None:
-    said = submit(head, tmp_path, job_file(tmp_path, write_sources(tmp_path)), "--id", "one", "--wait", "--json")
+    said = head.submit(tmp_path, job_file(tmp_path, write_sources(tmp_path)), "--id", "one", "--wait", "--json")
     assert said.code == 0, said.err
     answer = said.document
     assert [tuple(row["values"].values()) for row in answer["rows"]] == ROWS
     assert answer["submission"] == "swarm-one" and Path(answer["report"]).is_file()
     assert "run one in" in said.err and "answer: 4 rows" in said.err and '"rows"' not in said.err
-    shown = details(head, "swarm-one")
-    told = {"name": "raises", "protocol": "map_reduce", "job": "one", "report": answer["report"]}
+    shown = head.ask("/api/jobs/swarm-one")
+    told = {"job_name": "raises", "name": "raises", "protocol": "map_reduce", "job": "one", "report": answer["report"]}
     assert told.items() <= shown["metadata"].items()
     assert "@" in shown["metadata"]["owner"] and shown["entrypoint"].startswith("python3 -P -m swarm run - ")
-
-
-def python(head: RayHead, script: str, *arguments: object) -> Said:
-    keep = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "SWARM_"))}
-    ran = subprocess.run(
-        [sys.executable, "-c", script, *map(str, arguments)], capture_output=True, text=True, cwd=ROOT,
-        env=keep | head.token(), check=False,
-    )  # fmt: skip
-    return Said(ran.returncode, ran.stdout, ran.stderr)
 
 
 RACE = """
@@ -87,23 +52,23 @@ asyncio.run(main())
 
 def test_the_same_key_starts_one_job_however_many_ask_at_once(head: RayHead, tmp_path: Path) -> None:
     file = job_file(tmp_path, write_sources(tmp_path, 3))
-    asked = python(head, RACE, file, tmp_path / "runs", head.url)
+    asked = head.run("-c", RACE, file, tmp_path / "runs", head.url)
     assert asked.code == 0, asked.err
     ids, found = zip(*asked.document, strict=True)
     assert len(set(ids)) == len(Runs(tmp_path / "runs").list()) == 1 and sorted(found) == [False] + [True] * 7
-    again = submit(head, tmp_path, file, "--key", "order 7", "--wait", "--json")
+    again = head.submit(tmp_path, file, "--key", "order 7", "--wait", "--json")
     assert again.code == 0 and "submitted before" in again.err and again.document["id"] == ids[0]
-    other = submit(head, tmp_path, file, "--key", "order 7", "--set", "seed=1")
+    other = head.submit(tmp_path, file, "--key", "order 7", "--set", "seed=1")
     assert other.code == 2 and "'order 7' stands for another job" in other.err
     assert sum(event.kind == "JobCreated" for event in events_of(RunFolder(tmp_path / "runs", ids[0]))) == 1
 
 
 def test_what_keeps_a_job_from_starting_is_said_and_it_can_be_submitted_again(head: RayHead, tmp_path: Path) -> None:
     file = job_file(tmp_path, tmp_path / "code")
-    first = submit(head, tmp_path, file, "--id", "later")
+    first = head.submit(tmp_path, file, "--id", "later")
     assert first.code == 2 and "code" in first.err and "error: " in first.err
     write_sources(tmp_path)
-    second = submit(head, tmp_path, file, "--id", "later", "--wait")
+    second = head.submit(tmp_path, file, "--id", "later", "--wait")
     assert second.code == 0 and "swarm-later-2" in second.err, second.err
     assert state_of(RunFolder(tmp_path / "runs", "later")).status == "done"
 
@@ -121,10 +86,10 @@ asyncio.run(main())
 
 
 def test_a_handle_follows_the_job_through_its_log_and_a_budget_is_an_exit_code(head: RayHead, tmp_path: Path) -> None:
-    followed = python(head, FOLLOW, job_file(tmp_path, write_sources(tmp_path)), tmp_path / "runs", head.url)
+    followed = head.run("-c", FOLLOW, job_file(tmp_path, write_sources(tmp_path)), tmp_path / "runs", head.url)
     assert followed.out.split() == ["JobCreated", "ReportWritten", "done", "4", "False"], followed.err
     poor = job_file(tmp_path, write_sources(tmp_path, 12), budget={"tokens": 8000})
-    assert submit(head, tmp_path, poor, "--id", "poor", "--wait").code == 3
+    assert head.submit(tmp_path, poor, "--id", "poor", "--wait").code == 3
 
 
 @pytest.mark.parametrize(
@@ -138,7 +103,7 @@ def test_a_handle_follows_the_job_through_its_log_and_a_budget_is_an_exit_code(h
 def test_a_head_that_does_not_let_us_in_is_one_clear_error(
     head: RayHead, tmp_path: Path, environment: dict[str, str], problem: str
 ) -> None:
-    said = submit(head, tmp_path, job_file(tmp_path, write_sources(tmp_path)), **environment)
+    said = head.submit(tmp_path, job_file(tmp_path, write_sources(tmp_path)), **environment)
     assert said.code in (1, 2) and problem in said.err and said.err.count("error: ") == 1
     assert "Traceback" not in said.err
 
@@ -164,15 +129,15 @@ def test_a_head_without_swarmloom_and_then_one_that_is_lost(tmp_path: Path) -> N
     head = RayHead(python=bare)
     try:
         file = job_file(tmp_path, write_sources(tmp_path))
-        said = submit(head, tmp_path, file)
+        said = head.submit(tmp_path, file)
         assert said.code == 1 and "the head has no swarmloom" in said.err
         (bare / "python3").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
         slow = {"engine": "scripted", "name": "raises+slow:0.5"}
-        said = submit(head, tmp_path, job_file(tmp_path, write_sources(tmp_path, 12), model=slow), "--id", "lost", "--agents", 2)
+        said = head.submit(tmp_path, job_file(tmp_path, write_sources(tmp_path, 12), model=slow), "--id", "lost", "--agents", 2)
         assert said.code == 0, said.err
         head.kill()
-        assert swarm(None, "list", "--json", "--runs", tmp_path / "runs").document[0]["status"] == "interrupted"
-        said = swarm(None, "resume", "lost", "--local", "--runs", tmp_path / "runs", "--json")
+        assert here("list", "--json", "--runs", tmp_path / "runs").document[0]["status"] == "interrupted"
+        said = here("resume", "lost", "--local", "--runs", tmp_path / "runs", "--json")
         assert said.code == 0 and json.loads(said.out)["status"] == "done"
     finally:
         head.stop()
