@@ -105,7 +105,9 @@ def _repair(name: str, apply: bool, runs: str | None, as_json: bool) -> None:
     from swarm.store.damage import repair
 
     run = the_run(name, runs)
-    found = repair(run.path, apply)
+    if not run.log.exists():  # it lies in a database, which alone can repair it
+        run.verify()
+    found = repair(run.path, apply) if run.log.exists() else None
     if found is None:
         text = f"{run.id}: nothing is wrong with its log"
     elif found.kept is not None:

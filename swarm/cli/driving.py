@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from swarm.cli.door import duration, emit, err, error_document, number, say_error
@@ -57,6 +58,8 @@ class Drive:
 
         def callback(opened: Opened) -> None:
             self.shown.say(f"run {opened.run.id} in {opened.run.path}")
+            if not Path(opened.run.where).is_relative_to(opened.run.path):
+                self.shown.say(f"its log: {opened.run.where}")
             if self._new and not opened.run.is_latest():
                 link = opened.run.root / LATEST
                 self.shown.say(f"note: {link} is not a link of swarm's, so `latest` does not lead to this run")

@@ -197,11 +197,10 @@ def replay(
     from swarm.cli.rehearsal import rehearse
     from swarm.errors import StoreError
     from swarm.runtime.session import fold
-    from swarm.store.damage import verify as survey
 
     run = the_run(id, runs)
-    if verify and (damage := survey(run.path)) is not None:
-        raise damage.error()
+    if verify:
+        run.verify()
     document: dict[str, Any] = {"id": run.id, "verified": verify}
     with run.reader() as reader:
         state = fold(reader)

@@ -123,6 +123,10 @@ class RunFolder:
         """Takes a message away whose effect is durable."""
         self.place.heard(self.path, id)
 
+    def verify(self) -> None:
+        """Reads all of the log and every body; see `Place.verify`."""
+        self.place.verify(self.path)
+
     # ---- beginning and end ----
 
     def check_free(self) -> None:

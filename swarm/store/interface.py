@@ -184,6 +184,14 @@ class Place(Protocol):
         """Takes a message away, once what it asked for is durable. One that is gone already is no error."""
         ...
 
+    def verify(self, folder: Path) -> None:
+        """Reads all of a run's log, and every body. Safe while somebody works on it.
+
+        Raises:
+            StoreError: the first thing that is damaged or missing, or newer than this software, and what can be done.
+        """
+        ...
+
     def remove(self, folder: Path) -> None:
         """Deletes a run's log, bodies and messages, and its folder.
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from swarm.errors import StoreError
-from swarm.store import inbox
+from swarm.store import damage, inbox
 from swarm.store.connection import naming
 from swarm.store.interface import Message, Place
 from swarm.store.lock import FolderLock, holder
@@ -63,6 +63,11 @@ class FolderPlace:
 
     def heard(self, folder: Path, id: str) -> None:
         inbox.heard(folder, id)
+
+    def verify(self, folder: Path) -> None:
+        found = damage.verify(folder)
+        if found is not None:
+            raise found.error()
 
     def remove(self, folder: Path) -> None:
         if not folder.is_dir():

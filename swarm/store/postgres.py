@@ -6,8 +6,6 @@ clock, and an epoch that each append compares. Connections, schema and errors st
 
 from __future__ import annotations
 
-import os
-import platform
 import threading
 import time
 import uuid
@@ -23,44 +21,20 @@ from swarm.store import postgres_snapshots
 from swarm.store.blobs import BLOB_BYTES, Blobs, RemoteBlobs, verified
 from swarm.store.connection import LIFE
 from swarm.store.database import Address, Connection, Link, check_schema, fetch, migrate, transaction
+from swarm.store.hold import UNTIL, take
 from swarm.store.interface import Snapshot
+from swarm.store.postgres_blobs import DatabaseBlobs
 from swarm.store.records import COLUMNS, FAULT, START, Row, Tip, fenced, intact, repeated, sound, to_event, to_rows
 
-HOLD_SECONDS = 15
-"""How long a writer that says nothing keeps its job."""
 RENEW_SECONDS = 3.0
 """How often a writer that does nothing else renews its hold."""
+_CLOSED = "this writer is closed"
 TAIL = 1000
 """Records at the end of a log that are checked whenever a writer opens it."""
 _CHUNK = 500
-_HOLD = f"clock_timestamp() + interval '{HOLD_SECONDS} s'"
 _EVENTS = f"SELECT {COLUMNS} FROM swarmloom.events WHERE job = %s AND seq > %s AND seq <= %s ORDER BY seq LIMIT {_CHUNK}"
 _INSERT = f"""INSERT INTO swarmloom.events(job, {COLUMNS}) SELECT %s, * FROM unnest(
 %b::bigint[], %b::float8[], %b::bigint[], %b::bigint[], %b::text[], %b::integer[], %b::bytea[], %b::bytea[], %b::bigint[])"""
-
-
-class DatabaseBlobs:
-    """Large bodies in parts, in the database of the log: durable before the transaction of the events that name them."""
-
-    def __init__(self, link: Link, job: int, where: str) -> None:
-        self._link, self._job, self._where = link, job, where
-
-    def put(self, hash: str, data: bytes) -> None:
-        parts = [(self._job, hash, i, data[i * BLOB_BYTES : (i + 1) * BLOB_BYTES]) for i in range(-(-len(data) // BLOB_BYTES))]
-
-        def work(connection: Connection, _: bool) -> None:
-            with transaction(connection):
-                for part in parts:
-                    connection.execute("INSERT INTO swarmloom.blobs VALUES (%s, %s, %s, %b) ON CONFLICT DO NOTHING", part)
-
-        self._link.run(work, self._where)
-
-    def get(self, hash: str) -> bytes:
-        query = "SELECT bytes FROM swarmloom.blobs WHERE job = %s AND hash = %s ORDER BY part"
-        parts = self._link.query(query, (self._job, hash), self._where)
-        if not parts:
-            raise StoreError(f"the body {hash} is missing", self._where, "restore the database from a copy")
-        return verified(hash, b"".join(part for (part,) in parts), self._where)
 
 
 class PostgresReader:
@@ -155,6 +129,21 @@ class PostgresReader:
         """The log's snapshot with its parts; see `Reader.snapshot`."""
         return self._link.run(lambda connection, _: postgres_snapshots.get(connection, self._job, self.where), self.where)
 
+    def verify(self) -> None:
+        """Reads every record, and every body, large ones too. Safe while the job is worked on.
+
+        Raises:
+            StoreError: the first that is damaged or missing, or newer than this software.
+        """
+        for _ in self.read():
+            continue
+        after = ""
+        query = f"SELECT hash FROM swarmloom.bodies WHERE job = %s AND hash > %s ORDER BY hash LIMIT {_CHUNK}"
+        while found := [hash for (hash,) in self._query(query, (self._job, after))]:
+            for hash in found:
+                self.body(hash)
+            after = found[-1]
+
     def body(self, hash: str) -> bytes:
         """The body with this hash; see `Reader.bodies`."""
         return self.bodies((hash,))[hash]
@@ -215,7 +204,7 @@ class PostgresWriter(PostgresReader):
         try:
             link.run(lambda connection, _: migrate(connection, str(address)))
             holder = uuid.uuid4().hex
-            number, place, epoch = link.run(lambda connection, _: _take(connection, address, id, blobs, holder))
+            number, place, epoch = link.run(lambda connection, _: take(connection, address, id, blobs, holder))
             writer = cls(link, id, number, place)
             writer._start(epoch)
         except BaseException:
@@ -256,7 +245,7 @@ class PostgresWriter(PostgresReader):
         """Renews the hold on the job, if that is due; see `Writer.renew`."""
         if time.monotonic() - self.renewed < RENEW_SECONDS:
             return
-        query = f"UPDATE swarmloom.jobs SET expires = {_HOLD} WHERE number = %s AND epoch = %s RETURNING 1"
+        query = f"UPDATE swarmloom.jobs SET expires = {UNTIL} WHERE number = %s AND epoch = %s RETURNING 1"
         if not self._link.query(query, (self._job, self.epoch), self.where):
             self._link.run(lambda connection, _: self._refuse(connection), self.where)
         self.renewed = time.monotonic()
@@ -300,7 +289,7 @@ class PostgresWriter(PostgresReader):
 
     def _advance(self, connection: Connection, last: int) -> None:
         """Locks the job's row, in which this writer's epoch is still the newest, and says where the log will end."""
-        query = f"UPDATE swarmloom.jobs SET seq = %s, expires = {_HOLD} WHERE number = %s AND epoch = %s AND seq = %s"
+        query = f"UPDATE swarmloom.jobs SET seq = %s, expires = {UNTIL} WHERE number = %s AND epoch = %s AND seq = %s"
         if connection.execute(query.encode(), (last, self._job, self.epoch, self._tip.seq)).rowcount != 1:
             self._refuse(connection)
 
@@ -364,46 +353,6 @@ class PostgresWriter(PostgresReader):
                 self._refusal = _CLOSED
                 free = "UPDATE swarmloom.jobs SET holder = NULL, expires = NULL WHERE number = %s AND epoch = %s"
                 self._link.last_words(free, (self._job, self.epoch))
-
-
-_CLOSED = "this writer is closed"
-
-
-def _take(connection: Connection, address: Address, id: str, blobs: str, holder: str) -> tuple[int, str, int]:
-    """A job's number, place of blobs and new epoch. Repeating it with the same `holder` gives the same."""
-    with transaction(connection):
-        connection.execute("INSERT INTO swarmloom.jobs(id, blobs) VALUES (%s, %s) ON CONFLICT DO NOTHING", (id, blobs))
-        query = "SELECT number, blobs, epoch, holder FROM swarmloom.jobs WHERE id = %s FOR UPDATE"
-        ((number, place, epoch, before),) = fetch(connection, query, (id,))
-        if before == holder:  # the answer to our COMMIT was lost
-            return number, place, epoch
-        if (named := holding(connection, id)) is not None:
-            raise in_use(f"{address}, run {id}", named)
-        query = f"""UPDATE swarmloom.jobs SET epoch = epoch + 1, holder = %s, host = %s, pid = %s,
-            since = clock_timestamp(), expires = {_HOLD} WHERE number = %s"""
-        connection.execute(query.encode(), (holder, platform.node(), os.getpid(), number))
-    return number, place, epoch + 1
-
-
-def holding(connection: Connection, id: str) -> tuple[str, float] | None:
-    """Who holds a job, as `process 17 on HOST since …`, and for how many seconds yet unless it renews; None if nobody does."""
-    query = """SELECT host, pid, since, extract(epoch FROM expires - clock_timestamp())::float8 FROM swarmloom.jobs
-        WHERE id = %s AND holder IS NOT NULL AND expires > clock_timestamp()"""
-    found = fetch(connection, query, (id,))
-    if not found:
-        return None
-    host, pid, since, left = found[0]
-    return f"process {pid} on {host} since {since.astimezone():%Y-%m-%d %H:%M:%S}", left
-
-
-def in_use(where: str, held: tuple[str, float]) -> StoreError:
-    """The error for a job that somebody works on."""
-    named, left = held
-    cure = (
-        "wait until it ends, or stop that process; `swarm watch` follows a run without taking it; if that process is dead,"
-        f" its hold ends in {max(1, round(left))} s"
-    )
-    return StoreError(f"this run is in use by {named}", where, cure)
 
 
 def _row(fields: Sequence[Any]) -> Row:

@@ -14,8 +14,9 @@ from typing import Any, TypeVar
 from swarm.errors import StoreError
 from swarm.store.connection import naming
 from swarm.store.database import Address, Connection, Link, check_schema, fetch, migrate, transaction
+from swarm.store.hold import holding, in_use
 from swarm.store.interface import Message
-from swarm.store.postgres import PostgresReader, PostgresWriter, holding, in_use
+from swarm.store.postgres import PostgresReader, PostgresWriter
 
 Result = TypeVar("Result")
 _TABLES = ("events", "bodies", "blobs", "snapshots", "parts", "inbox")
@@ -96,6 +97,10 @@ class PostgresPlace:
 
     def heard(self, folder: Path, id: str) -> None:
         self._read("DELETE FROM swarmloom.inbox WHERE id = %s", id)
+
+    def verify(self, folder: Path) -> None:
+        with self.reader(folder) as reader:
+            reader.verify()
 
     def remove(self, folder: Path) -> None:
         self._run(lambda connection: self._remove(connection, folder), None)

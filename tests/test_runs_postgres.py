@@ -1,0 +1,122 @@
+"""A job whose log lies in PostgreSQL, from the command line: run, seen, taken up after a crash, raced for, and removed."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from pathlib import Path
+
+import pytest
+
+from swarm.runtime.session import Session, check, fold
+from swarm.store.folder import RunFolder
+from swarm.store.runs import open_runs
+from swarm.testing.postgres import EmbeddedPostgres
+from tests.commands import ROOT, job_file, swarm
+from tests.jobs import ROWS, finished, job, write_sources
+from tests.stores import Postgres
+
+SLOW = {"engine": "scripted", "name": "raises+slow:0.3"}
+PASSWORD = "not-for-eyes"
+
+
+@pytest.fixture
+def store(postgres: EmbeddedPostgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Postgres:
+    """An empty database, and a working folder for the files of its runs."""
+    monkeypatch.chdir(tmp_path)
+    return Postgres(postgres.database().replace("postgres@", f"postgres:{PASSWORD}@"))
+
+
+def the_run(store: Postgres) -> RunFolder:
+    return open_runs(store.url, {}).run("one")
+
+
+def driver(folder: Path, runs: str, *arguments: object) -> subprocess.Popen[str]:
+    """A command in a process of its own, at work in a folder; where its runs lie, only its environment says."""
+    command = [sys.executable, "-m", "swarm", *map(str, arguments)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "SWARM_RUNS": runs}
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, cwd=folder, env=environment, stdout=pipe, stderr=pipe, stdin=subprocess.DEVNULL, text=True)
+
+
+def test_a_job_runs_in_a_database_and_every_verb_finds_it(store: Postgres, tmp_path: Path) -> None:
+    path, runs = job_file(tmp_path, write_sources(tmp_path)), ("--runs", store.url)
+    ran = swarm("run", path, "--local", "--id", "one", "--json", *runs)
+    assert ran.code == 0 and len(ran.document["rows"]) == len(ROWS), ran.err
+    assert "its log: postgresql://postgres@/" in ran.err
+    assert sorted(file.name for file in Path("runs/one").iterdir()) == [
+        "answer.json", "report.html", "report.md", "rows.csv", "spec.yaml",
+    ]  # fmt: skip
+    assert [run["status"] for run in swarm("list", "--json", *runs).document] == ["done"]
+    assert swarm("status", "latest", "--json", *runs).document["status"] == "done"
+    assert "ReportWritten" in swarm("logs", "one", "--tail", 1, *runs).out
+    assert "every checksum holds" in swarm("replay", "one", "--verify", *runs).out
+    assert "nothing is wrong with its log" in swarm("doctor", "--repair", "one", *runs).out
+    before = Path("runs/one/answer.json").read_bytes()
+    for file in Path("runs/one").iterdir():
+        file.unlink()
+    Path("runs/one").rmdir()  # as on another machine
+    assert swarm("report", "one", *runs).code == 0 and Path("runs/one/answer.json").read_bytes() == before
+    again = swarm("run", path, "--local", "--id", "one", *runs)
+    assert again.code == 1 and "a run called 'one' exists already" in again.err
+    said = [ran, again, swarm("list", *runs), swarm("status", "nothing", *runs), swarm("doctor", *runs)]
+    assert not [each for each in said if PASSWORD in each.out + each.err]
+    store.execute("UPDATE swarmloom.bodies SET bytes = '\\x00'")
+    assert "is damaged: its content has another hash" in swarm("replay", "one", "--verify", *runs).err
+    assert swarm("rm", "one", *runs).code == 0 and swarm("list", "--json", *runs).document == []
+
+
+def test_a_killed_job_is_held_until_its_time_is_up_and_then_goes_on(store: Postgres, tmp_path: Path) -> None:
+    path = job_file(tmp_path, write_sources(tmp_path, 2), model=SLOW)
+    arguments = (path, "--local", "--agents", 1, "--id", "one")
+    process = driver(tmp_path, store.url, "run", *arguments)
+    assert process.stderr is not None
+    try:
+        for line in process.stderr:
+            if "working…" in line:
+                break
+        with the_run(store).reader() as reader:
+            while not finished(list(reader.read())):
+                assert process.poll() is None
+    finally:
+        process.kill()
+        process.communicate()
+    with the_run(store).reader() as reader:
+        done = finished(list(reader.read()))
+    held = swarm("resume", "one", "--local", "--runs", store.url)
+    assert held.code == 1 and f"in use by process {process.pid} on " in held.err and "its hold ends in" in held.err
+    assert swarm("status", "one", "--runs", store.url, "--json").document["holder"]
+    store.lose_hold()
+    assert swarm("status", "one", "--runs", store.url, "--json").document["status"] == "interrupted"
+    ended = swarm("resume", "one", "--local", "--runs", store.url, "--json")
+    assert ended.code == 0 and len(json.loads(ended.out)["rows"]) == len(ROWS), ended.err
+    with the_run(store).reader() as reader:
+        tasks = finished(list(reader.read()))
+        assert tasks[: len(done)] == done and len(set(tasks)) == len(tasks)
+        assert fold(reader).epoch == 2
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+def test_of_two_resumes_at_once_one_wins_and_the_other_names_it(store: Postgres, tmp_path: Path, kind: str) -> None:
+    runs = store.url if kind == "postgres" else str(tmp_path / "runs")
+    spec = job(write_sources(tmp_path), model={"engine": "scripted", "name": "raises+slow:600"})
+    Session.create(*check(spec), open_runs(runs, {}).run("one")).close()
+    drivers = [driver(tmp_path, runs, "resume", "one", "--local", "--json") for _ in range(2)]
+    try:
+        with ThreadPoolExecutor() as pool:
+            waiting = {pool.submit(one.communicate): one for one in drivers}
+            ended, _ = wait(waiting, return_when=FIRST_COMPLETED)
+            ((loser, said),) = [(waiting[one], one.result()) for one in ended]
+            (winner,) = [one for one in drivers if one is not loser]
+            assert winner.poll() is None
+            winner.kill()
+    finally:
+        for one in drivers:
+            one.kill()
+    error = json.loads(said[0])["error"]
+    assert loser.returncode == 1 and error["kind"] == "StoreError"
+    assert re.match(rf"this run is in use by process {winner.pid} on \S+ since \d{{4}}-\d\d-\d\d \d\d:", error["message"])
