@@ -294,9 +294,11 @@ class SqliteWriter(SqliteReader):
         """Lets go of the job. A second call does nothing."""
         with self._appending:
             self._refusal = "this writer is closed"
-            super().close()
-            self._writing.close()
-            self._lock.release()
+            try:
+                super().close()
+                self._writing.close()
+            finally:
+                self._lock.release()
 
 
 def _checked_tip(connection: apsw.Connection, path: Path) -> Tip:

@@ -1,0 +1,170 @@
+"""Who may write when several want to: races for one log, writers that stood still, and takeovers amid an append.
+
+Races of processes are left to the system; the narrow ones are forced, statement by statement.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import apsw
+import pytest
+
+from swarm.errors import FencedError, StoreError
+from swarm.store.sqlite import LOG, SqliteReader, SqliteWriter
+from swarm.testing.history import History
+from tests.store_process import note
+from tests.test_store_processes import ask, child, hear
+
+ROUNDS, RACERS = 4, 5
+
+
+def append(writer: SqliteWriter, history: History, client: str) -> None:
+    event, text = note(writer.last() + 1, writer.epoch)
+    writer.append([event], {event.body.body: text})
+    history.told(client, [event.key], "ok")
+
+
+@pytest.mark.parametrize("_", range(ROUNDS))
+def test_of_several_that_want_a_job_at_once_one_gets_it(tmp_path: Path, _: int) -> None:
+    history = History()
+    SqliteWriter.open(tmp_path).close()
+    with ExitStack() as stack:
+        racers = [stack.enter_context(child(tmp_path, "race")) for _ in range(RACERS)]
+        for racer in racers:
+            assert hear(racer) == "ready"
+        for racer in racers:
+            order(racer)
+        said = {racer: hear(racer) for racer in racers}
+        winners = [racer for racer, words in said.items() if words.isdigit()]
+        assert len(winners) == 1, f"{len(winners)} of {RACERS} believe that they hold it"
+        for racer in set(racers).difference(winners):
+            assert f"process {winners[0].pid} on" in said[racer] or "another process" in said[racer]
+        number = ask(winners[0])
+        history.told("winner", [f"key-{number}"], "ok")
+    with SqliteReader.open(tmp_path) as reader:
+        history.check(list(reader.read()))
+
+
+def order(process: subprocess.Popen[str]) -> None:
+    assert process.stdin
+    process.stdin.write("go\n")
+    process.stdin.flush()
+
+
+@pytest.mark.parametrize("takeovers", [1, 2])
+def test_a_writer_that_stood_still_while_others_took_over_appends_nothing(tmp_path: Path, takeovers: int) -> None:
+    """Stopped, its lock lost (as file systems do over a network), others at work; then it goes on as if nothing had been."""
+    history = History()
+    with child(tmp_path, "demand") as process, ExitStack() as stack:
+        assert hear(process) == "1"
+        history.told("stopped", [f"key-{ask(process)}"], "ok")
+        os.kill(process.pid, signal.SIGSTOP)
+        order(process)  # it has been asked to append before it stood still, and gets to it afterwards
+        for number in range(takeovers):
+            (tmp_path / "lock").unlink()
+            taker = stack.enter_context(SqliteWriter.open(tmp_path))
+            append(taker, history, f"taker {number}")
+        os.kill(process.pid, signal.SIGCONT)
+        assert hear(process) == "FencedError"
+        history.told("stopped", ["late"], "fail")
+        append(taker, history, f"taker {takeovers - 1}")
+        with SqliteReader.open(tmp_path) as reader:
+            log = list(reader.read())
+        history.saw("reader", [event.seq for event in log])
+        history.check(log)
+        assert [event.epoch for event in log] == sorted({1, *range(2, 2 + takeovers)}) + [1 + takeovers]
+
+
+# ---- takeovers amid an append ----
+
+
+class Taker:
+    """Takes the job over right before a statement of another writer's append."""
+
+    def __init__(self, folder: Path, statement: str) -> None:
+        self.folder, self.statement = folder, statement
+        self.armed = False
+        self.writer: SqliteWriter | None = None
+        self.watched: list[apsw.Connection] = []
+
+    def __call__(self, connection: apsw.Connection) -> None:
+        if connection.filename.endswith(LOG) and not connection.readonly("main") and not self.watched:
+            self.watched.append(connection)
+            connection.exec_trace = self.look
+
+    def look(self, cursor: apsw.Cursor, statement: str, bindings: Any) -> bool:
+        if self.armed and statement.startswith(self.statement):
+            self.armed = False
+            (self.folder / "lock").unlink()
+            self.writer = SqliteWriter.open(self.folder)
+        return True
+
+
+@contextmanager
+def taking(folder: Path, statement: str) -> Iterator[Taker]:
+    taker = Taker(folder, statement)
+    apsw.connection_hooks.append(taker)
+    try:
+        yield taker
+    finally:
+        apsw.connection_hooks.remove(taker)
+        if taker.writer:
+            taker.writer.close()
+
+
+def test_a_takeover_right_before_an_append_begins_is_seen_within_it(tmp_path: Path) -> None:
+    """Looking at the epoch before the transaction begins would be a moment too early."""
+    with taking(tmp_path, "BEGIN IMMEDIATE") as taker, SqliteWriter.open(tmp_path) as writer:
+        event, text = note(1, writer.epoch)
+        taker.armed = True
+        with pytest.raises(FencedError, match="taken over by another process"):
+            writer.append([event], {event.body.body: text})
+        assert taker.writer and taker.writer.epoch == 2 and taker.writer.last() == 0
+        with SqliteReader.open(tmp_path) as reader:
+            assert reader.last() == 0, "nothing of a stale writer is there"
+
+
+def test_what_a_new_holder_appends_before_a_stale_one_stays_alone(tmp_path: Path) -> None:
+    history = History()
+    with taking(tmp_path, "BEGIN IMMEDIATE") as taker, SqliteWriter.open(tmp_path) as writer:
+        append(writer, history, "stale")
+        taker.armed = True
+        with pytest.raises(StoreError):
+            append(writer, history, "stale")
+        assert taker.writer
+        append(taker.writer, history, "taker")
+        log = list(taker.writer.read())
+        history.check(log)
+        assert [event.epoch for event in log] == [1, 2]
+
+
+def test_a_history_objects_to_what_breaks_a_promise(tmp_path: Path) -> None:
+    with SqliteWriter.open(tmp_path) as writer:
+        history = History()
+        for _ in range(3):
+            append(writer, history, "one")
+        log = list(writer.read())
+    history.check(log)
+    broken = {
+        "durable": History([("one", ("key-4",), "ok")]),
+        "failed": History([("one", ("key-2",), "fail")]),
+        "in part": History([("one", ("key-3", "key-4"), "unknown")]),
+        "changed places": History([("one", ("key-2",), "ok"), ("one", ("key-1",), "ok")]),
+        "no prefix": History(reads=[("r", (1, 3))]),
+        "shrink": History(reads=[("r", (1, 2)), ("r", (1,))]),
+    }
+    for message, wrong in broken.items():
+        with pytest.raises(AssertionError, match=message):
+            wrong.check(log)
+    with pytest.raises(AssertionError, match="dense"):
+        History().check(log[1:])
+    with pytest.raises(AssertionError, match="stale writer"):
+        stale = log[2].__class__(3, 3.0, 0, 0, "key-3", log[2].body)
+        History().check([*log[:2], stale])
