@@ -17,6 +17,8 @@ import apsw
 from swarm.errors import StoreError
 from swarm.events import Event, NotePosted, body_hash
 from swarm.store.damage import verify
+from swarm.store.interface import Snapshot
+from swarm.store.snapshots import part_name
 from swarm.store.sqlite import LOG, SqliteWriter
 from swarm.testing.disk import HOWS, Operation, acknowledged, image, recorded, write_image
 
@@ -46,13 +48,20 @@ def append(writer: SqliteWriter, size: int, chance: random.Random) -> list[Event
     return [one for one, _ in made]
 
 
+def keep_snapshot(writer: SqliteWriter, chance: random.Random) -> None:
+    """Keeps some bytes as if they were a snapshot of the log."""
+    part = chance.randbytes(5000)
+    name = part_name(part)
+    writer.keep(Snapshot(writer.last(), "of a test", b"state", (name,)), {name: part})
+
+
 def fresh(folder: Path) -> None:
     """An empty log, made and closed."""
     SqliteWriter.open(folder).close()
 
 
 def record(folder: Path, seed: int, masters: int = 3, appends: int = 5) -> Recording:
-    """Several masters after one another, each with some appends; now and then a checkpoint from outside."""
+    """Several masters after one another, each with some appends; now and then a snapshot, or a checkpoint from outside."""
     fresh(folder)
     chance = random.Random(seed)
     recording = Recording(folder, {str(folder / LOG): (folder / LOG).read_bytes()})
@@ -62,6 +71,8 @@ def record(folder: Path, seed: int, masters: int = 3, appends: int = 5) -> Recor
                 for _ in range(appends):
                     recording.written += append(writer, chance.choice(SIZES), chance)
                     disk.mark(writer.last())
+                    if chance.random() < 0.2:
+                        keep_snapshot(writer, chance)
                     if chance.random() < 0.3:
                         with closing(apsw.Connection(str(folder / LOG))) as other:
                             other.execute(f"PRAGMA wal_checkpoint({chance.choice(('PASSIVE', 'RESTART', 'TRUNCATE'))})")
@@ -103,6 +114,8 @@ def _holds(folder: Path, recording: Recording, acked: int, where: str) -> bool:
         assert len(found) >= acked, f"{where}: {acked} events were acknowledged, and {len(found)} are there"
         assert found == recording.written[: len(found)], f"{where}: it holds what was not written"
         assert writer.bodies([one.body.body for one in found]) is not None
+        kept = writer.snapshot()
+        assert kept is None or kept[0].seq <= len(found), f"{where}: the snapshot is ahead of the log"
         assert not found or writer.epoch > found[-1].epoch, f"{where}: an epoch comes twice"
         append(writer, 3, random.Random(0))
         assert writer.last() == len(found) + 3

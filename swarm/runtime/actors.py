@@ -31,7 +31,7 @@ from swarm.spec import JobSpec
 from swarm.store.folder import RunFolder
 
 HOST_LIVES = 3
-"""How often a lost host is replaced before the job is left to be resumed."""
+"""How often a lost host is replaced before its node is given up; without any, the job is left to be resumed."""
 
 
 class MasterActor:
@@ -155,6 +155,8 @@ class RayJob:
         self._host_kind = host
         self.hosts: list[Any] = []
         """Handles of the hosts that were started, the lost ones included."""
+        self._working = 0
+        """Nodes whose host is not given up."""
         node = ray.get_runtime_context().get_node_id()
         self.master: Any = self._actor(master, f"swarm:{run.id}:master", node, 4096).remote(run)
         self.spec: dict[str, Any] = {}
@@ -182,7 +184,8 @@ class RayJob:
         )
 
     async def _host(self, node: str, hostname: str, roles: dict[str, str]) -> None:
-        """Keeps one host alive on a node."""
+        """Keeps one host alive on a node. One that is lost again and again, or with its node, is given up while others work."""
+        self._working += 1
         for life in range(1, HOST_LIVES + 1):
             name = f"host@{hostname}" if life == 1 else f"host@{hostname}#{life}"
             actor = self._actor(self._host_kind, f"swarm:{self.run.id}:{name}:{node[:6]}", node, 16).remote(
@@ -193,9 +196,11 @@ class RayJob:
                 await answer(actor.run.remote())
                 return
             except ClusterError as error:
+                lost = error
                 await answer(self.master.lost.remote(f"{name}:{node[:6]}", error.message))
-                if life == HOST_LIVES:
-                    raise
+        self._working -= 1
+        if not self._working:
+            raise lost
 
     async def reported(self, files: Mapping[str, str]) -> None:
         await answer(self.master.reported.remote(dict(files)))

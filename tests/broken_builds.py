@@ -1,0 +1,155 @@
+"""The broken builds that the tests must catch, as patches of the source.
+
+Each is a fault that such systems have had. `tests/mutants.py` applies them to a copy of the tree, one at a time, and runs
+the tests that are named here: each of them must fail. Nothing of this is in the shipped code. A patch names a piece of text
+that must stand in its file exactly once; `test_broken_builds.py` says when one no longer fits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Patch:
+    """In `file`, `old` becomes `new`."""
+
+    file: str
+    old: str
+    new: str
+
+
+@dataclass(frozen=True, slots=True)
+class BrokenBuild:
+    """One fault. `tests` are the names of those that must fail with it; `waits` says why there can be none yet."""
+
+    number: int
+    name: str
+    patches: tuple[Patch, ...] = ()
+    tests: tuple[str, ...] = ()
+    waits: str = ""
+
+
+MASTER, SQLITE, COORDINATOR, STATE = (
+    "swarm/runtime/master.py", "swarm/store/sqlite.py", "swarm/coordinator/coordinator.py", "swarm/coordinator/state.py",
+)  # fmt: skip
+
+BUILDS: tuple[BrokenBuild, ...] = (
+    BrokenBuild(
+        1, "acknowledges before the commit",
+        (Patch(MASTER, "        await future\n", "        future.add_done_callback(asyncio.Future.exception)\n"),),
+        ("tests/test_master.py::test_what_is_not_durable_is_not_acknowledged",
+         "tests/test_master.py::test_pulls_of_one_round_share_a_commit_and_are_answered_after_it"),
+    ),
+    BrokenBuild(
+        2, "synchronous = NORMAL",
+        (Patch("swarm/store/connection.py", "PRAGMA synchronous = FULL; PRAGMA cache_size",
+               "PRAGMA synchronous = NORMAL; PRAGMA cache_size"),),
+        ("tests/test_store_crashes.py::test_every_image_of_a_power_cut_holds_what_was_acknowledged",
+         "tests/test_store.py::test_commits_are_on_the_disk_when_they_return"),
+    ),
+    BrokenBuild(
+        3, "compares the epoch outside the append transaction",
+        (Patch(SQLITE, '        writing.execute("BEGIN IMMEDIATE")\n        self._check_epoch()\n',
+               '        self._check_epoch()\n        writing.execute("BEGIN IMMEDIATE")\n'),),
+        ("tests/test_store_races.py::test_a_takeover_right_before_an_append_begins_is_seen_within_it",
+         "tests/test_store_races.py::test_what_a_new_holder_appends_before_a_stale_one_stays_alone"),
+    ),
+    BrokenBuild(
+        4, "takes over without raising the epoch",
+        (Patch(SQLITE, "UPDATE meta SET value = value + 1 WHERE name = 'epoch'",
+               "UPDATE meta SET value = value + (value = 0) WHERE name = 'epoch'"),),
+        ("tests/test_store.py::test_a_writer_whose_lock_was_lost_is_fenced",
+         "tests/test_store_races.py::test_a_writer_that_stood_still_while_others_took_over_appends_nothing"),
+    ),
+    BrokenBuild(5, "goes on after failing its claim, from a stale list", waits="recovery (`swarm supervise`) is not built"),
+    BrokenBuild(6, "swallows an error of the store while recovering", waits="recovery (`swarm supervise`) is not built"),
+    BrokenBuild(
+        7, "a new master hands out the fencing tokens of the old one",
+        (Patch(STATE, "    state.ledger.forget()\n    if state.phase is Phase.ENDED:",
+               "    state.ledger.forget()\n    state.token = 0\n    if state.phase is Phase.ENDED:"),),
+        ("tests/test_coordinator.py::test_a_new_master_ends_every_lease_and_its_tokens_go_on_rising",
+         "tests/test_simulator.py::test_faults_without_end_break_no_promise"),
+    ),
+    BrokenBuild(8, "the start-up sweep adopts a job that has just started", waits="recovery (`swarm supervise`) is not built"),
+    BrokenBuild(
+        9, "decides by hash()",
+        (Patch(COORDINATOR, "jitter = int(identity(self.spec.seed, row.id, row.attempt), 16) / float(1 << 64)",
+               "jitter = abs(hash((self.spec.seed, row.id, row.attempt))) / float(1 << 64)"),),
+        ("tests/test_simulator.py::test_the_order_of_hashes_does_not_show",),
+    ),
+    BrokenBuild(
+        10, "the key of a call holds the attempt's number",
+        (Patch(COORDINATOR, 'key=f"{body.task}:CallFinished:{body.turn}:{body.sample}"',
+               'key=f"{body.task}:CallFinished:{body.turn}:{body.sample}:{row.attempt}"'),),
+        ("tests/test_coordinator.py::test_a_job_of_one_task",),
+    ),
+    BrokenBuild(11, "writes an intent after its call", waits="billed calls have no durable intent"),
+    BrokenBuild(12, "reads along a global id", waits="the one store, SQLite, has a log of its own for each job"),
+    BrokenBuild(
+        13, "skips checksums",
+        (Patch("swarm/store/records.py", "return bool(chained(previous, *fields) == checksum)", "return True"),),
+        ("tests/test_store_damage.py::test_a_damaged_tail_is_refused_then_cut_with_a_copy_kept",
+         "tests/test_store_damage.py::test_a_reader_stops_at_the_damaged_record"),
+    ),
+    BrokenBuild(
+        14, "takes a snapshot and a log that do not belong together",
+        (Patch("swarm/store/snapshots.py", "    if record != checksum:\n", "    if record is None:\n"),),
+        ("tests/test_snapshots.py::test_a_snapshot_that_is_damaged_or_of_another_log_is_never_used",),
+    ),
+    BrokenBuild(
+        15, "acknowledges a whole group although its append failed",
+        (Patch(MASTER, "                    future.set_exception(error)\n", "                    future.set_result(None)\n"),),
+        ("tests/test_master.py::test_what_is_not_durable_is_not_acknowledged",),
+    ),
+    BrokenBuild(
+        16, "ignores an error while syncing",
+        (Patch(SQLITE, '        writing.execute("COMMIT")\n        if rows:\n',
+               '        with suppress(apsw.IOError):\n            writing.execute("COMMIT")\n        if rows:\n'),),
+        ("tests/test_store_crashes.py::test_a_failing_disk_costs_nothing_that_was_acknowledged",),
+    ),
+    BrokenBuild(
+        17, "takes an append without an answer for one that failed, and repeats it",
+        (Patch(MASTER, "            self.store.append(events, bodies)\n        except StoreError as error:\n",
+               "            try:\n                self.store.append(events, bodies)\n            except StoreError:\n"
+               "                self.store.append(events, bodies)\n        except StoreError as error:\n"),),
+        ("tests/test_lost_replies.py::test_an_append_without_an_answer_is_not_repeated",),
+    ),
+    BrokenBuild(
+        18, "lets Ray repeat the calls of an actor that writes",
+        (Patch("swarm/runtime/actors.py", "max_restarts=0, max_task_retries=0", "max_restarts=-1, max_task_retries=-1"),),
+        ("tests/test_cluster_faults.py::test_ray_neither_restarts_a_master_nor_repeats_its_calls",),
+    ),
+    BrokenBuild(
+        19, "a stream that goes on gives once more what was delivered",
+        (Patch("swarm/api.py", "                    after = event.seq\n", ""),),
+        ("tests/test_api.py::test_events_come_once_each_in_order_until_the_report",),
+    ),
+    BrokenBuild(
+        20, "reads an older event with a wrong default",
+        (Patch("swarm/events.py", '("CallFinished", 1): lambda fields: {**fields, "cached": False}',
+               '("CallFinished", 1): lambda fields: {**fields, "cached": True}'),),
+        ("tests/test_golden_logs.py::test_a_golden_log_still_means_what_it_meant",),
+    ),
+    BrokenBuild(
+        21, "hands out more than a host asked for",
+        (Patch(COORDINATOR, "        while len(grants) < want and self.state.phase", "        while self.state.phase"),),
+        ("tests/test_coordinator.py::test_a_range_is_admitted_a_task_at_a_time",),
+    ),
+    BrokenBuild(
+        22, "loads an adapter in the place of one that requests still use",
+        (Patch("swarm/models/vllm.py", "int(served.digest[:7], 16) + 1", "1"),),
+        ("tests/test_adapters.py::test_each_adapter_has_a_number_of_its_own_that_depends_on_its_digest_alone",),
+    ),
+    BrokenBuild(
+        23, "falls back to pickle",
+        (Patch("swarm/events.py", "        fields = msgpack.unpackb(payload, raw=False, strict_map_key=True, max_ext_len=0)\n",
+               "        try:\n"
+               "            fields = msgpack.unpackb(payload, raw=False, strict_map_key=True, max_ext_len=0)\n"
+               "        except ValueError:\n"
+               "            import pickle\n\n"
+               "            fields = pickle.loads(payload)\n"),),
+        ("tests/test_no_pickle.py::test_a_pickle_is_refused_and_never_run",
+         "tests/test_no_pickle.py::test_no_module_reads_pickles"),
+    ),
+)  # fmt: skip

@@ -1,0 +1,36 @@
+"""That the broken builds still fit the source, and that their tests are there. `make mutants` runs them."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from tests.broken_builds import BUILDS, BrokenBuild
+from tests.mutants import ROOT, judged
+
+TWICE = range(1, 9)
+"""Builds that two tests must catch."""
+
+
+def test_all_of_them_are_listed() -> None:
+    assert [build.number for build in BUILDS] == list(range(1, 24))
+
+
+@pytest.mark.parametrize("build", BUILDS, ids=lambda build: str(build.number))
+def test_a_broken_build_fits_the_source_and_names_its_tests(build: BrokenBuild) -> None:
+    if build.waits:
+        assert not build.patches and not build.tests
+        return
+    for patch in build.patches:
+        assert (ROOT / patch.file).read_text(encoding="utf-8").count(patch.old) == 1, patch
+    assert len(build.tests) >= (2 if build.number in TWICE else 1)
+    for test in build.tests:
+        file, _, name = test.partition("::")
+        assert re.search(rf"^(async )?def {name}\(", (ROOT / file).read_text(encoding="utf-8"), re.MULTILINE), test
+
+
+def test_a_test_that_passes_catches_nothing() -> None:
+    harmless = BrokenBuild(0, "harmless", (), ("tests/test_no_pickle.py::test_no_module_reads_pickles",))
+    caught, words = judged(harmless)
+    assert not caught and words == "NOT CAUGHT: tests/test_no_pickle.py::test_no_module_reads_pickles passes"
