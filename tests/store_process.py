@@ -68,16 +68,5 @@ def append_on_demand(store: Store) -> None:
     writer.close()
 
 
-def race(store: Store) -> None:
-    """Opens the log when it is told to, says its epoch or who holds it, and goes on as `append_on_demand`."""
-    say("ready")
-    sys.stdin.readline()
-    try:
-        append_on_demand(store)
-    except StoreError as error:
-        say(error.message)
-        sys.stdin.read()
-
-
 if __name__ == "__main__":
-    {"append": append_for_ever, "demand": append_on_demand, "race": race}[sys.argv[2]](at(sys.argv[1]))
+    {"append": append_for_ever, "demand": append_on_demand}[sys.argv[2]](at(sys.argv[1]))

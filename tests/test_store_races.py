@@ -1,15 +1,12 @@
-"""Who may write when several want to: races for one log, writers that stood still, and takeovers amid an append.
+"""Takeovers amid an append, forced at the statement where they would do harm; and the checker of what clients were told.
 
-Races of processes are left to the system; the narrow ones are forced, statement by statement.
+Races of whole processes are in `test_store_processes.py`, for both stores.
 """
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,69 +17,12 @@ from swarm.errors import FencedError, StoreError
 from swarm.store.sqlite import LOG, SqliteReader, SqliteWriter
 from swarm.testing.history import History
 from tests.store_process import note
-from tests.test_store_processes import ask, child, hear
-
-ROUNDS, RACERS = 4, 5
 
 
 def append(writer: SqliteWriter, history: History, client: str) -> None:
     event, text = note(writer.last() + 1, writer.epoch)
     writer.append([event], {event.body.body: text})
     history.told(client, [event.key], "ok")
-
-
-@pytest.mark.parametrize("_", range(ROUNDS))
-def test_of_several_that_want_a_job_at_once_one_gets_it(tmp_path: Path, _: int) -> None:
-    history = History()
-    SqliteWriter.open(tmp_path).close()
-    with ExitStack() as stack:
-        racers = [stack.enter_context(child(tmp_path, "race")) for _ in range(RACERS)]
-        for racer in racers:
-            assert hear(racer) == "ready"
-        for racer in racers:
-            order(racer)
-        said = {racer: hear(racer) for racer in racers}
-        winners = [racer for racer, words in said.items() if words.isdigit()]
-        assert len(winners) == 1, f"{len(winners)} of {RACERS} believe that they hold it"
-        for racer in set(racers).difference(winners):
-            assert f"process {winners[0].pid} on" in said[racer] or "another process" in said[racer]
-        number = ask(winners[0])
-        history.told("winner", [f"key-{number}"], "ok")
-    with SqliteReader.open(tmp_path) as reader:
-        history.check(list(reader.read()))
-
-
-def order(process: subprocess.Popen[str]) -> None:
-    assert process.stdin
-    process.stdin.write("go\n")
-    process.stdin.flush()
-
-
-@pytest.mark.parametrize("takeovers", [1, 2])
-def test_a_writer_that_stood_still_while_others_took_over_appends_nothing(tmp_path: Path, takeovers: int) -> None:
-    """Stopped, its lock lost (as file systems do over a network), others at work; then it goes on as if nothing had been."""
-    history = History()
-    with child(tmp_path, "demand") as process, ExitStack() as stack:
-        assert hear(process) == "1"
-        history.told("stopped", [f"key-{ask(process)}"], "ok")
-        os.kill(process.pid, signal.SIGSTOP)
-        order(process)  # it has been asked to append before it stood still, and gets to it afterwards
-        for number in range(takeovers):
-            (tmp_path / "lock").unlink()
-            taker = stack.enter_context(SqliteWriter.open(tmp_path))
-            append(taker, history, f"taker {number}")
-        os.kill(process.pid, signal.SIGCONT)
-        assert hear(process) == "FencedError"
-        history.told("stopped", ["late"], "fail")
-        append(taker, history, f"taker {takeovers - 1}")
-        with SqliteReader.open(tmp_path) as reader:
-            log = list(reader.read())
-        history.saw("reader", [event.seq for event in log])
-        history.check(log)
-        assert [event.epoch for event in log] == sorted({1, *range(2, 2 + takeovers)}) + [1 + takeovers]
-
-
-# ---- takeovers amid an append ----
 
 
 class Taker:
