@@ -11,8 +11,9 @@ from swarm.cli.bench import app as bench
 from swarm.cli.catalogue import models, protocols, roles
 from swarm.cli.doctor import doctor
 from swarm.cli.jobs import ask, plan, resume, run
+from swarm.cli.people import approve, cancel, inbox, pause, reject, tell
 from swarm.cli.records import artifacts, export, logs, replay, report, show
-from swarm.cli.runs import cancel, list_, pause, rm, status, watch
+from swarm.cli.runs import list_, rm, status, watch
 from swarm.cli.submit import submit
 
 app = typer.Typer(
@@ -25,7 +26,8 @@ app = typer.Typer(
 )
 _PANELS = {
     "Work": (run, ask, plan, submit, resume),
-    "Runs": (list_, status, watch, pause, cancel, rm),
+    "Runs": (list_, status, watch, rm),
+    "People": (pause, cancel, tell, inbox, approve, reject),
     "Results and how they came about": (report, artifacts, export, logs, show, replay),
     "What there is": (roles, protocols, models, doctor),
 }

@@ -7,22 +7,26 @@ Owns the one road of `run`, `ask` and `resume`. How a job runs is the runtime's 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from swarm.cli.door import duration, emit, err, error_document, number, say_error
 from swarm.cli.live import Face, face, follow, tick
+from swarm.cli.people import question_lines
 from swarm.coordinator import JobState, Phase
 from swarm.coordinator.budget import limits_reached, money
 from swarm.coordinator.state import OVER_BUDGET
 from swarm.errors import ExitCode, ModelError, SwarmError
 from swarm.plan import Plan, Range, estimate, measure
-from swarm.report import Answer, gather, write_report
+from swarm.report import Answer, gather, render
 from swarm.runtime.launch import Opened, Options, run_again, run_new, stopped
+from swarm.runtime.people import questions
 from swarm.runtime.session import check, read_job
 from swarm.spec import JobSpec
-from swarm.store.folder import RunFolder
+from swarm.store.folder import RunFolder, reason_words
 from swarm.store.interface import Reader
 from swarm.store.place import LATEST
 
@@ -72,12 +76,6 @@ class Drive:
         return callback
 
 
-def render(run: RunFolder) -> Mapping[str, str]:
-    """Writes a run's report from its log; the digest of each file."""
-    with run.reader() as reader:
-        return write_report(reader, run)
-
-
 def run_job(spec: JobSpec, options: Options, as_json: bool) -> int:
     """Runs a new job and says everything about it. Returns the exit code."""
     return asyncio.run(_run_job(spec, options, as_json))
@@ -107,12 +105,22 @@ async def _run_job(spec: JobSpec, options: Options, as_json: bool) -> int:
 
 async def _resume_job(run: RunFolder, options: Options, as_json: bool) -> int:
     with run.reader() as reader:
-        _, spec, _ = read_job(reader)
+        state, spec, _ = read_job(reader)
+    if state.phase is Phase.WAITING and not options.wait and not _may_go_on(run, state):
+        async with Drive(as_json) as drive:
+            drive.shown.say(f"{spec.name}: {spec.question}")
+        return _account(run, drive)
     async with Drive(as_json) as drive:
         drive.shown.say(f"{spec.name}: {spec.question}")
         drive.shown.stage(_starting(options))
         await run_again(run, options, render, drive.opened(spec))
     return _account(run, drive)
+
+
+def _may_go_on(run: RunFolder, state: JobState) -> bool:
+    """Whether a job that waits for a person could do something now: an answer lies there, or is not needed any more."""
+    due = any(row.until is not None and row.until <= time.time() for row in state.questions.values())
+    return due or any(message.kind == "answer" for message in run.messages())
 
 
 def _starting(options: Options) -> str:
@@ -172,6 +180,8 @@ def _account(run: RunFolder, drive: Drive) -> int:
         emit(account_document(run, state, drive.plan, answer, error))
     if error is not None:
         say_error(error)
+    if state.phase is Phase.WAITING:
+        return int(ExitCode.WAITING)
     return int(STATUS_EXIT.get(state.status, ExitCode.FAILED))
 
 
@@ -192,7 +202,7 @@ def account_lines(run: RunFolder, state: JobState, spec: JobSpec, plan: Plan | N
     cost = money(spec.model.price, spent.tokens_in, spent.tokens_out)
     priced = f", {cost:,.2f} {spec.model.price.currency}" if spec.model.price else ""
     status = state.status or str(state.phase)
-    why = state.reason.removeprefix(OVER_BUDGET)
+    why = reason_of(run, state).removeprefix(OVER_BUDGET)
     reason = f" ({why})" if why and not state.reason.startswith("model:") else ""
     lines.append(
         f"{status}{reason}: {number(spent.calls)} calls, {number(spent.tokens)} tokens, {duration(seconds)}{priced}"
@@ -207,10 +217,18 @@ def account_lines(run: RunFolder, state: JobState, spec: JobSpec, plan: Plan | N
     if answer is not None:
         lines.extend(answer_lines(answer))
         lines.append(f"report: {run.report_html}")
+    if state.phase is Phase.WAITING:
+        lines.extend(question_lines(run))
     if state.phase is not Phase.ENDED:
         more = "".join(f" --budget {name}=+MORE" for name in limits_reached(state))
         lines.append(f"resume with: swarm resume {run.id}{more}")
     return lines
+
+
+def reason_of(run: RunFolder, state: JobState) -> str:
+    """Why a job stands as it does, in words."""
+    with run.reader() as reader:
+        return reason_words(reader, state.reason)
 
 
 def answer_lines(answer: Answer) -> list[str]:
@@ -268,6 +286,8 @@ def account_document(
     document |= {"run": str(run.path)}
     if plan is not None:
         document["plan"] = plan.document()
+    if state.phase is Phase.WAITING:
+        document["questions"] = [asdict(question) for question in questions(run)]
     if error is not None:
         document["error"] = error_document(error)
     return document

@@ -24,6 +24,9 @@ Address = Annotated[
 ]
 Id = Annotated[str, typer.Option("--id", metavar="ID", help="Name of the run; made from the job's name if not given.")]
 Agents = Annotated[int, typer.Option("--agents", min=1, metavar="N", help="Tasks that one host works on at once.")]
+Wait = Annotated[
+    bool, typer.Option("--wait", help="If the job asks a person, stay until it is answered, instead of leaving with code 5.")
+]
 Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, as in --set budget.tokens=50000."),
@@ -40,6 +43,7 @@ def run(
     address: Address = "",
     id: Id = "",
     agents: Agents = 64,
+    wait: Wait = False,
     overrides: Overrides = None,
     as_json: Json = False,
 ) -> None:
@@ -50,7 +54,7 @@ def run(
     from swarm.cli.driving import run_job
 
     spec = read_job(job, overrides or [])
-    raise typer.Exit(run_job(spec, _options(runs, local, address, id, agents), as_json))
+    raise typer.Exit(run_job(spec, _options(runs, local, address, id, agents, wait), as_json))
 
 
 @verb
@@ -76,6 +80,7 @@ def ask(
     address: Address = "",
     id: Id = "",
     agents: Agents = 64,
+    wait: Wait = False,
     overrides: Overrides = None,
     as_json: Json = False,
 ) -> None:
@@ -98,7 +103,7 @@ def ask(
         },
     }
     spec = put_together(fields, overrides or [], "ask")
-    raise typer.Exit(run_job(spec, _options(runs, local, address, id, agents), as_json))
+    raise typer.Exit(run_job(spec, _options(runs, local, address, id, agents, wait), as_json))
 
 
 @verb
@@ -128,6 +133,7 @@ def resume(
     local: Local = False,
     address: Address = "",
     agents: Agents = 64,
+    wait: Wait = False,
     as_json: Json = False,
 ) -> None:
     """Go on with a job that was paused, interrupted or killed, or that rests over its budget and is given more.
@@ -138,17 +144,18 @@ def resume(
 
     from swarm.cli.driving import resume_job
 
-    options = replace(_options(runs, local, address, "", agents), pinned=pinned, budget=tuple(budget or ()))
+    options = _options(runs, local, address, "", agents, wait)
+    options = replace(options, pinned=pinned, budget=tuple(budget or ()))
     raise typer.Exit(resume_job(the_run(id, runs), options, as_json))
 
 
-def _options(runs: str | None, local: bool, address: str, id: str, agents: int) -> Options:
+def _options(runs: str | None, local: bool, address: str, id: str, agents: int, wait: bool) -> Options:
     from swarm.errors import SpecError
     from swarm.runtime.launch import Options
 
     if local and address:
         raise SpecError("--local and --address exclude each other", "--address", "leave one of the two out")
-    return Options(runs_of(runs), "local" if local else "ray", address, agents, id)
+    return Options(runs_of(runs), "local" if local else "ray", address, agents, id, wait=wait)
 
 
 # ---- jobs ----

@@ -21,9 +21,11 @@ from rich.table import Table
 from rich.text import Text
 
 from swarm.cli.door import duration, number
+from swarm.cli.people import lines_of
 from swarm.coordinator import JobState, Phase
 from swarm.coordinator.budget import effective, used
 from swarm.events import CallFinished, Event, TaskFinished, TaskLeased
+from swarm.runtime.people import questions
 from swarm.spec import JobSpec
 from swarm.store.folder import RunFolder
 from swarm.store.interface import Reader
@@ -80,6 +82,8 @@ class Progress:
             return "loading the model" if self.spec.model.engine in ("vllm", "transformers") else "starting the agents"
         if state.phase is Phase.WORKING:
             return "over budget: finishing from the reserve" if state.closing is not None else "working"
+        if state.phase is Phase.WAITING:
+            return "waiting for a person"
         return state.status or "paused"
 
     def roles(self) -> list[tuple[str, int, int]]:
@@ -262,12 +266,17 @@ async def follow(run: RunFolder, spec: JobSpec, shown: Face, rests: Callable[[Pr
 
     What stood in the log before is shown once something is added to it, or if nothing ever is.
     """
-    progress = Progress(spec)
+    progress, said = Progress(spec), set[str]()
     with run.reader() as reader:
         old = reader.last()
         while True:
             for event in await asyncio.to_thread(_new, reader, progress.state.seq):
                 progress.apply(event)
+            if not said.issuperset(progress.state.questions):
+                for question in await asyncio.to_thread(questions, run):
+                    for line in lines_of(question) if question.id not in said else ():
+                        shown.say(line)
+                    said.add(question.id)
             if progress.state.seq > old or rests(progress):
                 shown.show(progress)
             if rests(progress):

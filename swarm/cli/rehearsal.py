@@ -65,8 +65,8 @@ class _Again(Coordinator):
         body = event.body
         if isinstance(body, ev.Decided) and not event.cause and body.state.get("started"):
             return "start"
-        if isinstance(body, ev.BudgetReached):
-            return "budget"
+        if isinstance(body, ev.BudgetReached | ev.PersonSaid | ev.ApprovalAnswered):
+            return "event"
         if isinstance(body, ev.TaskFinished):
             return self._brief(body.task, body.outcome)
         if isinstance(body, ev.TaskFailed) and body.retry_at is None:

@@ -1,7 +1,6 @@
-"""The verbs that look after runs: list, status, watch, pause, cancel, rm.
+"""The verbs that look after runs: list, status, watch, rm.
 
-Owns what they show of a run's standing. They read its log and leave words in its inbox; of a job that
-nobody works on, `cancel` writes the end.
+Owns what they show of a run's standing, which they read from its log.
 """
 
 from __future__ import annotations
@@ -18,8 +17,6 @@ from swarm.cli.door import Json, RunId, Runs, duration, emit, err, number, out, 
 if TYPE_CHECKING:
     from swarm.cli.live import Progress
     from swarm.store.folder import RunFolder, RunStatus
-
-Reason = Annotated[str, typer.Option("--reason", help="Why, for the log.")]
 
 
 @verb
@@ -103,6 +100,10 @@ def _status_lines(run: RunFolder, known: RunStatus, progress: Progress) -> list[
     if known.status in ("paused", "interrupted"):
         more = "".join(f" --budget {name}=+MORE" for name in limits_reached(state))
         lines.append(f"  go on with: swarm resume {run.id}{more}")
+    if state.questions and not state.status:
+        from swarm.cli.people import question_lines
+
+        lines += [f"  {line}" for line in question_lines(run)]
     return lines
 
 
@@ -170,43 +171,6 @@ async def _stream(run: RunFolder, after: int) -> None:
 
     async for event in JobHandle(run).events(after):
         out().print(described(event), markup=False)
-
-
-@verb
-def pause(id: RunId, reason: Reason = "", runs: Runs = None) -> None:
-    """Ask a running job to pause: what is under way is finished, nothing new begins."""
-    _leave(the_run(id, runs), "pause", reason)
-
-
-@verb
-def cancel(id: RunId, reason: Reason = "", runs: Runs = None) -> None:
-    """Ask a running job to end, or end a paused one. Its report tells what was found until then."""
-    from swarm.store.folder import read_status
-
-    run = the_run(id, runs)
-    known = read_status(run)
-    if known.holder is not None or known.status not in ("paused", "interrupted"):
-        _leave(run, "cancel", reason)
-        return
-    from swarm.cli.driving import render
-    from swarm.runtime.launch import cancel_resting
-
-    asyncio.run(cancel_resting(run, reason, render))
-    err().print(f"cancelled {run.id}; report: {run.report_html}", markup=False)
-
-
-def _leave(run: RunFolder, kind: str, text: str) -> None:
-    from swarm.errors import StoreError
-    from swarm.store.folder import read_status
-
-    known = read_status(run)
-    if known.holder is None:
-        cure = f"`swarm resume {run.id}` goes on with it" if known.status in ("paused", "interrupted") else ""
-        raise StoreError(
-            f"nobody works on this run (it is {known.status}), so nothing can be asked of it", run.id, cure
-        )
-    run.post(kind, text)
-    err().print(f"asked {run.id} to {kind}; `swarm status {run.id}` says when it has", markup=False)
 
 
 @verb

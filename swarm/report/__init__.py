@@ -2,6 +2,6 @@
 
 from swarm.report.answer import gather
 from swarm.report.shapes import Answer
-from swarm.report.write import write_report
+from swarm.report.write import render, write_report
 
-__all__ = ["Answer", "gather", "write_report"]
+__all__ = ["Answer", "gather", "render", "write_report"]

@@ -69,6 +69,8 @@ class Activity:
         if not isinstance(body, ev.ReportWritten):
             self.events = event.seq
         match body:
+            case ev.JobOpened(shell="desk"):  # only to hear what people say
+                self._close(self._last)
             case ev.JobOpened():
                 self._close(self._last)
                 self.sessions += 1
@@ -97,9 +99,14 @@ class Activity:
                 self._moments.append(Moment(at=self._at(event.time), what=f"{whose}budget of {body.limit} reached"))
             case ev.BudgetChanged():
                 self._moments.append(Moment(at=self._at(event.time), what=f"budget changed: {', '.join(body.new)}"))
-            case ev.PhaseChanged() if body.phase == Phase.PAUSED:
-                self._moments.append(Moment(at=self._at(event.time), what="paused"))
+            case ev.PhaseChanged() if body.phase in (Phase.PAUSED, Phase.WAITING):
+                what = "paused" if body.phase == Phase.PAUSED else "waits for a person"
+                self._moments.append(Moment(at=self._at(event.time), what=what))
                 self._before, self._opened = self._at(event.time), -1.0  # leases that are out still bring results
+            case ev.PhaseChanged() if self._opened < 0 and state.opened_at:
+                self._opened = event.time
+            case ev.PersonSaid():
+                self._moments.append(Moment(at=self._at(event.time), what="a person said something"))
             case ev.JobEnded():
                 self._moments.append(Moment(at=self._at(event.time), what=f"ended: {body.status}"))
                 self._close(event.time)

@@ -20,6 +20,7 @@ from swarm.errors import StoreError
 from swarm.report import picture
 from swarm.report.activity import Activity
 from swarm.report.claims import Claims
+from swarm.report.people import People
 from swarm.report.score import score
 from swarm.report.shapes import (
     Answer,
@@ -67,22 +68,23 @@ def gather(reader: Reader, draft: bool = False) -> Answer:
 
 def gather_with_texts(reader: Reader, draft: bool = False) -> Gathered:
     """As `gather`, with the texts."""
-    state, activity = JobState(), Activity()
+    state, activity, people = JobState(), Activity(), People()
     for event in reader.read():
         state.apply(event)
         activity.follow(event, state)
+        people.follow(event)
     if state.created is None:
         raise StoreError("holds no job", "log", "the run stopped before it began; remove it with `swarm rm`")
     spec = parse_spec(msgpack.unpackb(reader.body(state.created.spec)), f"job {state.created.job}")
     texts = Texts(reader, state)
-    return Gathered(_Gathering(spec, state, activity, texts).answer(draft), texts)
+    return Gathered(_Gathering(spec, state, activity, people, texts).answer(draft), texts)
 
 
 class _Gathering:
     """The parts of one answer."""
 
-    def __init__(self, spec: JobSpec, state: JobState, activity: Activity, texts: Texts) -> None:
-        self.spec, self.state, self.activity, self.texts = spec, state, activity, texts
+    def __init__(self, spec: JobSpec, state: JobState, activity: Activity, people: People, texts: Texts) -> None:
+        self.spec, self.state, self.activity, self.people, self.texts = spec, state, activity, people, texts
         self.ended = state.settled
         planned = spec.answer.merge if spec.answer.merge != "auto" else "set"
         self.merge = str(state.memory.get("merge", planned))
@@ -127,6 +129,8 @@ class _Gathering:
             spent=self._spent(),
             weights=self._weights(),
             limits=tuple(self._limits()),
+            words=self.people.words(self.texts),
+            questions=self.people.questions(self.texts),
             timeline=self.activity.timeline(),
             picture=self._picture([(one.note, one.text) for one in sentences]),
             provenance=self._provenance(),
@@ -142,6 +146,8 @@ class _Gathering:
         kind, _, hash = self.state.reason.partition(":")
         if kind == "model" and hash:
             return f"the model did not answer: {self._error(hash)}"
+        if kind == "person" and hash:
+            return self._error(hash)
         return printable(self.state.reason.removeprefix(OVER_BUDGET))
 
     def _error(self, hash: str) -> str:

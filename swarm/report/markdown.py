@@ -24,7 +24,7 @@ def render_markdown(answer: Answer) -> str:
     references = References()
     parts = [
         _head(answer), _sentences(answer, references), _claims(answer, references), _doubts(answer, references),
-        _unread(answer), _score(answer), _cost(answer), _provenance(answer), _sources(references),
+        _unread(answer), _people(answer), _score(answer), _cost(answer), _provenance(answer), _sources(references),
     ]  # fmt: skip
     return "\n\n".join("\n".join(lines) for lines in map(list, parts) if lines) + "\n"
 
@@ -97,6 +97,20 @@ def _unread(answer: Answer) -> Iterator[str]:
         place = f" on {code(task.document)}" if task.document else ""
         yield f"- given up: {task.role}{place} ({task.kind}): {escaped(shortened(task.reason, 300))}"
     yield from _rest(answer.given_up)
+
+
+def _people(answer: Answer) -> Iterator[str]:
+    if not answer.words and not answer.questions:
+        return
+    yield "## What people said"
+    yield ""
+    for word in answer.words:
+        windows = f"{word.windows:,} window{'s' * (word.windows != 1)}"
+        yield f"- {escaped(word.by)}: “{escaped(word.text)}” (shown in {windows})"
+    for one in answer.questions:
+        by = f" by {escaped(one.by)}" if one.by else ""
+        given = f"{one.verdict}{by}{f': {escaped(one.answer)}' if one.answer else ''}" if one.verdict else "not answered"
+        yield f"- asked: {escaped(one.question)} **{given}**{f' ({escaped(one.why)})' if one.why else ''}"
 
 
 def _score(answer: Answer) -> Iterator[str]:

@@ -271,6 +271,27 @@ class PerhapsPaid(Frozen):
     cost: float | None
 
 
+class Word(Frozen):
+    """What a person said to the job. `windows` counts the model calls that it was shown in; `event` is its number in the log."""
+
+    text: str
+    by: str
+    event: int
+    windows: int
+
+
+class Question(Frozen):
+    """What the job asked a person, and the answer. `verdict` is empty while there is none."""
+
+    number: int
+    question: str
+    options: tuple[str, ...]
+    verdict: str
+    answer: str
+    why: str
+    by: str
+
+
 class Answer(Frozen):
     """All that a run has to say. The same log gives the same bytes."""
 
@@ -313,6 +334,9 @@ class Answer(Frozen):
     spent: tuple[Spent, ...]
     weights: tuple[Weights, ...]
     limits: tuple[Limit, ...]
+    words: tuple[Word, ...] = ()
+    """What people said to the job."""
+    questions: tuple[Question, ...] = ()
     timeline: Timeline
     picture: Picture
     provenance: Provenance

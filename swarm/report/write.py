@@ -44,6 +44,12 @@ def write_report(reader: Reader, folder: RunFolder) -> dict[str, str]:
     return digests
 
 
+def render(folder: RunFolder) -> dict[str, str]:
+    """Writes a run's report from its log, as `write_report` does."""
+    with folder.reader() as reader:
+        return write_report(reader, folder)
+
+
 def rows_csv(answer: Answer) -> str:
     """One line a row or statement: its values, what it rests on, and its first cite in full."""
     claims: list[tuple[dict[str, str], Row | Statement]] = [(row.values, row) for row in answer.rows or ()]

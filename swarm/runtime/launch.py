@@ -21,7 +21,7 @@ from swarm.corpus import Pinned
 from swarm.errors import BudgetError, SwarmError
 from swarm.runtime.environment import settle
 from swarm.runtime.prepare import Prepared
-from swarm.runtime.session import Session, check, fold
+from swarm.runtime.session import DESK, Session, check, fold
 from swarm.spec import JobSpec
 from swarm.store.folder import RunFolder, new_id
 from swarm.store.runs import Runs
@@ -112,7 +112,7 @@ async def run_again(run: RunFolder, options: Options, render: Render, opened: Ca
     return run
 
 
-async def cancel_resting(run: RunFolder, reason: str, render: Render) -> None:
+def cancel_resting(run: RunFolder, reason: str, render: Render) -> None:
     """Ends a job that nobody works on, and writes the report of what was found until then.
 
     Raises:
@@ -120,7 +120,7 @@ async def cancel_resting(run: RunFolder, reason: str, render: Render) -> None:
     """
     session = Session.resume(run, pinned=True)
     try:
-        session.master.open("local")
+        session.master.open(DESK)
         session.master.end("cancelled", reason or "cancelled by a person")
         session.reported(render(run))
     finally:

@@ -38,6 +38,10 @@ TEND_SECONDS = 0.5
 """How often the inbox is read, the hold on the job renewed, and silent hosts are looked for."""
 
 
+DESK = "desk"
+"""What a master calls its shell that only hears messages and runs no agent."""
+
+
 @dataclass
 class Session:
     """A master that holds a job. Make one with `create` or `resume`, and close it."""
@@ -141,15 +145,16 @@ class Session:
                 self.run.heard(message.id)
 
     def _do(self, message: Message) -> None:
+        fields = _fields(message.text)
         match message.kind:
             case "pause":
                 self.master.pause(message.text or "paused by a person")
             case "cancel":
                 self.master.end("cancelled", message.text or "cancelled by a person")
-            case "tell":
-                self.master.told(message.id, **json.loads(message.text))
-            case "answer":
-                self.master.answered(message.id, **json.loads(message.text))
+            case "tell" if fields.keys() == {"text", "by"}:
+                self.master.told(message.id, **fields)
+            case "answer" if fields.keys() == {"question", "verdict", "answer", "why", "by"}:
+                self.master.answered(message.id, **fields)
 
     def reported(self, files: Mapping[str, str]) -> None:
         """Records the digest of each file of the report."""
@@ -225,6 +230,15 @@ def open_job(reader: Reader) -> tuple[Opened, JobSpec, dict[str, str]]:
     spec = parse_spec(msgpack.unpackb(reader.body(state.created.spec)), f"job {state.created.job}")
     roles = {name: reader.body(hash).decode() for name, hash in state.created.roles.items()}
     return opened, spec, roles
+
+
+def _fields(text: str) -> dict[str, str]:
+    """What a message says, if it is of several parts: a file that somebody else put into the inbox ends no job."""
+    try:
+        fields = json.loads(text)
+    except ValueError:
+        return {}
+    return {str(name): str(value) for name, value in fields.items()} if isinstance(fields, dict) else {}
 
 
 def _next(blocks: Iterator[Block]) -> Block | None:

@@ -11,7 +11,7 @@ import re
 import unicodedata
 import uuid
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -211,7 +211,8 @@ def may_name(id: str) -> bool:
 class RunStatus:
     """How a run stands, read from a few records.
 
-    `status`: what JobEnded said; else the phase it works in; `interrupted` if it has no end and no holder;
+    `status`: what JobEnded said; else `paused`, `waiting` for a person, or `working`; `interrupted` if it works and has no
+    holder;
     `new` without events; `damaged` with the reason in `detail`. `created` and `updated` are seconds since
     1970, 0 without events.
     """
@@ -234,27 +235,40 @@ def read_status(run: RunFolder) -> RunStatus:
         with run.reader() as reader:
             last = reader.last()
             newest = next(reader.read(after=last - 1), None) if last else None
-            return _summed_up(run.id, list(reader.life()), newest, active)
+            status = _summed_up(run.id, list(reader.life()), newest, active)
+            return replace(status, detail=reason_words(reader, status.detail))
     except StoreError as error:
         return RunStatus(run.id, "damaged", detail=error.message)
+
+
+def reason_words(reader: Reader, reason: str) -> str:
+    """Why a job stands as it does: one that a person or a model gave is a body, which `person:HASH` or `model:HASH` names."""
+    kind, _, hash = reason.partition(":")
+    if kind not in ("person", "model") or not hash:
+        return reason
+    try:
+        return " ".join(reader.body(hash).decode("utf-8", "replace").split())
+    except StoreError:
+        return "(text withdrawn)"
 
 
 def _summed_up(id: str, life: list[Event], newest: Event | None, active: str | None) -> RunStatus:
     if newest is None:
         return RunStatus(id, "new", holder=active)
-    name, phase, ended, detail = "", "", "", ""
+    name, created, phase, ended, detail = "", newest.time, "", "", ""
     for event in life:
         match event.body:
             case JobCreated():
-                name = event.body.name
+                name, created = event.body.name, event.time
             case JobOpened():
                 ended, detail = "", ""
+                phase = "" if phase == "paused" else phase
             case PhaseChanged():
                 phase, detail = event.body.phase, event.body.reason
             case JobEnded():
                 ended, detail = event.body.status, event.body.reason
-    standing = ended or (phase or "opening" if active or phase == "paused" else "interrupted")
-    created = life[0].time if life else newest.time
+    resting = phase if phase in ("paused", "waiting") else ""
+    standing = ended or resting or (phase or "working" if active else "interrupted")
     return RunStatus(id, standing, name, phase, newest.seq, created, newest.time, active, detail)
 
 

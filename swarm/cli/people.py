@@ -1,0 +1,156 @@
+"""The verbs by which people take part: pause, cancel, tell, inbox, approve, reject.
+
+Owns their options and how a question is put before people. What a job makes of what they say is its own affair.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from swarm.cli.door import Json, RunId, Runs, duration, emit, err, out, people, runs_of, the_run, verb
+
+if TYPE_CHECKING:
+    from swarm.runtime.people import Question
+    from swarm.store.folder import RunFolder
+
+Reason = Annotated[str, typer.Option("--reason", help="Why, for the log.")]
+Asked = Annotated[str, typer.Argument(metavar="ID[:N]", help="The run, and the question's number if it asks several.")]
+CANCEL_SECONDS = 60.0
+"""How long `cancel` waits for a job to leave: it stops within seconds, and writes its report."""
+PAUSE_SECONDS = 5.0
+
+
+@verb
+def pause(id: RunId, reason: Reason = "", runs: Runs = None) -> None:
+    """Ask a running job to pause: what is under way is finished, nothing new begins."""
+    from swarm.runtime import people
+
+    run = the_run(id, runs)
+    people.pause(run, reason)
+    if people.rests(run, PAUSE_SECONDS):
+        err().print(f"paused {run.id}; go on with: swarm resume {run.id}", markup=False)
+    else:
+        err().print(f"asked {run.id} to pause; it finishes the calls that are under way first", markup=False)
+
+
+@verb
+def cancel(id: RunId, reason: Reason = "", runs: Runs = None) -> None:
+    """End a job, running or not. Calls that are under way are dropped; the report tells what was found until then."""
+    from swarm.errors import StoreError
+    from swarm.report import render
+    from swarm.runtime import people
+    from swarm.store.folder import read_status
+
+    run = the_run(id, runs)
+    people.cancel(run, reason, render)
+    if not people.rests(run, CANCEL_SECONDS):
+        raise StoreError(f"was asked to end and is still held after {CANCEL_SECONDS:g} s", run.id, f"see `swarm status {run.id}`")
+    status = read_status(run).status
+    if status != "cancelled":
+        raise StoreError(f"came to its own end first ({status})", run.id, "`swarm report` shows what it found")
+    err().print(f"cancelled {run.id}; report: {run.report_html}", markup=False)
+
+
+@verb
+def tell(
+    id: RunId, text: Annotated[str, typer.Argument(help="What the job should know.")], runs: Runs = None, as_json: Json = False
+) -> None:
+    """Leave a word for a job: it is kept in its log and its report, and shown to the agents whose role reads it."""
+    from swarm.runtime import people
+
+    run = the_run(id, runs)
+    seq = people.tell(run, text)
+    heard = f"heard, as event {seq}" if seq else "left; it is heard when somebody works on the job"
+    err().print(f"{run.id}: {heard}", markup=False)
+    if as_json:
+        emit({"id": run.id, "event": seq or None})
+
+
+@verb
+def inbox(
+    id: Annotated[str, typer.Argument(metavar="[ID]", help="Only this run's questions.")] = "",
+    runs: Runs = None,
+    as_json: Json = False,
+) -> None:
+    """List what jobs ask, and how to answer."""
+    from dataclasses import asdict
+
+    from swarm.runtime.people import questions
+
+    place = runs_of(runs)
+    folders = [the_run(id, runs)] if id else [place.run(one.id) for one in place.list() if one.status != "damaged"]
+    found = [question for run in folders for question in questions(run)]
+    for question in found:
+        for line in lines_of(question):
+            people(as_json).print(line, markup=False)
+    if as_json:
+        emit([asdict(question) for question in found])
+    elif not found:
+        out().print("nothing is asked", markup=False)
+
+
+@verb
+def approve(
+    id: Asked,
+    answer: Annotated[str, typer.Option("--answer", metavar="OPTION", help="One of the question's options.")] = "",
+    runs: Runs = None,
+    as_json: Json = False,
+) -> None:
+    """Answer a job's question with yes, or with one of the options that it names."""
+    _answer(id, "approved", answer, "", runs, as_json)
+
+
+@verb
+def reject(
+    id: Asked,
+    why: Annotated[str, typer.Option("--why", metavar="TEXT", help="The reason; it stands in the log and the report.")],
+    runs: Runs = None,
+    as_json: Json = False,
+) -> None:
+    """Answer a job's question with no."""
+    from swarm.errors import SpecError
+
+    if not why.strip():
+        raise SpecError("says nothing", "--why", "write why the question is answered with no")
+    _answer(id, "rejected", "", why.strip(), runs, as_json)
+
+
+def _answer(id: str, verdict: str, chosen: str, why: str, runs: str | None, as_json: bool) -> None:
+    from swarm.errors import SpecError
+    from swarm.runtime.people import answer
+    from swarm.store.folder import read_status
+
+    name, mark, number = id.partition(":")
+    if mark and not number.isdigit():
+        raise SpecError(f"{number!r} is no number of a question", "ID[:N]", "write the run's id, or ID:1")
+    run = the_run(name, runs)
+    question = answer(run, int(number) if mark else None, verdict, chosen, why)
+    known = read_status(run)
+    following = "" if known.holder or known.status == "cancelled" else f"; go on with: swarm resume {run.id}"
+    err().print(f"{verdict} {question.name}{f' ({chosen})' if chosen else ''}{following}", markup=False)
+    if as_json:
+        emit({"id": run.id, "question": question.number, "verdict": verdict, "answer": chosen, "status": known.status})
+
+
+def question_lines(run: RunFolder) -> list[str]:
+    """The open questions of a job, and how to answer them."""
+    from swarm.runtime.people import questions
+
+    return [line for question in questions(run) for line in lines_of(question)]
+
+
+def lines_of(question: Question) -> list[str]:
+    """A question as people read it."""
+    options = f" [--answer {'|'.join(question.options)}]" if question.options else ""
+    lines = [
+        f"question {question.number} of {question.run}: {question.text}",
+        f"  yes: swarm approve {question.name}{options}",
+        f"  no:  swarm reject {question.name} --why TEXT",
+    ]
+    if question.until is not None:
+        left = duration(max(0.0, question.until - time.time()))
+        lines.append(f"  in {left} without an answer: {question.default or 'as proposed'}")
+    return lines
