@@ -9,6 +9,7 @@ import typer
 
 from swarm.cli.bench import app as bench
 from swarm.cli.catalogue import models, protocols, roles
+from swarm.cli.cost import cost
 from swarm.cli.doctor import doctor
 from swarm.cli.jobs import ask, plan, resume, run
 from swarm.cli.people import approve, cancel, inbox, pause, reject, tell
@@ -28,7 +29,7 @@ _PANELS = {
     "Work": (run, ask, plan, submit, resume),
     "Runs": (list_, status, watch, rm),
     "People": (pause, cancel, tell, inbox, approve, reject),
-    "Results and how they came about": (report, artifacts, export, logs, show, replay),
+    "Results and how they came about": (report, artifacts, export, logs, show, cost, replay),
     "What there is": (roles, protocols, models, doctor),
 }
 for _panel, _verbs in _PANELS.items():

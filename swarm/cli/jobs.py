@@ -5,6 +5,7 @@ Owns their options, and how a job is put together from a file, overrides, or a b
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -167,22 +168,24 @@ def read_job(source: str, overrides: list[str]) -> JobSpec:
     Raises:
         SpecError: what is wrong, by file and field.
     """
+    from swarm.prices import priced
     from swarm.spec import load_spec
 
     if source != "-":
         spec = load_spec(Path(source))
-        return put_together(spec.model_dump(mode="json"), overrides, source) if overrides else spec
+        return put_together(spec.model_dump(mode="json"), overrides, source) if overrides else priced(spec, os.environ)
     return put_together(_yaml(sys.stdin.read(), "stdin"), overrides, "stdin")
 
 
 def put_together(fields: Any, overrides: list[str], where: str) -> JobSpec:
     """A job from plain data and overrides; relative paths are taken from the working folder."""
+    from swarm.prices import priced
     from swarm.spec import anchored, parse_spec
 
     if isinstance(fields, dict):
         for text in overrides:
             _override(fields, text)
-    return anchored(parse_spec(fields, where), Path.cwd())
+    return priced(anchored(parse_spec(fields, where), Path.cwd()), os.environ)
 
 
 def _override(fields: dict[str, Any], text: str) -> None:

@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 from ray.util.metrics import Counter, Gauge, Histogram
 
 from swarm.coordinator import JobState
-from swarm.coordinator.budget import money
+from swarm.coordinator.budget import effective, used
 from swarm.runtime.host import Host
 from swarm.spec import JobSpec
 
@@ -70,13 +70,9 @@ def counts(state: JobState) -> Counts[tuple[str, ...]]:
 
 def budget_left(spec: JobSpec, state: JobState, now: float) -> Iterator[tuple[str, float]]:
     """(limit, share of it that is left) for each limit that is set."""
-    budget, spent = spec.budget, state.total()
-    paid = money(spec.model.price, spent.tokens_in, spent.tokens_out)
-    pairs = (
-        ("tokens", budget.tokens, spent.tokens), ("calls", budget.calls, spent.calls),
-        ("seconds", budget.seconds, state.seconds(now)), ("money", budget.money, paid),
-    )  # fmt: skip
-    return ((name, max(0.0, 1 - used / limit)) for name, limit, used in pairs if limit)
+    budget = effective(spec.budget, state.raised)
+    found = used(budget, spec.model.price, state, now, 0)
+    return ((name, max(0.0, 1 - spent / limit)) for name, limit, spent in found if name != "disk")
 
 
 class HostMetrics:

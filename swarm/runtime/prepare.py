@@ -184,7 +184,7 @@ def raise_budget(job: Prepared, state: JobState, disk: int, texts: Sequence[str]
     for name, allowed, spent in used(after, job.spec.model.price, state, state.time, disk):
         if name in new and spent >= allowed:
             raise SpecError(f"{spent:,.10g} are spent already, and the limit would be {allowed:,.10g}", f"--budget {name}",
-                            f"give more, such as --budget {name}=+{spent - allowed + max(1, spent / 4):.0f}")  # fmt: skip
+                            f"give more, such as --budget {name}={spent * 1.25 + 1:.0f}")  # fmt: skip
     return new
 
 
