@@ -14,7 +14,7 @@ from swarm.errors import ProtocolError, StoreError
 from swarm.events import Event
 from swarm.protocol import AddRange, AddTask, Decision, Judge, View
 from swarm.testing.invariants import refold, state_digest
-from tests.desk import FAULT, ROLES, Desk, Plain, called, done, failed, readers
+from tests.desk import FAULT, ROLES, SPANS, Desk, Plain, called, done, failed, readers
 
 # ---- leases ----
 
@@ -189,17 +189,30 @@ def test_one_call_that_fails_for_good_among_answers_costs_one_task() -> None:
 
 def test_a_model_that_answers_nothing_for_a_while_pauses_the_job_and_costs_no_task() -> None:
     """However many hosts it had: what counts is the time, not how many calls fail in it."""
-    desk = Desk(Plain(readers(3), AddTask("reader")))
-    first, *grants = desk.pull(want=4)
+    desk = Desk(Plain(readers(SPANS), AddTask("reader")))
+    first, *grants = desk.pull(want=9)
     desk.pull(done(first, *called(first)), want=0)
     began, faults = desk.now, 0
     while desk.state.phase is Phase.WORKING:
         faults += len(grants)
         desk.pull(*(failed(grant, kind="unreachable") for grant in grants), want=0)
         desk.now += 100
-        grants = desk.pull(want=4)
-    assert desk.now - began >= SILENT_SECONDS and faults > 3 * desk.roles["reader"].attempts
+        grants = desk.pull(want=9)
+    assert desk.now - began >= SILENT_SECONDS and faults > 8 * desk.roles["reader"].attempts
     assert not desk.state.failed and desk.state.reason == f"model:{FAULT}"
+
+
+def test_a_task_that_fails_alone_is_given_up_after_a_while() -> None:
+    """When nobody else is left to be answered, only time can tell that the fault is its own."""
+    desk = Desk(Plain(readers(2)))
+    good, bad = desk.pull(want=2)
+    desk.pull(done(good, *called(good)), want=0)
+    failures = 0
+    while not desk.state.failed:
+        desk.pull(failed(bad, kind="broken"), want=0)
+        failures, desk.now = failures + 1, desk.now + 5.5
+        bad = next(iter(desk.pull(want=1)), bad)
+    assert failures > desk.roles["reader"].attempts and desk.state.status == "done"
 
 
 def test_a_storm_of_refusals_costs_no_task_its_attempts() -> None:

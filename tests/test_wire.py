@@ -60,11 +60,11 @@ BODIES = st.one_of(
     st.builds(ev.TaskFinished, task=ID, token=NUMBER, outcome=ASCII, notes=NUMBER),
     st.builds(ev.TaskFailed, task=ID, token=NUMBER, error=ID, kind=ASCII, retry_at=st.none()),
 )  # fmt: skip
-REPORT = st.builds(Report, ID, NUMBER, st.lists(BODIES, max_size=4).map(tuple), st.booleans())
+REPORT = st.builds(Report, ID, NUMBER, st.lists(BODIES, max_size=4).map(tuple), st.booleans(), st.floats(0, 1e6))
 HELD = st.dictionaries(ID, st.binary(max_size=40), max_size=3)
 
 
-@given(st.builds(Batch, st.sampled_from(Order), st.lists(WORK, max_size=2).map(tuple)))
+@given(st.builds(Batch, st.sampled_from(Order), st.lists(WORK, max_size=2).map(tuple), st.lists(NUMBER).map(tuple)))
 def test_a_batch_comes_out_as_it_went_in(batch: Batch) -> None:
     assert unpack_batch(pack_batch(batch)) == batch
 
@@ -84,11 +84,11 @@ def test_bodies_travel_as_they_are() -> None:
 
 
 def test_what_no_event_is_is_refused() -> None:
-    packed = msgpack.packb(("h", 1, [("t", 1, True, [("TaskFinished", {"task": "t", "token": "no number"})])], {}))
+    packed = msgpack.packb(("h", 1, [("t", 1, True, 0.0, [("TaskFinished", {"task": "t", "token": "no number"})])], {}))
     with pytest.raises(ValueError, match="TaskFinished"):
         unpack_pull(packed)
     with pytest.raises(KeyError):
-        unpack_pull(msgpack.packb(("h", 1, [("t", 1, True, [("NoSuchKind", {})])], {})))
+        unpack_pull(msgpack.packb(("h", 1, [("t", 1, True, 0.0, [("NoSuchKind", {})])], {})))
     assert "TaskFinished" in KINDS
 
 

@@ -238,7 +238,7 @@ class Coordinator:
         Where it failed because nothing answers, the task is sound: it stays, and the job pauses instead.
         """
         brief = TaskView(row.id, row.role, row.goal, row.spans, row.reads, "failed")
-        counts = self.state.counts(row, body.kind)
+        counts = self.state.counts(row, body.kind, self._now)
         last = not report.retryable or (counts and row.failures + 1 >= self.roles[row.role].attempts)
         unanswered = self._unanswered(body.kind, last)
         retry_at = None if last and not unanswered else self._now + max(self._back_off(row), report.after)

@@ -34,6 +34,10 @@ from swarm.coordinator.tables import (
 from swarm.errors import StoreError
 from swarm.events import Event
 
+MANY_TASKS = 8
+"""So many tasks that fail together say that the model fails, and not they."""
+ALONE_SECONDS = 10.0
+"""After so long another fault of a task counts, though no other call was answered meanwhile."""
 __all__ = [
     "AGENT_BUDGET", "MODEL_FAULTS", "OVER_BUDGET", "DocumentRow", "JobState", "NoticeRow", "Phase", "QuestionRow", "RangeRow",
     "Spend", "TaskRow", "range_task",
@@ -82,6 +86,8 @@ class JobState:
     """Model faults since the last call that was answered."""
     faulty_since: float = 0.0
     """Log time of the first of them; 0 while there is none."""
+    failing: dict[str, None] = field(default_factory=dict)
+    """Tasks that had one of them, in the order in which they failed."""
     open: Counter[str] = field(default_factory=Counter)
     finished: Counter[str] = field(default_factory=Counter)
     outcomes: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -145,12 +151,14 @@ class JobState:
             out.seconds += one.seconds
         return out
 
-    def counts(self, row: TaskRow, kind: str) -> bool:
-        """Whether a failure counts against its task. An endpoint that is full, or that answers nobody, is no fault of the
-        task's: a model fault counts once, and again only after some call of the job was answered since."""
+    def counts(self, row: TaskRow, kind: str, now: float) -> bool:
+        """Whether a failure counts against its task. An endpoint that is full is no fault of the task's, nor is one that
+        answers nobody: a model fault counts once, and again after some call of the job was answered since, or, where few
+        tasks are left to tell by, after a while."""
         if kind not in MODEL_FAULTS or (not self.answers and kind != "overloaded"):
             return True
-        return kind != "overloaded" and row.heard != self.answers
+        alone = len(self.failing) < MANY_TASKS and now - row.counted >= ALONE_SECONDS
+        return kind != "overloaded" and (row.heard != self.answers or alone)
 
     def seconds(self, now: float) -> float:
         """Wall-clock seconds that masters have held this job."""
@@ -244,6 +252,7 @@ def _opened(state: JobState, event: Event, body: ev.JobOpened) -> None:
     """A new master: every lease of the last one ends here, and its time is counted up to its last event."""
     state.held = state.seconds(state.time)
     state.epoch, state.faults, state.faulty_since = body.epoch, 0, 0.0
+    state.failing.clear()
     state.ledger.forget()
     if state.phase is Phase.ENDED:  # taken to deliver what is left to tell
         return
@@ -360,8 +369,9 @@ def _finished(state: JobState, event: Event, body: ev.TaskFinished) -> None:
 
 def _failed(state: JobState, event: Event, body: ev.TaskFailed) -> None:
     row = state.tasks[body.task]
-    counts = state.counts(row, body.kind)
+    counts = state.counts(row, body.kind, event.time)
     if body.kind in MODEL_FAULTS:
+        state.failing[row.id] = None
         state.faults += 1
         state.faulty_since = state.faulty_since or event.time
     if body.retry_at is None:
@@ -374,7 +384,7 @@ def _failed(state: JobState, event: Event, body: ev.TaskFailed) -> None:
     row.setbacks += 1
     if counts:
         row.failures += 1
-        row.heard = state.answers
+        row.heard, row.counted = state.answers, event.time
     row.retry_at = body.retry_at
     row.order = event.seq
     state.push(row)
@@ -395,6 +405,7 @@ def _call(state: JobState, event: Event, body: ev.CallFinished) -> None:
     row.said.append((body.turn, body.sample, body.output, body.finish))
     state.faults = row.failures = row.setbacks = 0
     state.faulty_since = 0.0
+    state.failing.clear()
     state.answers += 1
     row.heard, row.intent, row.doubt = -1, None, False
     if body.cached:

@@ -59,7 +59,9 @@ class TaskRow:
     setbacks: int = 0
     """All attempts that failed since then; its waits grow with them."""
     heard: int = -1
-    """How many calls of the job had been answered when a model fault was last counted against the task."""
+    """How many calls of the job had been answered when a failure was last counted against the task."""
+    counted: float = 0.0
+    """Log time of that failure."""
     intent: Intent | None = None
     """The call that is out, where somebody may have to pay for it."""
     doubt: bool = False

@@ -13,6 +13,7 @@ import json
 import os
 import re
 import time
+from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -26,6 +27,8 @@ from swarm.window.pack import ENDPOINT, ChatTemplate
 from swarm.window.tokens import Tokenizer
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+MOST_SECONDS = 86_400.0
+"""What a Retry-After may ask for at most."""
 SHOWN = 300
 """Characters of an endpoint's own words that an error repeats."""
 
@@ -45,6 +48,10 @@ class EndpointModel:
         self._url = spec.url.rstrip("/")
         self._client: httpx.AsyncClient | None = None
         self._any_schema = False
+        self._listed = False
+        """Whether the endpoint's own list of models holds ours."""
+        self._calls_itself = ""
+        """What the endpoint says that it answers as, where it does not say our name."""
 
     async def start(self) -> None:
         """Opens the connections and asks once for the list of models, so that a wrong address or key shows at
@@ -66,6 +73,7 @@ class EndpointModel:
             raise
         # Servers built on vLLM take any schema; others want an object at its top.
         self._any_schema = response.status_code == 200 and '"owned_by":"vllm"' in response.text.replace(" ", "")
+        self._listed = response.status_code == 200 and json.dumps(self._spec.name) in response.text
 
     def weights(self, channel: str) -> str:
         return f"declared:{self._spec.name}"
@@ -73,7 +81,8 @@ class EndpointModel:
     async def complete(self, request: Request) -> Completion:
         began = time.monotonic()
         wrapped = not self._any_schema and _needs_object(request.sampling.schema)
-        response = await self._send("POST", "/chat/completions", self._body(request, wrapped))
+        # Whoever knows keys answers a call that is made again without making, or charging, it twice.
+        response = await self._send("POST", "/chat/completions", self._body(request, wrapped), {"Idempotency-Key": request.key})
         if response.status_code != 200:
             raise self._refusal(response)
         text, finish, used = self._read(response)
@@ -112,19 +121,22 @@ class EndpointModel:
             body["response_format"] = {"type": "json_schema", "json_schema": form}
         return body
 
-    async def _send(self, method: str, path: str, body: dict[str, Any] | None = None) -> httpx.Response:
+    async def _send(
+        self, method: str, path: str, body: dict[str, Any] | None = None, headers: dict[str, str] | None = None
+    ) -> httpx.Response:
         if self._client is None:
             raise ModelError("the model is not running", "model", "start it before the first call", retryable=False)
         address = self._url + path
         try:
             async with asyncio.timeout(self._spec.timeout_s):
-                return await self._client.request(method, address, json=body)
+                return await self._client.request(method, address, json=body, headers=headers)
         except TimeoutError:
             raise ModelError(
                 f"{address} gave no answer within {self._spec.timeout_s:g} s",
                 "model.timeout_s",
                 "check the server's load, raise model.timeout_s, or lower model.concurrency",
                 kind="timeout",
+                doubt=True,
             ) from None
         except (httpx.ConnectError, httpx.UnsupportedProtocol, httpx.InvalidURL) as problem:
             raise ModelError(
@@ -138,6 +150,7 @@ class EndpointModel:
                 f"{address} broke off its answer: {problem or type(problem).__name__}",
                 "model.url",
                 "see the server's log",
+                doubt=True,
             ) from None
 
     def _read(self, response: httpx.Response) -> tuple[str, str, dict[str, int]]:
@@ -151,12 +164,29 @@ class EndpointModel:
             raise self._nonsense(response) from None
         if reason == "content_filter":
             raise ModelError(
-                f"{self._url} withheld its answer (content filter)", "model", kind="refused", retryable=False
+                f"{self._url} withheld its answer (content filter)", "model", kind="refused", retryable=False, doubt=True
             )
+        self._check_identity(str(data.get("model") or ""))
         if not isinstance(text, str) or not isinstance(used, dict):
             raise self._nonsense(response)
         counted = {name: number for name, number in used.items() if type(number) is int and number >= 0}
         return text, "length" if reason == "length" else "stop", counted
+
+    def _check_identity(self, said: str) -> None:
+        """Refuses the answer of another model than was asked for. A version after the name, or a provider before it, is
+        still the same model; where the endpoint does not list our name, it is an alias, and must go on meaning what it
+        meant first."""
+        ours, theirs = self._spec.name.rpartition("/")[2], said.rpartition("/")[2]
+        if not said or theirs.startswith(ours):
+            return
+        if not self._listed and self._calls_itself in ("", said):
+            self._calls_itself = said
+            return
+        asked = self._calls_itself or self._spec.name
+        raise ModelError(
+            f"{self._url} was asked for {asked!r} and answers as {said!r}", "model.name",
+            "check what the endpoint serves under that name", kind="broken", doubt=True,
+        )  # fmt: skip
 
     def _nonsense(self, response: httpx.Response) -> ModelError:
         return ModelError(
@@ -164,6 +194,7 @@ class EndpointModel:
             "model.url",
             "check that the address ends in /v1 and belongs to an OpenAI-compatible server",
             kind="broken",
+            doubt=True,
         )
 
     def _refusal(self, response: httpx.Response) -> ModelError:
@@ -184,16 +215,21 @@ class EndpointModel:
                 kind="refused",
                 retryable=False,
             )
-        if status == 429:
-            after = response.headers.get("retry-after", "")
-            wait = f"; it asks to wait {after}{' s' if after.isdigit() else ''}" if after else ""
+        after = _seconds(response.headers.get("retry-after", ""), response.headers.get("date", ""))
+        if status == 429 or (status == 503 and after):
+            wait = f"; it asks to wait {after:g} s" if after else ""
             return ModelError(
-                f"{start}: too many requests{wait}", "model", "lower model.concurrency", kind="overloaded"
+                f"{start}: too many requests{wait}",
+                "model",
+                "lower model.concurrency, or say what it allows: model.rate",
+                kind="overloaded",
+                after=after,
             )
         if status == 408:
-            return ModelError(f"{start}: it timed out: {said}", "model", "lower model.concurrency", kind="timeout")
+            return ModelError(f"{start}: it timed out: {said}", "model", "lower model.concurrency", kind="timeout", doubt=True)
         if status >= 500:
-            return ModelError(f"{start}: {said}", "model.url", "see the server's log", kind="broken")
+            passed_on = status in (502, 504)  # a gateway's: what stands behind it may have answered
+            return ModelError(f"{start}: {said}", "model.url", "see the server's log", kind="broken", doubt=passed_on)
         return ModelError(
             f"{start}: {said}",
             "model",
@@ -239,6 +275,18 @@ def compact(text: str, wrapped: bool) -> str:
 
 def _needs_object(schema: dict[str, Any]) -> bool:
     return bool(schema) and schema.get("type") != "object"
+
+
+def _seconds(after: str, now: str) -> float:
+    """The seconds that a Retry-After header asks for: a number, or a date, which is compared with the reply's own."""
+    with contextlib.suppress(ValueError):
+        return min(max(0.0, float(after)), MOST_SECONDS)
+    try:
+        until = parsedate_to_datetime(after)
+        began = parsedate_to_datetime(now).timestamp() if now else time.time()
+    except ValueError:
+        return 0.0
+    return min(max(0.0, until.timestamp() - began), MOST_SECONDS)
 
 
 def _key(name: str) -> str:

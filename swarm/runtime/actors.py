@@ -20,10 +20,11 @@ from swarm.models.choose import create_model
 from swarm.models.interface import Model
 from swarm.runtime.cluster import NAMESPACE, answer
 from swarm.runtime.collector import calm_collector
-from swarm.runtime.fleet import SERVED_HERE, FleetModel
+from swarm.runtime.fleet import SERVED_HERE, FleetModel, fleet_gate
 from swarm.runtime.host import Host, serve
 from swarm.runtime.local import first_error
 from swarm.runtime.metrics import HostMetrics, MasterMetrics, reporting
+from swarm.runtime.outside import outside
 from swarm.runtime.prepare import Prepared, prepare
 from swarm.runtime.session import Session
 from swarm.runtime.wire import Batch, Pull, pack_batch, pack_pull, unpack_batch, unpack_pull
@@ -99,11 +100,12 @@ class HostActor:
     """A host in an actor. `run` returns when the job rests."""
 
     def __init__(
-        self, job: str, name: str, spec: dict[str, Any], roles: dict[str, str], master: Any, agents: int
+        self, run: RunFolder, name: str, spec: dict[str, Any], roles: dict[str, str], master: Any, agents: int
     ) -> None:
-        self._job, self._name, self._runs = job, name, False
-        prepared = prepare(JobSpec.model_validate(spec), roles)
-        self._host = Host(name, prepared.spec, prepared.protocol, prepared.roles, self.model(prepared), agents)
+        self._job, self._name, self._runs = run.id, name, False
+        job = prepare(JobSpec.model_validate(spec), roles)
+        shared = outside(job.spec.model, run.root, fleet_gate)
+        self._host = Host(name, job.spec, job.protocol, job.roles, self.model(job), agents, run.id, shared)
         self._master = MasterHandle(master)
 
     def model(self, job: Prepared) -> Model:
@@ -189,7 +191,7 @@ class RayJob:
         for life in range(1, HOST_LIVES + 1):
             name = f"host@{hostname}" if life == 1 else f"host@{hostname}#{life}"
             actor = self._actor(self._host_kind, f"swarm:{self.run.id}:{name}:{node[:6]}", node, 16).remote(
-                self.run.id, f"{name}:{node[:6]}", self.spec, roles, self.master, self.agents
+                self.run, f"{name}:{node[:6]}", self.spec, roles, self.master, self.agents
             )
             self.hosts.append(actor)
             try:

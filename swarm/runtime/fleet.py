@@ -1,7 +1,8 @@
 """The fleet: the model servers of a cluster, shared by its jobs.
 
 Owns which servers exist, starting them once for each set of weights, replacing those that died, and ending those that no
-job has held for a while. One named, detached actor for a cluster. It answers no calls itself.
+job has held for a while; and the buckets of endpoints, which jobs share. One named, detached actor for a cluster. It answers
+no calls itself.
 """
 
 from __future__ import annotations
@@ -22,10 +23,11 @@ from swarm.errors import ClusterError, ModelError, SwarmError
 from swarm.events import identity
 from swarm.models.choose import create_tokenizer
 from swarm.models.interface import Completion, Request
+from swarm.models.rate import Asked, Bucket, Gate, ask
 from swarm.runtime.cluster import NAMESPACE, answer, is_gone
 from swarm.runtime.holds import Holds
 from swarm.runtime.server import ModelServer, Server, answers
-from swarm.spec import ModelSpec
+from swarm.spec import ModelSpec, Rate
 from swarm.window.pack import ChatTemplate
 from swarm.window.tokens import Tokenizer
 
@@ -53,6 +55,14 @@ class Fleet:
         self._holds = Holds()
         self._ended: set[str] = set()
         self._reaping: asyncio.Task[None] | None = None
+        self._buckets: dict[str, Bucket] = {}
+
+    async def enter(self, endpoint: str, rate: dict[str, Any], asked: Asked) -> list[float]:
+        """The waits of calls to an endpoint that every job of the cluster shares; see `swarm.models.rate`."""
+        limits = Rate.model_validate(rate)
+        bucket = self._buckets.setdefault(endpoint, Bucket(limits))
+        bucket.lower(limits)
+        return ask(bucket, self._ticks(), asked)
 
     async def acquire(self, holder: str, spec: dict[str, Any], channels: dict[str, str], gpus: float) -> str:
         """The name of a server for these weights, started if there is none that lives."""
@@ -253,6 +263,19 @@ def _broken(error: SwarmError) -> ModelError:
     return ModelError(
         f"the model server failed: {error.message}", error.where, "another is started; its log says more", kind="broken"
     )
+
+
+def fleet_gate(spec: ModelSpec) -> Gate:
+    """The way to an endpoint whose bucket the fleet keeps for all jobs of the cluster."""
+    endpoint, rate = identity(spec.url, spec.key), spec.rate.model_dump()
+
+    async def send(asked: Asked) -> list[float]:
+        try:
+            return await answer(fleet().enter.remote(endpoint, rate, asked))
+        except ClusterError:  # the fleet has died, and its buckets with it: the next one begins anew
+            return await answer(fleet().enter.remote(endpoint, rate, asked))
+
+    return Gate(send)
 
 
 def fleet() -> Any:

@@ -9,6 +9,7 @@ from swarm.models.choose import create_model
 from swarm.models.interface import Model
 from swarm.runtime.collector import calm_collector
 from swarm.runtime.host import Host, serve
+from swarm.runtime.outside import outside
 from swarm.runtime.session import Session
 
 
@@ -21,7 +22,8 @@ async def work_locally(session: Session, agents: int, model: Model | None = None
     """
     job = session.job
     model = model or create_model(job.spec.model, job.channels())
-    host = Host("local", job.spec, job.protocol, job.roles, model, agents)
+    shared = outside(job.spec.model, session.run.root)
+    host = Host("local", job.spec, job.protocol, job.roles, model, agents, session.run.id, shared)
     try:
         with calm_collector():
             async with asyncio.TaskGroup() as group:

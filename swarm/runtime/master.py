@@ -159,6 +159,7 @@ class JobMaster:
         if self.coordinator.budget.disk is not None:
             self.coordinator.disk = self._disk()
         events, grants = self.coordinator.pulled(self._clock(), pull.host, pull.reports, pull.want)
+        refused = self.coordinator.refused
         self._keep(events, pull.bodies)
         await self._committed()
         for name, data in pull.bodies.items():
@@ -171,8 +172,8 @@ class JobMaster:
             self._keep(events, {})
             await self._committed()
         if grants:
-            return Batch(Order.WORK, self._work(grants))
-        return Batch(Order.STOP if self._at_rest(pull.host) else Order.WORK)
+            return Batch(Order.WORK, self._work(grants), refused)
+        return Batch(Order.STOP if self._at_rest(pull.host) else Order.WORK, (), refused)
 
     def _at_rest(self, host: str) -> bool:
         return self.state.phase is Phase.ENDED or (self._stands and not self._busy(host))

@@ -45,6 +45,8 @@ class Batch:
 
     order: Order
     work: tuple[Work, ...] = ()
+    refused: tuple[int, ...] = ()
+    """Tokens of the reports that came after their lease had ended."""
 
 
 @record
@@ -72,7 +74,7 @@ class Master(Protocol):
 
 def pack_pull(pull: Pull) -> bytes:
     reports = [
-        (r.task, r.token, r.retryable, [(type(body).__name__, body.__dict__) for body in r.events]) for r in pull.reports
+        (r.task, r.token, r.retryable, r.after, [(type(body).__name__, body.__dict__) for body in r.events]) for r in pull.reports
     ]
     packed: bytes = msgpack.packb((pull.host, pull.want, reports, dict(pull.bodies)))
     return packed
@@ -84,8 +86,8 @@ def unpack_pull(data: bytes) -> Pull:
         host,
         want,
         tuple(
-            Report(task, token, tuple(KINDS[kind].model_validate(fields) for kind, fields in events), retryable)
-            for task, token, retryable, events in reports
+            Report(task, token, tuple(KINDS[kind].model_validate(fields) for kind, fields in events), retryable, after)
+            for task, token, retryable, after, events in reports
         ),
         bodies,
     )
@@ -106,13 +108,13 @@ def pack_batch(batch: Batch) -> bytes:
         )
         for w in batch.work
     ]
-    packed: bytes = msgpack.packb((batch.order.value, work), unicode_errors="surrogatepass")
+    packed: bytes = msgpack.packb((batch.order.value, work, batch.refused), unicode_errors="surrogatepass")
     return packed
 
 
 def unpack_batch(data: bytes) -> Batch:
-    order, work = _unpack(data)
-    return Batch(Order(order), tuple(_work(*row) for row in work))
+    order, work, refused = _unpack(data)
+    return Batch(Order(order), tuple(_work(*row) for row in work), refused)
 
 
 def _work(

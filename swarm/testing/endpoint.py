@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections import deque
+from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any
@@ -30,7 +32,14 @@ BEHAVIOURS = (
     "hang",
     "close",
     "length",
+    "die-before",
+    "die-after",
+    "babble",
+    "other-model",
 )
+"""`close` breaks off in the middle of the answer, `die-before` before the request is read, `die-after` when the work is done and
+nothing is sent yet; `hang` says nothing while the list of models still answers; `babble` is no JSON; `other-model` names
+another model than was asked for."""
 
 
 class Endpoint:
@@ -39,15 +48,21 @@ class Endpoint:
     Args:
         script: the script (see swarm.models.scripted) that answers. key: the key that callers must send;
         empty takes any. behaviour: how requests are answered once those set by `then` are used up. One of
-        BEHAVIOURS; a status may be followed by the seconds of a Retry-After header, as in `429:7`.
+        BEHAVIOURS; a status may be followed by the seconds of a Retry-After header, as in `429:7`, or in `429:date:7` where
+        the header is to be a date.
         models: whether there is a list of models, and who owns them: a name, or "" for an answer of 404.
     """
 
     def __init__(self, script: str = "raises", key: str = "", behaviour: str = OK, models: str = "tests") -> None:
         self.script, self.key, self.behaviour, self.models = SCRIPTS[script], key, behaviour, models
         self.requests: list[dict[str, Any]] = []
-        """The body of every chat completion asked for, in order of arrival."""
+        """The body of every chat completion asked for, in order of arrival; one that was not read is not among them."""
+        self.keys: list[str] = []
+        """The idempotency key of each of them."""
+        self.charged: list[str] = []
+        """The key of each completion whose work was done, whether or not its caller got it: what is paid for."""
         self._next: deque[str] = deque()
+        self._arrived = threading.Condition()
         self._released = threading.Event()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (_Handler,), {"endpoint": self}))
         self._server.daemon_threads = True
@@ -73,12 +88,32 @@ class Endpoint:
         self._server.server_close()
         self._thread.join()
 
+    def behave_for(self, body: dict[str, Any]) -> str:
+        """How to answer this request, where nothing else is set: for endpoints that fail over what they are asked."""
+        return OK
+
     def behave(self) -> str:
         return self._next.popleft() if self._next else self.behaviour
 
     def wait(self) -> None:
         """Hangs until the server is closed."""
         self._released.wait()
+
+    def arrive(self, body: dict[str, Any], key: str) -> None:
+        with self._arrived:
+            self.requests.append(body)
+            self.keys.append(key)
+            self._arrived.notify_all()
+
+    def await_requests(self, count: int, seconds: float = 60.0) -> None:
+        """Returns when so many completions were asked for.
+
+        Raises:
+            TimeoutError: they were not.
+        """
+        with self._arrived:
+            if not self._arrived.wait_for(lambda: len(self.requests) >= count, seconds):
+                raise TimeoutError(f"{len(self.requests)} of {count} requests came within {seconds:g} s")
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -94,14 +129,28 @@ class _Handler(BaseHTTPRequestHandler):
             self._reply(404, {"error": {"message": f"no such path {self.path}"}})
 
     def do_POST(self) -> None:
+        behaviour, _, after = self.endpoint.behave().partition(":")
+        if behaviour == "die-before":
+            self.close_connection = True
+            return
         body = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))))
-        self.endpoint.requests.append(body)
+        key = self.headers.get("Idempotency-Key", "")
+        self.endpoint.arrive(body, key)
         if self._refused():
             return
-        behaviour, _, after = self.endpoint.behave().partition(":")
+        behaviour = self.endpoint.behave_for(body) if behaviour == OK else behaviour
+        if behaviour in ("ok", "length", "close", "die-after", "babble", "other-model"):
+            self.endpoint.charged.append(key)
         match behaviour:
             case "ok" | "length":
                 self._reply(200, self._completion(body, "length" if behaviour == "length" else "stop"))
+            case "other-model":
+                self._reply(200, self._completion(body, "stop") | {"model": "someone-else"})
+            case "babble":
+                said = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "well, you see"}}
+                self._reply(200, self._completion(body, "stop") | {"choices": [said]})
+            case "die-after":
+                self.close_connection = True
             case "nonsense":
                 self._send(200, b"<html>It works!</html>", "text/html")
             case "empty":
@@ -114,9 +163,9 @@ class _Handler(BaseHTTPRequestHandler):
             case "close":
                 self._break_off()
             case _:
-                key = self.headers.get("Authorization", "").removeprefix("Bearer ")
-                error = {"error": {"message": f"told to answer {behaviour}, key {key}"}}
-                self._reply(int(behaviour), error, {"Retry-After": after} if after else {})
+                sent = self.headers.get("Authorization", "").removeprefix("Bearer ")
+                error = {"error": {"message": f"told to answer {behaviour}, key {sent}"}}
+                self._reply(int(behaviour), error, {"Retry-After": _retry_after(after)} if after else {})
 
     def log_message(self, format: str, *args: Any) -> None:
         """Says nothing: tests read `requests`."""
@@ -169,3 +218,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(b'{"choices": [')
         self.wfile.flush()
         self.close_connection = True
+
+
+def _retry_after(asked: str) -> str:
+    """The header's value: seconds, or the date at which they will have passed."""
+    kind, _, seconds = asked.partition(":")
+    return formatdate(time.time() + float(seconds), usegmt=True) if kind == "date" else asked

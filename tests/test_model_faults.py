@@ -1,0 +1,184 @@
+"""Whole jobs on a model server that fails in every way: each ends well, and every call that was charged is on the account."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from swarm import events as ev
+from swarm.coordinator import JobState, Phase
+from swarm.report.answer import gather
+from swarm.report.markdown import render_markdown
+from swarm.report.shapes import Answer
+from swarm.spec import JobSpec
+from swarm.store.folder import RunFolder
+from swarm.testing.endpoint import OK, Endpoint
+from tests.jobs import ROWS, contents, events_of, job, resume, run, state_of, write_sources
+
+DRIVER = Path(__file__).with_name("crashing_driver.py")
+NEVER = str(10**9)
+
+
+def on(endpoint: Endpoint, source: Path, **settings: Any) -> JobSpec:
+    model = {"engine": "openai", "name": "scripted", "url": endpoint.url, "timeout_s": 60, "concurrency": 4}
+    return job(source, model={**model, **settings})
+
+
+def found(folder: RunFolder) -> list[tuple[str, str]]:
+    return [(note["values"]["function"], note["values"]["exception"]) for note in contents(folder, "finding")]
+
+
+def report(folder: RunFolder) -> Answer:
+    with folder.reader() as reader:
+        return gather(reader)
+
+
+def in_doubt(state: JobState) -> int:
+    return state.ledger.doubt().calls
+
+
+def check_account(endpoint: Endpoint, folder: RunFolder) -> None:
+    """Whatever was charged is in the spend or in doubt, and nothing was sent that the log did not know of."""
+    state = state_of(folder)
+    assert state.total().calls <= len(endpoint.charged) <= state.total().calls + in_doubt(state)
+    known = {event.body.key for event in events_of(folder) if isinstance(event.body, ev.CallStarted)}
+    assert set(endpoint.keys) <= known and "" not in known
+
+
+@pytest.mark.parametrize(
+    ("fault", "settings", "doubts"),
+    [
+        ("die-before", {}, 2),
+        ("close", {}, 2),
+        ("die-after", {}, 2),
+        ("hang", {"timeout_s": 0.5}, 2),
+        ("babble", {}, 0),
+        ("nonsense", {}, 2),
+        ("other-model", {}, 2),
+        ("500", {}, 0),
+        ("502", {}, 2),
+        ("429", {}, 0),
+        ("429:1", {}, 0),
+        ("429:date:2", {}, 0),
+        ("503:1", {}, 0),
+    ],
+)
+def test_a_job_outlives_every_fault_and_its_account_is_right(
+    fault: str, settings: dict[str, Any], doubts: int, tmp_path: Path
+) -> None:
+    with Endpoint() as endpoint:
+        endpoint.then(OK, fault, OK, fault)
+        folder = run(on(endpoint, write_sources(tmp_path), **settings), tmp_path)
+        state = state_of(folder)
+        assert state.status == "done" and not state.failed and found(folder) == ROWS
+        assert in_doubt(state) == doubts
+        check_account(endpoint, folder)
+        again = len(endpoint.keys) - len(set(endpoint.keys))
+        assert again <= 2, "only a call that failed is made again"
+
+
+def test_a_storm_costs_no_task_and_the_job_goes_on_after_it(tmp_path: Path) -> None:
+    with Endpoint() as endpoint:
+        endpoint.then(OK, *["429"] * 5)
+        folder = run(on(endpoint, write_sources(tmp_path, 2)), tmp_path)
+        state = state_of(folder)
+        assert state.status == "done" and not state.failed and in_doubt(state) == 0
+        assert len(endpoint.charged) == state.total().calls
+        retried = [event.body for event in events_of(folder) if isinstance(event.body, ev.TaskFailed)]
+        assert len(retried) == 5 and {body.kind for body in retried} == {"overloaded"}
+        started = {event.body.task for event in events_of(folder) if isinstance(event.body, ev.TaskFinished)}
+        assert {body.task for body in retried} <= started
+
+
+def test_one_passage_that_always_fails_is_given_up_and_the_others_are_read(tmp_path: Path) -> None:
+    class OneFails(Endpoint):
+        def behave_for(self, body: dict[str, Any]) -> str:
+            bad = any("module_001" in message["content"] and "Passage: " in message["content"] for message in body["messages"])
+            return "500" if bad else OK
+
+    with OneFails() as endpoint:
+        folder = run(on(endpoint, write_sources(tmp_path, 3)), tmp_path)
+        state = state_of(folder)
+        assert state.status == "done" and state.failed
+        assert {kind for _, _, _, kind, _ in state.failed} == {"broken"}
+        documents = {state.block_of(spans[0])[0] for _, role, spans, _, _ in state.failed if role == "reader"}
+        assert len(documents) == 1 and state.finished["reader"] > 0
+        assert {one.kind for one in report(folder).given_up} == {"broken"}
+
+
+def test_a_driver_that_is_killed_pays_for_no_more_than_what_was_in_flight_and_says_so(tmp_path: Path) -> None:
+    flying = 4  # what crashing_driver.py has in flight at most
+    with Endpoint(behaviour="hang") as endpoint:
+        endpoint.then(*[OK] * 3)
+        spec = on(endpoint, write_sources(tmp_path, 3), price={"input": 1.0, "output": 4.0})
+        folder, file = RunFolder(tmp_path, "killed"), tmp_path / "spec.yaml"
+        file.write_text(yaml.safe_dump(spec.model_dump(mode="json")), encoding="utf-8")
+        driver = subprocess.Popen([sys.executable, str(DRIVER), str(file), str(tmp_path), folder.id, NEVER])
+        try:
+            endpoint.await_requests(3 + flying, 120)
+        finally:
+            driver.send_signal(signal.SIGKILL)
+            driver.wait()
+        intents = {event.body.key for event in events_of(folder) if isinstance(event.body, ev.CallStarted)}
+        assert set(endpoint.keys) <= intents, "no request goes out before its intent is durable"
+        assert in_doubt(state_of(folder)) == 0, "nobody has taken the job up yet"
+        endpoint.behaviour = OK
+        resume(folder)
+        state, answer = state_of(folder), report(folder)
+        assert state.status == "done" and not state.failed and len(found(folder)) == len(ROWS)
+        assert in_doubt(state) == flying
+        assert len(endpoint.keys) - len(set(endpoint.keys)) <= flying, "one more request for each call in flight"
+        assert (answer.in_doubt.calls, answer.in_doubt.tokens) == (flying, state.ledger.doubt().tokens)
+        assert answer.in_doubt.tokens > 0 and (answer.in_doubt.cost or 0) > 0
+        assert f"{flying} calls of at most" in render_markdown(answer)
+
+
+def test_a_person_who_wants_to_be_asked_pays_nothing_twice(tmp_path: Path) -> None:
+    with Endpoint() as endpoint:
+        endpoint.then(OK, "die-after")
+        folder = run(on(endpoint, write_sources(tmp_path), in_doubt="ask"), tmp_path)
+        state = state_of(folder)
+        assert len(endpoint.keys) == len(set(endpoint.keys)) and in_doubt(state) == 1
+        assert [kind for _, _, _, kind, _ in state.failed] == ["in-doubt"]
+        assert "not to pay twice" in report(folder).given_up[0].reason
+
+
+def test_an_equal_call_is_answered_from_the_record_by_another_job_and_costs_nothing(tmp_path: Path) -> None:
+    with Endpoint() as endpoint:
+        spec = on(endpoint, write_sources(tmp_path), cache=True)
+        first = run(spec, tmp_path, id="first")
+        asked = len(endpoint.requests)
+        second = run(spec, tmp_path, id="second")
+        assert asked and len(endpoint.requests) == asked, "no request went out"
+        state, answer = state_of(second), report(second)
+        assert state.total().calls == 0 and state.ledger.cached == asked == answer.cached
+        assert found(second) == found(first) == ROWS
+        marked = [event.body.cached for event in events_of(second) if isinstance(event.body, ev.CallFinished)]
+        assert marked and all(marked)
+        assert f"{asked} calls were answered from the cache" in render_markdown(answer)
+
+
+def test_a_further_sample_is_never_an_earlier_answer(tmp_path: Path) -> None:
+    """A script that answers no reader as it must: three samples each, of which only the first may come from the record."""
+    with Endpoint(script="echo") as endpoint:
+        spec = on(endpoint, write_sources(tmp_path), cache=True)
+        run(spec, tmp_path, id="first")
+        asked = len(endpoint.requests)
+        state = state_of(run(spec, tmp_path, id="second"))
+        firsts = sum(event.body.sample == 0 for event in events_of(RunFolder(tmp_path, "first")) if event.kind == "CallStarted")
+        assert state.ledger.cached == firsts and len(endpoint.requests) == 2 * asked - firsts > asked
+
+
+def test_a_silent_endpoint_pauses_the_job_with_its_reason(tmp_path: Path) -> None:
+    with Endpoint(behaviour="500") as endpoint:
+        folder = run(on(endpoint, write_sources(tmp_path)), tmp_path)
+        state = state_of(folder)
+        assert state.phase is Phase.PAUSED and state.reason.startswith("model:") and not state.failed
+        endpoint.behaviour = OK
+        assert found(resume(folder)) == ROWS and state_of(folder).status == "done"
