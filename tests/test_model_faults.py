@@ -165,8 +165,8 @@ def test_an_equal_call_is_answered_from_the_record_by_another_job_and_costs_noth
 
 
 def test_a_further_sample_is_never_an_earlier_answer(tmp_path: Path) -> None:
-    """A script that answers no reader as it must: three samples each, of which only the first may come from the record."""
-    with Endpoint(script="echo") as endpoint:
+    """Nothing that it says is an answer: three samples each, of which only the first may come from the record."""
+    with Endpoint(behaviour="babble") as endpoint:
         spec = on(endpoint, write_sources(tmp_path), cache=True)
         run(spec, tmp_path, id="first")
         asked = len(endpoint.requests)
