@@ -238,7 +238,7 @@ class Coordinator:
         Where it failed because nothing answers, the task is sound: it stays, and the job pauses instead.
         """
         brief = TaskView(row.id, row.role, row.goal, row.spans, row.reads, "failed")
-        counts = self.state.counts(row, body.kind, self._now)
+        counts = self.state.faults.counts(body.kind, row.heard, row.counted, self._now)
         last = not report.retryable or (counts and row.failures + 1 >= self.roles[row.role].attempts)
         unanswered = self._unanswered(body.kind, last)
         retry_at = None if last and not unanswered else self._now + max(self._back_off(row), report.after)
@@ -253,9 +253,9 @@ class Coordinator:
         """Whether a fault means that no call will be answered, and not that this one was not."""
         if kind not in MODEL_FAULTS:
             return False
-        state = self.state
-        silent = state.faulty_since and self._now - state.faulty_since >= SILENT_SECONDS
-        return kind == "refused" or bool(silent) or (last and not state.answers)
+        faults = self.state.faults
+        silent = bool(faults.since) and self._now - faults.since >= SILENT_SECONDS
+        return kind == "refused" or silent or (last and not faults.answers)
 
     def _back_off(self, row: TaskRow) -> float:
         """Seconds until the next attempt: exponential, with jitter drawn from the job's seed, 90 at most."""

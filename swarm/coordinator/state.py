@@ -16,10 +16,10 @@ from typing import Any
 from swarm import events as ev
 from swarm.board import Board
 from swarm.coordinator.closing import budget_changed, budget_reached
+from swarm.coordinator.faults import MODEL_FAULTS, Faults
 from swarm.coordinator.ledger import Doubt, Fenced, Ledger
 from swarm.coordinator.tables import (
     AGENT_BUDGET,
-    MODEL_FAULTS,
     OVER_BUDGET,
     Closing,
     DocumentRow,
@@ -34,10 +34,6 @@ from swarm.coordinator.tables import (
 from swarm.errors import StoreError
 from swarm.events import Event
 
-MANY_TASKS = 8
-"""So many tasks that fail together say that the model fails, and not they."""
-ALONE_SECONDS = 10.0
-"""After so long another fault of a task counts, though no other call was answered meanwhile."""
 __all__ = [
     "AGENT_BUDGET", "MODEL_FAULTS", "OVER_BUDGET", "DocumentRow", "JobState", "NoticeRow", "Phase", "QuestionRow", "RangeRow",
     "Spend", "TaskRow", "range_task",
@@ -82,12 +78,7 @@ class JobState:
     """Roles that have reached a limit of their own."""
     closing: Closing | None = None
     """Since a budget lets nothing else go on, the protocol ends with what it has."""
-    faults: int = 0
-    """Model faults since the last call that was answered."""
-    faulty_since: float = 0.0
-    """Log time of the first of them; 0 while there is none."""
-    failing: dict[str, None] = field(default_factory=dict)
-    """Tasks that had one of them, in the order in which they failed."""
+    faults: Faults = field(default_factory=Faults)
     open: Counter[str] = field(default_factory=Counter)
     finished: Counter[str] = field(default_factory=Counter)
     outcomes: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -150,15 +141,6 @@ class JobState:
             out.tokens_out += one.tokens_out
             out.seconds += one.seconds
         return out
-
-    def counts(self, row: TaskRow, kind: str, now: float) -> bool:
-        """Whether a failure counts against its task. An endpoint that is full is no fault of the task's, nor is one that
-        answers nobody: a model fault counts once, and again after some call of the job was answered since, or, where few
-        tasks are left to tell by, after a while."""
-        if kind not in MODEL_FAULTS or (not self.answers and kind != "overloaded"):
-            return True
-        alone = len(self.failing) < MANY_TASKS and now - row.counted >= ALONE_SECONDS
-        return kind != "overloaded" and (row.heard != self.answers or alone)
 
     def seconds(self, now: float) -> float:
         """Wall-clock seconds that masters have held this job."""
@@ -251,8 +233,8 @@ def _created(state: JobState, event: Event, body: ev.JobCreated) -> None:
 def _opened(state: JobState, event: Event, body: ev.JobOpened) -> None:
     """A new master: every lease of the last one ends here, and its time is counted up to its last event."""
     state.held = state.seconds(state.time)
-    state.epoch, state.faults, state.faulty_since = body.epoch, 0, 0.0
-    state.failing.clear()
+    state.epoch = body.epoch
+    state.faults.forget()
     state.ledger.forget()
     if state.phase is Phase.ENDED:  # taken to deliver what is left to tell
         return
@@ -369,11 +351,9 @@ def _finished(state: JobState, event: Event, body: ev.TaskFinished) -> None:
 
 def _failed(state: JobState, event: Event, body: ev.TaskFailed) -> None:
     row = state.tasks[body.task]
-    counts = state.counts(row, body.kind, event.time)
+    counts = state.faults.counts(body.kind, row.heard, row.counted, event.time)
     if body.kind in MODEL_FAULTS:
-        state.failing[row.id] = None
-        state.faults += 1
-        state.faulty_since = state.faulty_since or event.time
+        state.faults.fault(row.id, event.time)
     if body.retry_at is None:
         state.failed.append((row.id, row.role, row.spans, body.kind, body.error))
         state.remove(row)
@@ -384,7 +364,7 @@ def _failed(state: JobState, event: Event, body: ev.TaskFailed) -> None:
     row.setbacks += 1
     if counts:
         row.failures += 1
-        row.heard, row.counted = state.answers, event.time
+        row.heard, row.counted = state.faults.answers, event.time
     row.retry_at = body.retry_at
     row.order = event.seq
     state.push(row)
@@ -403,10 +383,9 @@ def _call(state: JobState, event: Event, body: ev.CallFinished) -> None:
     if row.said is None:
         row.said = []
     row.said.append((body.turn, body.sample, body.output, body.finish))
-    state.faults = row.failures = row.setbacks = 0
-    state.faulty_since = 0.0
-    state.failing.clear()
-    state.answers += 1
+    row.failures = row.setbacks = 0
+    state.faults.forget()
+    state.faults.answers += 1
     row.heard, row.intent, row.doubt = -1, None, False
     if body.cached:
         state.ledger.cached += 1

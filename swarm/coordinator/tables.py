@@ -11,9 +11,6 @@ from typing import Any
 
 from swarm.coordinator.ledger import Intent
 
-MODEL_FAULTS = frozenset({"refused", "overloaded", "broken", "unreachable", "timeout"})
-"""Kinds of `TaskFailed` that are the model's doing, as in `ModelError.kind`."""
-
 OVER_BUDGET = "budget:"
 """How the reason of a pause begins that lasts until the job gets more budget."""
 

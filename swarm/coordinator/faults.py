@@ -1,0 +1,49 @@
+"""Whose fault it is when calls fail: the model's, which then answers nobody, or the task's, which then fails alone.
+
+Owns what is remembered of faults since the last answer. It is a part of the fold: it depends on events alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+MODEL_FAULTS = frozenset({"refused", "overloaded", "broken", "unreachable", "timeout"})
+"""Kinds of `TaskFailed` that are the model's doing, as in `ModelError.kind`."""
+MANY_TASKS = 8
+"""So many tasks that fail together say that the model fails, and not they."""
+ALONE_SECONDS = 10.0
+"""After so long another fault of a task counts, though no other call was answered meanwhile."""
+
+
+@dataclass(slots=True)
+class Faults:
+    """The model faults of a job since the last call that was answered."""
+
+    answers: int = 0
+    """Calls that were answered, from the cache too."""
+    since: float = 0.0
+    """Log time of the first fault; 0 while there is none."""
+    failing: dict[str, None] = field(default_factory=dict)
+    """Tasks that had one, in the order in which they failed."""
+
+    def counts(self, kind: str, heard: int, counted: float, now: float) -> bool:
+        """Whether a failure counts against its task, whose last one that did was at `counted`, after `heard` answers.
+
+        An endpoint that is full is no fault of the task's, nor is one that answers nobody: a model fault counts once, and
+        again after some call of the job was answered since, or, where few tasks are left to tell by, after a while.
+        """
+        if kind not in MODEL_FAULTS or (not self.answers and kind != "overloaded"):
+            return True
+        alone = len(self.failing) < MANY_TASKS and now - counted >= ALONE_SECONDS
+        return kind != "overloaded" and (heard != self.answers or alone)
+
+    def fault(self, task: str, time: float) -> None:
+        """A call of a task failed over the model."""
+        self.failing[task] = None
+        self.since = self.since or time
+
+    def forget(self) -> None:
+        """A call was answered, or another master begins."""
+        self.since = 0.0
+        if self.failing:
+            self.failing.clear()
