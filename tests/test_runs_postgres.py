@@ -120,3 +120,36 @@ def test_of_two_resumes_at_once_one_wins_and_the_other_names_it(store: Postgres,
     error = json.loads(said[0])["error"]
     assert loser.returncode == 1 and error["kind"] == "StoreError"
     assert re.match(rf"this run is in use by process {winner.pid} on \S+ since \d{{4}}-\d\d-\d\d \d\d:", error["message"])
+
+
+def test_a_job_outlives_a_restart_of_its_server(tmp_path: Path) -> None:
+    server = EmbeddedPostgres()
+    try:
+        store = Postgres(server.database())
+        path = job_file(tmp_path, write_sources(tmp_path, 2), model=SLOW)
+        process = driver(tmp_path, store.url, "run", path, "--local", "--agents", 1, "--id", "one", "--json")
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "working…" in line:
+                break
+        server.control("stop", "-m", "immediate")
+        server.start()
+        out, err = process.communicate(timeout=120)
+        assert process.returncode == 0 and len(json.loads(out)["rows"]) == len(ROWS), err
+        with the_run(store).reader() as reader:
+            assert {event.epoch for event in reader.read()} == {1}
+            tasks = finished(list(reader.read()))
+            assert len(set(tasks)) == len(tasks)
+    finally:
+        server.close()
+
+
+@pytest.mark.ray
+def test_a_job_on_ray_has_its_master_write_into_the_database(store: Postgres, tmp_path: Path) -> None:
+    path = job_file(tmp_path, write_sources(tmp_path))
+    process = driver(tmp_path, store.url, "run", path, "--id", "one", "--json")
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0 and len(json.loads(out)["rows"]) == len(ROWS), err
+    assert PASSWORD not in out + err
+    with the_run(store).reader() as reader:
+        assert fold(reader).status == "done"
