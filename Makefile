@@ -7,7 +7,7 @@ MAKEFLAGS += --no-print-directory
 PYTHON ?= $(shell for p in python3.11 python3 python; do $$p -c '' 2>/dev/null && { echo $$p; break; }; done)
 BIN := .venv/bin
 
-.PHONY: help install demo test check reader
+.PHONY: help install demo test check reader soak
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## */make \1\t/p' Makefile | expand -t 16
@@ -23,6 +23,9 @@ test: install  ## all tests but those marked slow or gpu
 
 check: install  ## ruff, and mypy in strict mode
 	@$(BIN)/ruff check --output-format concise . && $(BIN)/mypy --strict && echo "make check: $$SECONDS s"
+
+soak: install  ## a job of HOURS=n with a fault a minute: does anything grow?
+	@$(BIN)/python -m swarm.testing.soak --hours $(or $(HOURS),1)
 
 reader: install  ## trains the reader adapter anew (hours; goes on where it stopped)
 	@code=0; $(BIN)/python -m swarm.learn.reader || code=$$?; echo "make reader: $$SECONDS s"; exit $$code

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
 from collections.abc import AsyncIterator
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +20,7 @@ from swarm.coordinator.state import OVER_BUDGET
 from swarm.errors import SwarmError
 from swarm.events import Event, JobEnded, PhaseChanged, ReportWritten
 from swarm.report import Answer, gather
-from swarm.runtime.driver import Driver, DriverProcess
+from swarm.runtime.driver import LOOK_SECONDS, Driver, Launch, start_again, start_new
 from swarm.runtime.environment import settle
 from swarm.spec import JobSpec, anchored
 from swarm.store.folder import RunFolder, new_id, read_status
@@ -30,8 +30,8 @@ from swarm.store.runs import FILES, open_runs
 if TYPE_CHECKING:
     from swarm.runtime.submission import RemoteDriver
 
-LOOK_SECONDS = 0.25
-"""How often the log is looked at."""
+AT_ONCE = 2000
+"""Events that are read at a time."""
 
 
 class JobHandle:
@@ -79,11 +79,12 @@ class JobHandle:
         with self._run.reader() as reader:
             while True:
                 left = await self._left()  # before reading: what a driver wrote before it left is seen by then
-                for event in await asyncio.to_thread(_new, reader, after):
-                    after = event.seq
-                    yield event
-                    if isinstance(event.body, ReportWritten):
-                        return
+                while events := await asyncio.to_thread(_new, reader, after):
+                    for event in events:
+                        after = event.seq
+                        yield event
+                        if isinstance(event.body, ReportWritten):
+                            return
                 if left:
                     return
                 await asyncio.sleep(LOOK_SECONDS)
@@ -161,16 +162,32 @@ async def submit(
         raise errors.SpecError("is only known to a cluster's head", "key", "submit to http://HEAD:8265, or give an id")
     place = open_runs(str(runs) if runs else None, os.environ)
     run = place.run(id or new_id(spec.name, datetime.now().astimezone(), await asyncio.to_thread(place.ids)))
-    await asyncio.to_thread(run.check_free)
-    command = [sys.executable, "-P", "-m", "swarm", "run", "-", "--json", "--id", run.id, "--agents", str(agents)]
-    command += ["--local"] if local else ["--address", address] if address else []
-    environment = {**os.environ, **({"SWARM_RUNS": str(runs)} if runs else {})}  # not an argument: it may hold a password
-    driver = await asyncio.to_thread(DriverProcess, command, spec, environment)
-    while not await asyncio.to_thread(run.exists):
-        if await driver.ended():
-            raise await driver.error() or SwarmError("the driver ended without a run", run.id)
-        await asyncio.sleep(LOOK_SECONDS)
+    driver = await start_new(spec, run, Launch(str(runs or ""), local, address, agents))
     return JobHandle(run, driver)
+
+
+async def resume(
+    id: str,
+    *,
+    runs: str | Path | None = None,
+    local: bool = False,
+    address: str = "",
+    agents: int = 64,
+    pinned: bool = False,
+    budget: tuple[str, ...] = (),
+) -> JobHandle:
+    """Goes on with a job in a driver of its own, and returns once the driver has taken it.
+
+    Args:
+        id: the run's id, the start of one, or `latest`.
+        pinned: go on with the run's own copy of inputs that have changed.
+        budget: changes of the budget, such as `tokens=+200000`.
+
+    Raises:
+        SwarmError: what kept the driver from taking the job; someone else may work on it.
+    """
+    run = open_runs(str(runs) if runs else None, os.environ).find(id)
+    return JobHandle(run, await start_again(run, Launch(str(runs or ""), local, address, agents, pinned, budget)))
 
 
 async def send(
@@ -209,4 +226,5 @@ def run(
 
 
 def _new(reader: Reader, after: int) -> list[Event]:
-    return list(reader.read(after))
+    """The next events, a bounded number: a log may be much longer than what fits into memory as objects."""
+    return list(islice(reader.read(after), AT_ONCE))

@@ -50,6 +50,11 @@ class JobCreated(Body):
     software: str
 
 
+CARETAKER = "caretaker"
+"""The shell of a master that does not work: it takes a job that nobody works on to write something down, and leaves it as
+it stands."""
+
+
 class JobOpened(Body):
     """A master took the job. Its epoch fences every earlier one. `software` is the version that it runs."""
 

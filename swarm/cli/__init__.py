@@ -10,6 +10,7 @@ import typer
 from swarm.cli.bench import app as bench
 from swarm.cli.catalogue import models, protocols, roles
 from swarm.cli.cost import cost
+from swarm.cli.detached import supervise
 from swarm.cli.doctor import doctor
 from swarm.cli.jobs import ask, plan, resume, run
 from swarm.cli.people import approve, cancel, inbox, pause, reject, tell
@@ -27,7 +28,7 @@ app = typer.Typer(
 )
 _PANELS = {
     "Work": (run, ask, plan, submit, resume),
-    "Runs": (list_, status, watch, rm),
+    "Runs": (list_, status, watch, supervise, rm),
     "People": (pause, cancel, tell, inbox, approve, reject),
     "Results and how they came about": (report, artifacts, export, logs, show, cost, replay),
     "What there is": (roles, protocols, models, doctor),

@@ -33,6 +33,9 @@ Overrides = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, as in --set budget.tokens=50000."),
 ]
 JobFile = Annotated[str, typer.Argument(metavar="JOB.yaml", help="The job file; `-` reads it from stdin.")]
+Detach = Annotated[
+    bool, typer.Option("--detach", help="Start a driver that outlives this terminal, and return once it has begun.")
+]
 DEFAULT_COLUMN = "answer=a short answer to the question, copied from the passage"
 
 
@@ -46,6 +49,7 @@ def run(
     agents: Agents = 64,
     wait: Wait = False,
     overrides: Overrides = None,
+    detach: Detach = False,
     as_json: Json = False,
 ) -> None:
     """Run a job and write its report.
@@ -55,6 +59,11 @@ def run(
     from swarm.cli.driving import run_job
 
     spec = read_job(job, overrides or [])
+    if detach:
+        from swarm.cli.detached import submit_detached
+
+        submit_detached(spec, runs, _options(runs, local, address, id, agents, wait), as_json)
+        return
     raise typer.Exit(run_job(spec, _options(runs, local, address, id, agents, wait), as_json))
 
 
@@ -135,6 +144,8 @@ def resume(
     address: Address = "",
     agents: Agents = 64,
     wait: Wait = False,
+    detach: Detach = False,
+    at: Annotated[int | None, typer.Option("--at", hidden=True)] = None,
     as_json: Json = False,
 ) -> None:
     """Go on with a job that was paused, interrupted or killed, or that rests over its budget and is given more.
@@ -146,7 +157,12 @@ def resume(
     from swarm.cli.driving import resume_job
 
     options = _options(runs, local, address, "", agents, wait)
-    options = replace(options, pinned=pinned, budget=tuple(budget or ()))
+    options = replace(options, pinned=pinned, budget=tuple(budget or ()), at=at)
+    if detach:
+        from swarm.cli.detached import resume_detached
+
+        resume_detached(id, runs, options, as_json)
+        return
     raise typer.Exit(resume_job(the_run(id, runs), options, as_json))
 
 

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import islice
 from typing import Protocol
 
 from rich.console import Console, Group
@@ -34,6 +35,8 @@ LOOK_SECONDS = 0.5
 """How often the log is looked at."""
 LINE_SECONDS = 5.0
 """How often a plain line is written while nothing else happens."""
+AT_ONCE = 2000
+"""Events that are read at a time."""
 RATE_SECONDS = 30.0
 """Over which past a rate is taken."""
 
@@ -270,8 +273,9 @@ async def follow(run: RunFolder, spec: JobSpec, shown: Face, rests: Callable[[Pr
     with run.reader() as reader:
         old = reader.last()
         while True:
-            for event in await asyncio.to_thread(_new, reader, progress.state.seq):
-                progress.apply(event)
+            while events := await asyncio.to_thread(_new, reader, progress.state.seq):
+                for event in events:
+                    progress.apply(event)
             if not said.issuperset(progress.state.questions):
                 for question in await asyncio.to_thread(questions, run):
                     for line in lines_of(question) if question.id not in said else ():
@@ -292,4 +296,5 @@ async def tick(shown: Face) -> None:
 
 
 def _new(reader: Reader, after: int) -> list[Event]:
-    return list(reader.read(after))
+    """The next events, a bounded number: a log may be much longer than what fits into memory as objects."""
+    return list(islice(reader.read(after), AT_ONCE))

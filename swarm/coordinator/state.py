@@ -236,16 +236,16 @@ def _opened(state: JobState, event: Event, body: ev.JobOpened) -> None:
     state.epoch = body.epoch
     state.faults.forget()
     state.ledger.forget()
-    if state.phase is Phase.ENDED:  # taken to deliver what is left to tell
-        return
-    state.opened_at = event.time
+    idle = state.phase in (Phase.PAUSED, Phase.ENDED)
+    state.opened_at = 0.0 if idle and body.shell == ev.CARETAKER else event.time
     for row in state.tasks.values():
         row.failures = row.setbacks = 0
         if row.token:
             state.lose(row)
             state.release(row)
             state.push(row)
-    if state.phase is Phase.PAUSED and not state.status:  # one that has spent its budget rests until it gets more
+    # One that has spent its budget rests until it gets more; one that is only taken care of stays as it is.
+    if state.phase is Phase.PAUSED and not state.status and body.shell != ev.CARETAKER:
         state.phase = Phase.WORKING if state.pinned else Phase.PINNING
         if state.stuck > 1:
             state.stuck = 0  # a person has looked at it

@@ -15,7 +15,7 @@ import ray
 from ray import _raylet
 
 from swarm.corpus import Pinned
-from swarm.errors import ClusterError
+from swarm.errors import ClusterError, ModelError
 from swarm.models.choose import create_model
 from swarm.models.interface import Model
 from swarm.runtime.cluster import NAMESPACE, answer
@@ -56,8 +56,8 @@ class MasterActor:
     def create(self, spec: dict[str, Any], corpus: Pinned) -> None:
         self._session = Session.create(prepare(JobSpec.model_validate(spec)), corpus, self._run)
 
-    def resume(self, pinned: bool, budget: tuple[str, ...] = ()) -> dict[str, Any]:
-        self._session = Session.resume(self._run, pinned, budget)
+    def resume(self, pinned: bool, budget: tuple[str, ...] = (), at: int | None = None) -> dict[str, Any]:
+        self._session = Session.resume(self._run, pinned, budget, at)
         return self.session.job.spec.model_dump(mode="json")
 
     def role_texts(self) -> dict[str, str]:
@@ -81,6 +81,9 @@ class MasterActor:
 
     async def reported(self, files: dict[str, str]) -> None:
         self.session.reported(files)
+
+    async def left(self, error: ModelError) -> None:
+        self.session.left(error)
 
     async def close(self) -> None:
         self.session.close()
@@ -167,8 +170,8 @@ class RayJob:
         self.spec = spec.model_dump(mode="json")
         await answer(self.master.create.remote(self.spec, corpus))
 
-    async def resume(self, pinned: bool, budget: tuple[str, ...] = ()) -> None:
-        self.spec = await answer(self.master.resume.remote(pinned, budget))
+    async def resume(self, pinned: bool, budget: tuple[str, ...] = (), at: int | None = None) -> None:
+        self.spec = await answer(self.master.resume.remote(pinned, budget, at))
 
     async def work(self, patient: bool = False) -> None:
         """Runs the job until it rests; `patient` is as in `Session.begin`.
@@ -206,6 +209,9 @@ class RayJob:
 
     async def reported(self, files: Mapping[str, str]) -> None:
         await answer(self.master.reported.remote(dict(files)))
+
+    async def left(self, error: ModelError) -> None:
+        await answer(self.master.left.remote(error))
 
     async def close(self) -> None:
         """Leaves the job, and ends its actors: a resume from this same driver needs their names."""

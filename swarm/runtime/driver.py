@@ -1,20 +1,68 @@
 """Drivers: what runs a job, as whoever started it sees it from outside.
 
-Owns the driver that is a process of this machine, and what a driver's last words mean. How a job stands is in its log; a
-driver only says why there is none, or why it left.
+Owns the driver that is a process of this machine, with what it prints in `driver.log` and the note of its starts in
+`driver.json`, both in the run's folder, and what a driver's last words mean. How a job stands is in its log; a driver only
+says why there is none, or why it left.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
 import subprocess
+import sys
 import tempfile
-from collections.abc import Mapping
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
 from typing import IO, Any, Protocol
 
 from swarm import errors
-from swarm.errors import SwarmError
+from swarm.errors import StoreError, SwarmError
+from swarm.events import JobOpened
 from swarm.spec import JobSpec
+from swarm.store.blobs import write_durably
+from swarm.store.connection import naming
+from swarm.store.folder import RunFolder
+from swarm.store.lock import FolderLock
+
+LOOK_SECONDS = 0.25
+"""How often it is looked whether a driver has begun."""
+REMEMBERED = 50
+"""Starts that `driver.json` remembers."""
+SWARM = (sys.executable, "-P", "-m", "swarm")
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """How drivers are started."""
+
+    runs: str = ""
+    """Where runs lie, as `--runs` says it; empty for what the environment says."""
+    local: bool = False
+    """Without Ray."""
+    address: str = ""
+    """A Ray cluster to join; empty starts one."""
+    agents: int = 64
+    """Tasks that one host works on at once."""
+    pinned: bool = False
+    """On a resume: go on with the run's own copy of inputs that have changed."""
+    budget: tuple[str, ...] = ()
+    """On a resume: changes of the budget, such as `tokens=+200000`."""
+    program: tuple[str, ...] = SWARM
+    """What stands before `run` or `resume`."""
+
+    def options(self) -> list[str]:
+        where = ["--local"] if self.local else ["--address", self.address] if self.address else []
+        changes = [word for change in self.budget for word in ("--budget", change)]
+        return ["--json", *where, "--agents", str(self.agents), *(["--pinned"] if self.pinned else []), *changes]
+
+    def environment(self) -> dict[str, str]:
+        """Where runs lie is no argument: it may hold a password."""
+        return {**os.environ, **({"SWARM_RUNS": self.runs} if self.runs else {})}
 
 
 class Driver(Protocol):
@@ -30,21 +78,24 @@ class Driver(Protocol):
 
 
 class DriverProcess:
-    """A driver on this machine, and what it says; both are gone from here when the handle is."""
+    """A driver on this machine, in a session of its own: it outlives whoever started it, and this view of it."""
 
-    def __init__(self, command: list[str], spec: JobSpec, environment: Mapping[str, str]) -> None:
+    def __init__(self, command: Sequence[str], how: Launch, log: Path, spec: JobSpec | None = None) -> None:
         self._said: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  it lives as long as the driver
-        self._process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=self._said,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-            env=environment,
-        )
+        with naming(log), log.open("ab") as printed:
+            self._process = subprocess.Popen(
+                [*how.program, *command, *how.options()],
+                stdin=subprocess.PIPE,
+                stdout=self._said,
+                stderr=printed,
+                start_new_session=True,
+                env=how.environment(),
+            )
         assert self._process.stdin is not None, "stdin is a pipe"
-        self._process.stdin.write(json.dumps(spec.model_dump(mode="json")).encode())
-        self._process.stdin.close()
+        with suppress(BrokenPipeError):  # it has ended already, and says why itself
+            if spec is not None:
+                self._process.stdin.write(json.dumps(spec.model_dump(mode="json")).encode())
+            self._process.stdin.close()
 
     @property
     def pid(self) -> int:
@@ -83,3 +134,78 @@ def error_in(document: dict[str, Any]) -> SwarmError | None:
     kind = getattr(errors, said["kind"], SwarmError)
     found: SwarmError = kind(said["message"], said["where"], said["cure"])
     return found
+
+
+async def start_new(spec: JobSpec, run: RunFolder, how: Launch) -> DriverProcess:
+    """Starts a new job in a driver of its own, and returns once its log is there.
+
+    Raises:
+        SwarmError: what kept the job from starting.
+    """
+    await asyncio.to_thread(run.check_free)
+    early = run.root / f".{run.id}.driver.log"
+    with naming(run.root):
+        run.root.mkdir(parents=True, exist_ok=True)
+    driver = await asyncio.to_thread(DriverProcess, ["run", "-", "--id", run.id], how, early, spec)
+    try:
+        while not await asyncio.to_thread(run.exists):
+            if await driver.ended():
+                raise await driver.error() or SwarmError("the driver ended without a run", run.id)
+            await asyncio.sleep(LOOK_SECONDS)
+        with naming(run.driver_log):
+            os.replace(early, run.driver_log)  # the driver's end of it stays open
+        _remember(run, how)
+    finally:
+        early.unlink(missing_ok=True)
+    return driver
+
+
+async def start_again(run: RunFolder, how: Launch, at: int | None = None) -> DriverProcess:
+    """Goes on with a job in a driver of its own, and returns once the driver has taken it. With `at` it takes the job only
+    if the log still ends there.
+
+    Raises:
+        StoreError: someone else works on the job, or is about to.
+        SwarmError: what kept the driver from taking it.
+    """
+    with naming(run.path):
+        run.path.mkdir(parents=True, exist_ok=True)  # a run whose log is in a database may have begun elsewhere
+        starting = FolderLock.take(run.path / "starting")
+    try:
+        if (other := await asyncio.to_thread(run.holder)) is not None:
+            raise StoreError(f"is worked on by {other}", run.id, f"`swarm watch {run.id}` follows it")
+        before = await asyncio.to_thread(opened, run)
+        _remember(run, how)
+        command = ["resume", run.id, *([] if at is None else ["--at", str(at)])]
+        driver = await asyncio.to_thread(DriverProcess, command, how, run.driver_log)
+        while await asyncio.to_thread(opened, run) == before:
+            if await driver.ended():
+                untold = SwarmError("the driver ended before it took the job", run.id, f"see {run.driver_log}")
+                raise await driver.error() or untold
+            await asyncio.sleep(LOOK_SECONDS)
+        return driver
+    finally:
+        starting.release()
+
+
+def opened(run: RunFolder) -> int:
+    """The number of the event with which a master last took the job, 0 if none did."""
+    with run.reader() as reader:
+        return max((event.seq for event in reader.life() if isinstance(event.body, JobOpened)), default=0)
+
+
+def starts(run: RunFolder) -> tuple[list[float], dict[str, Any]]:
+    """When drivers of this run were started, in seconds since 1970, and with which settings the last one was."""
+    try:
+        noted = json.loads((run.path / "driver.json").read_text(encoding="utf-8"))
+        return [float(one) for one in noted["starts"]], dict(noted["last"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return [], {}  # a note for comfort: without it a supervisor begins to count anew
+
+
+def _remember(run: RunFolder, how: Launch) -> None:
+    before, _ = starts(run)
+    last = {"local": how.local, "address": how.address, "agents": how.agents, "pinned": how.pinned}
+    note = {"starts": [*before, time.time()][-REMEMBERED:], "last": last}
+    with naming(run.path):
+        write_durably(run.path / "driver.json", json.dumps(note).encode())

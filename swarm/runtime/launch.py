@@ -18,7 +18,7 @@ from swarm.coordinator import Phase
 from swarm.coordinator.budget import limits_reached
 from swarm.coordinator.state import OVER_BUDGET
 from swarm.corpus import Pinned
-from swarm.errors import BudgetError, SwarmError
+from swarm.errors import BudgetError, ModelError, SwarmError
 from swarm.runtime.environment import settle
 from swarm.runtime.prepare import Prepared
 from swarm.runtime.session import DESK, Session, check, fold
@@ -54,6 +54,8 @@ class Options:
     """Stay while the job waits for a person, instead of leaving it to be resumed."""
     budget: tuple[str, ...] = ()
     """On a resume: changes of the budget, such as `tokens=+200000`, `money=5` or `seconds=none`."""
+    at: int | None = None
+    """On a resume: only if the log still ends with the event of this number."""
 
     def check_id(self) -> None:
         """Looks at the id that was asked for, before any input is read.
@@ -158,12 +160,15 @@ async def _run_locally(
 ) -> None:
     from swarm.runtime.local import work_locally
 
-    session = Session.create(*new, run) if new else Session.resume(run, options.pinned, options.budget)
+    session = Session.create(*new, run) if new else Session.resume(run, options.pinned, options.budget, options.at)
     try:
         opened(Opened(run, ""))
         await work_locally(session, options.agents, patient=options.wait)
         if session.master.state.settled:
             session.reported(render(run))
+    except ModelError as error:
+        session.left(error)
+        raise
     finally:
         session.close()
 
@@ -182,12 +187,15 @@ async def _run_on_ray(
         if new:
             await job.create(new[0].spec, new[1])
         else:
-            await job.resume(options.pinned, options.budget)
+            await job.resume(options.pinned, options.budget, options.at)
         opened(Opened(run, joined.dashboard))
         try:
             await job.work(options.wait)
             if settled(run):
                 await job.reported(render(run))
+        except ModelError as error:
+            await job.left(error)
+            raise
         finally:
             await job.close()
             if joined.ours:

@@ -22,7 +22,8 @@ import yaml
 from swarm import events as ev
 from swarm.coordinator import JobState, Phase
 from swarm.corpus import Pinned, pin
-from swarm.errors import SpecError, StoreError
+from swarm.errors import ModelError, SpecError, StoreError
+from swarm.events import body_hash
 from swarm.models.choose import create_model
 from swarm.runtime.master import JobMaster
 from swarm.runtime.opening import Opened, open_state
@@ -34,6 +35,8 @@ from swarm.store.connection import naming
 from swarm.store.folder import RunFolder
 from swarm.store.interface import Message, Reader, Writer
 
+LEFT = "the driver left"
+"""Reason of the pause that a driver leaves behind when an error ends it."""
 TEND_SECONDS = 0.5
 """How often the inbox is read, the hold on the job renewed, and silent hosts are looked for."""
 
@@ -78,26 +81,30 @@ class Session:
         return cls(run, job, store, master, corpus)
 
     @classmethod
-    def resume(cls, run: RunFolder, pinned: bool = False, more: Sequence[str] = ()) -> Session:
+    def resume(cls, run: RunFolder, pinned: bool = False, more: Sequence[str] = (), at: int | None = None) -> Session:
         """Takes up a job from its log. `pinned` goes on with the run's own copy where the inputs have changed; `more` are
-        changes of its budget, such as `tokens=+200000`.
+        changes of its budget, such as `tokens=+200000`. With `at` the log must still end there: whoever decided to resume
+        it has seen all that happened.
 
         Raises:
             SpecError: the budget cannot be changed so.
-            StoreError: someone else holds the job, it has ended, or its log is damaged.
+            StoreError: someone else holds the job, it has ended or moved on, or its log is damaged.
             CorpusError: an input has changed or gone.
         """
         with run.reader() as reader:
             opened, spec, roles = open_job(reader)
         state = opened.state
-        if state.phase is Phase.ENDED:
-            raise StoreError(f"job {run.id} has ended ({state.status})", run.id, "start a new run to do it again")
+        _check_open(run, state)
         job = prepare(spec, roles)
         if state.created is not None:
             check_pinned(state.created, job)
         store = run.writer()
         try:
             state = caught_up(state, store)
+            _check_open(run, state)
+            if at is not None and state.seq != at:
+                cure = f"`swarm status {run.id}` says how it stands now"
+                raise StoreError(f"has moved on from event {at} to {state.seq} since it was looked at", run.id, cure)
             master = JobMaster(job, store, state, ignored=opened.ignored, disk=run.size)
             raised = raise_budget(job, state, run.size(), more)
             if not state.pinned or not pinned:
@@ -160,12 +167,25 @@ class Session:
         """Records the digest of each file of the report."""
         self.master.append([ev.ReportWritten(files=dict(files))], {})
 
+    def left(self, error: ModelError) -> None:
+        """The driver is about to leave over a model that refuses: the job waits for a person, and its log says why. Any
+        other fault may pass by itself, and `close` calls it that the driver left."""
+        if error.kind == "refused" and self.master.state.phase not in (Phase.ENDED, Phase.PAUSED):
+            text = str(error).encode("utf-8", "backslashreplace")
+            self.master.append([], {body_hash(text): text})
+            self.master.pause(f"model:{body_hash(text)}")
+
     def close(self) -> None:
         """Leaves the job: paused, if it has not ended, so that the log says that nobody works on it."""
         with suppress(StoreError):  # a master whose store has failed has nothing more to say
             if self.master.state.phase not in (Phase.ENDED, Phase.PAUSED, Phase.WAITING):
-                self.master.pause("the driver left")
+                self.master.pause(LEFT)
         self.store.close()
+
+
+def _check_open(run: RunFolder, state: JobState) -> None:
+    if state.phase is Phase.ENDED:
+        raise StoreError(f"job {run.id} has ended ({state.status})", run.id, "start a new run to do it again")
 
 
 def check(spec: JobSpec) -> tuple[Prepared, Pinned]:

@@ -16,7 +16,7 @@ from datetime import datetime
 from pathlib import Path
 
 from swarm.errors import SpecError, StoreError
-from swarm.events import Event, JobCreated, JobEnded, JobOpened, PhaseChanged, identity
+from swarm.events import CARETAKER, Event, JobCreated, JobEnded, JobOpened, PhaseChanged, identity
 from swarm.store.blobs import sync_folder
 from swarm.store.connection import naming
 from swarm.store.interface import Message, Place, Reader, Writer
@@ -82,6 +82,11 @@ class RunFolder:
     @property
     def rows(self) -> Path:
         return self.path / "rows.csv"
+
+    @property
+    def driver_log(self) -> Path:
+        """What drivers without a terminal have printed."""
+        return self.path / "driver.log"
 
     @property
     def logs(self) -> Path:
@@ -260,7 +265,7 @@ def _summed_up(id: str, life: list[Event], newest: Event | None, active: str | N
         match event.body:
             case JobCreated():
                 name, created = event.body.name, event.time
-            case JobOpened():
+            case JobOpened() if event.body.shell != CARETAKER:
                 ended, detail = "", ""
                 phase = "" if phase == "paused" else phase
             case PhaseChanged():

@@ -1,0 +1,89 @@
+"""Jobs without a terminal: starting a driver of its own, and the verb `supervise`, which starts it again when it is gone.
+
+Owns what they say. How a driver is started and when it is started again is the runtime's business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from swarm.cli.door import Json, emit, err, people, verb
+
+if TYPE_CHECKING:
+    from swarm.api import JobHandle
+    from swarm.runtime.launch import Options
+    from swarm.runtime.supervise import Seen
+    from swarm.spec import JobSpec
+
+
+def submit_detached(spec: JobSpec, runs: str | None, options: Options, as_json: bool) -> None:
+    """Starts a new job in a driver of its own and says how to reach it."""
+    from swarm.api import submit
+
+    local = options.shell == "local"
+    started = submit(spec, runs=runs, local=local, address=options.address, id=options.id, agents=options.agents)
+    _say(asyncio.run(started), as_json)
+
+
+def resume_detached(id: str, runs: str | None, options: Options, as_json: bool) -> None:
+    """Goes on with a job in a driver of its own and says how to reach it."""
+    from swarm.api import resume
+
+    local = options.shell == "local"
+    taken = resume(
+        id, runs=runs, local=local, address=options.address, agents=options.agents, pinned=options.pinned,
+        budget=options.budget,
+    )  # fmt: skip
+    _say(asyncio.run(taken), as_json)
+
+
+def _say(handle: JobHandle, as_json: bool) -> None:
+    from swarm.runtime.driver import DriverProcess
+
+    pid = handle.driver.pid if isinstance(handle.driver, DriverProcess) else 0
+    where = people(as_json)
+    where.print(f"run {handle.id} in {handle.folder}, driven by process {pid}", markup=False)
+    for verb_, what in (("watch", "follow it"), ("pause", "let it rest"), ("cancel", "end it"), ("report", "see a draft")):
+        where.print(f"  swarm {verb_} {handle.id:<28} {what}", markup=False)
+    where.print(f"what the driver prints: {handle.folder / 'driver.log'}", markup=False)
+    if as_json:
+        emit({"id": handle.id, "run": str(handle.folder), "pid": pid, "log": str(handle.folder / "driver.log")})
+
+
+@verb
+def supervise(
+    once: Annotated[bool, typer.Option("--once", help="Look once and return, instead of for ever.")] = False,
+    runs: Annotated[
+        list[str] | None,
+        typer.Option("--runs", metavar="DIR", help="Folder of the runs, or postgresql://…; may be given several times."),
+    ] = None,
+    address: Annotated[
+        str,
+        typer.Option("--address", metavar="HOST:PORT", help="Join this Ray cluster, whichever a job ran on before."),
+    ] = "",
+    as_json: Json = False,
+) -> None:
+    """Start the drivers of live jobs again that have lost theirs: killed, or gone with their machine or cluster.
+
+    Jobs that are paused, ended or wait for a person are left alone. A job that comes up five times within ten minutes
+    without a finished step is paused, with the reason. With --once the exit code is 1 if a run could not be looked after.
+    """
+    from swarm.runtime.supervise import Supervisor
+
+    supervisor = Supervisor(runs or [""], address, lambda seen: _told(seen, as_json and once))
+    if not once:
+        asyncio.run(supervisor.watch())
+        return
+    found = asyncio.run(supervisor.look())
+    if as_json:
+        emit([asdict(one) for one in found])
+    raise typer.Exit(int(any(one.what == "error" for one in found)))
+
+
+def _told(seen: Seen, quiet: bool) -> None:
+    where = err() if quiet or seen.what == "error" else people(False)
+    where.print(f"{seen.id}: {seen.what}: {seen.detail}" if seen.detail else f"{seen.id}: {seen.what}", markup=False)

@@ -1,0 +1,78 @@
+"""What people are told, as a pure function of what has just happened.
+
+Owns the occasions and that each is told of once. Delivery is the shell's part: it takes what the log says is due, and
+records what became of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from swarm import events as ev
+from swarm.coordinator.budget import money
+from swarm.coordinator.state import JobState, Phase
+from swarm.events import Event
+from swarm.spec import JobSpec
+
+SHARES = (50, 80)
+"""Per cent of a limit at which people are told; the limit itself is BudgetReached."""
+EACH = 10
+"""Tasks given up that are told of one by one; after them only every power of ten is."""
+ASKING = ("stuck", "model", "budget", "crash loop")
+"""Beginnings of the reasons of pauses that nobody asked for: the job waits for a person."""
+
+
+def due(spec: JobSpec, state: JobState, events: Iterable[Event]) -> list[ev.NoticeDue]:
+    """The notices that events call for, which `state` holds already; none where the job has nobody to tell."""
+    ways = spec.notify.ways()
+    if not ways:
+        return []
+    events = list(events)
+    found: dict[str, ev.NoticeDue] = {}
+
+    def tell(notice: str, occasion: str, reason: str) -> None:
+        if notice not in state.told and notice not in found:
+            found[notice] = ev.NoticeDue(notice=notice, occasion=occasion, reason=reason, ways=ways)
+
+    for event in events:
+        body = event.body
+        match body:
+            case ev.JobEnded():
+                occasion = "failed" if body.status == "failed" else "finished"
+                tell(occasion, occasion, body.reason or body.status)
+            case ev.PhaseChanged() if body.phase == Phase.PAUSED and body.reason.startswith(ASKING):
+                occasion = "stuck" if body.reason.startswith("stuck") else "waiting"
+                tell(f"{occasion}:{event.seq}", occasion, body.reason)
+            case ev.BudgetReached():
+                tell(f"budget:{body.limit}:100", "budget", f"100 % of budget.{body.limit}")
+            case ev.TaskFailed() if body.retry_at is None:
+                count = len(state.failed)
+                if count <= EACH or str(count).strip("0") == "1":
+                    tell(f"quarantine:{count}", "quarantine", f"task:{body.task}:{body.error}")
+    if any(isinstance(event.body, ev.CallFinished) for event in events):
+        for limit, share in used(spec, state).items():
+            for level in SHARES:
+                if share * 100 >= level:
+                    tell(f"budget:{limit}:{level}", "budget", f"{level} % of budget.{limit}")
+    return list(found.values())
+
+
+def used(spec: JobSpec, state: JobState) -> dict[str, float]:
+    """The share of each limit that is spent, at the time of the last event."""
+    budget, spent = spec.budget, state.total()
+    paid = money(spec.model.price, spent.tokens_in, spent.tokens_out)
+    pairs = (
+        ("tokens", budget.tokens, spent.tokens), ("calls", budget.calls, spent.calls),
+        ("money", budget.money, paid), ("seconds", budget.seconds, state.seconds(state.time)),
+    )  # fmt: skip
+    return {name: amount / limit for name, limit, amount in pairs if limit}
+
+
+def notice_key(body: ev.Body) -> str:
+    """The key of an event about a notice, by which the outbox is found without folding; empty for others."""
+    match body:
+        case ev.NoticeDue():
+            return f"notice:{body.notice}"
+        case ev.NoticeSent():
+            return f"notice:{body.notice}:{body.way}"
+    return ""

@@ -1,0 +1,72 @@
+"""Writing to the log of a job that nobody works on: a pause with its reason, or what became of a notice.
+
+Owns taking the job without its protocol, its model or its inputs, so that it also works for a job whose driver can't
+start. It grants nothing, and leaves the job as it stands.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Self
+
+from swarm import __version__, events as ev
+from swarm.coordinator import JobState
+from swarm.coordinator.notices import due, notice_key
+from swarm.errors import StoreError
+from swarm.events import CARETAKER, Body, Event
+from swarm.runtime.session import fold, read_job
+from swarm.store.folder import RunFolder
+from swarm.store.interface import Writer
+
+
+class Caretaker:
+    """Holds a run for as long as the `with` lasts."""
+
+    def __init__(self, run: RunFolder, store: Writer, clock: Callable[[], float]) -> None:
+        self.run, self._store, self._clock = run, store, clock
+        self.state: JobState = fold(store)
+        self.spec = read_job(store)[1]
+        self.append(
+            [ev.JobOpened(epoch=store.epoch, host=socket.gethostname(), pid=os.getpid(), shell=CARETAKER, software=__version__)],
+            {},
+        )
+
+    @classmethod
+    def take(cls, run: RunFolder, at: int | None = None, clock: Callable[[], float] = time.time) -> Self:
+        """Takes a run; with `at` only if its log still ends with the event of that number.
+
+        Raises:
+            StoreError: someone holds it, it has moved on, or its log is damaged.
+        """
+        store = run.writer()
+        try:
+            if at is not None and store.last() != at:
+                raise StoreError("has moved on since it was looked at", run.id, f"`swarm status {run.id}` says how it stands")
+            return cls(run, store, clock)
+        except BaseException:
+            store.close()
+            raise
+
+    def append(self, bodies: list[Body], texts: Mapping[str, bytes]) -> None:
+        """Appends facts, with the notices that they call for, and returns when they are durable."""
+        now = max(self._clock(), self.state.time)
+        events = []
+        for body in bodies:
+            events.append(self._event(body, now))
+        events.extend(self._event(notice, now) for notice in due(self.spec, self.state, events))
+        self._store.append(events, texts)
+
+    def _event(self, body: Body, now: float) -> Event:
+        event = Event(self.state.seq + 1, now, self._store.epoch, 0, notice_key(body), body)
+        self.state.apply(event)
+        return event
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._store.close()

@@ -1,0 +1,185 @@
+"""Looking after the jobs of a store: those that have lost their master get another one.
+
+Owns the decision which run is an orphan and when it has come up in vain too often. It holds no truth of its own: what it
+knows is in the logs and in the note of starts beside each, so that it may be killed at any moment, and two of them at once
+do no harm. Who works on a job is decided by the store's lock alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from swarm.errors import SwarmError
+from swarm.events import CARETAKER, Event, JobOpened, PhaseChanged, TaskFinished
+from swarm.runtime.caretaker import Caretaker
+from swarm.runtime.driver import SWARM, Launch, start_again, starts
+from swarm.runtime.launch import SIGNALS
+from swarm.runtime.session import LEFT
+from swarm.store.folder import RunFolder, RunStatus
+from swarm.store.runs import open_runs
+
+LOOK_SECONDS = 5.0
+"""How often all runs are looked at."""
+GRACE_SECONDS = 10.0
+"""A run that somebody did something to so recently may be being started: it is left alone."""
+STARTS, WITHIN_SECONDS = 5, 600.0
+"""So many starts within so many seconds, without a step finished between them, are a crash loop."""
+AT_ONCE = 4
+"""Drivers that are started at the same time."""
+REPEAT_SECONDS = 60.0
+"""How often the same trouble with a run is told again."""
+PASSING = (LEFT, SIGNALS[signal.SIGTERM])
+"""Reasons of pauses that no person asked for: an error ended the driver, or its machine stopped. Ctrl-C is a person's."""
+CHUNK = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What was done about a run: `resumed`, `given up`, `told`, `waits` (for its grace) or `error`."""
+
+    id: str
+    what: str
+    detail: str = ""
+
+
+class Supervisor:
+    """Looks after all runs of some places, each as `--runs` names it, empty for what the environment says.
+
+    `say` is told what was done; `clock` gives seconds since 1970.
+    """
+
+    def __init__(
+        self,
+        places: Sequence[str],
+        address: str = "",
+        say: Callable[[Seen], None] = lambda seen: None,
+        program: tuple[str, ...] = SWARM,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._places, self._address, self._program = places, address, program
+        self._say, self._clock = say, clock
+        self._told: dict[tuple[str, str], float] = {}
+        self._since: dict[Path, float] = {}
+        """Since when a run has been an orphan, in monotonic seconds: for a log whose time lies ahead of this clock."""
+        self._slots = asyncio.Semaphore(AT_ONCE)
+
+    async def watch(self) -> None:
+        """Looks again and again, until cancelled."""
+        while True:
+            await self.look()
+            await asyncio.sleep(LOOK_SECONDS)
+
+    async def look(self) -> list[Seen]:
+        """Looks at every run once and does what is to be done. Trouble with one run never keeps others waiting."""
+        found: list[Seen] = []
+        runs: list[tuple[str, RunFolder, RunStatus]] = []
+        for place in self._places:
+            try:
+                there = open_runs(place or None, os.environ)
+                runs += [(place, there.run(one.id), one) for one in await asyncio.to_thread(there.list)]
+            except SwarmError as error:
+                found.append(Seen("runs", "error", str(error)))
+        found += [one for one in await asyncio.gather(*(self._tend(*one) for one in runs)) if one is not None]
+        for one in found:
+            self._tell(one)
+        return found
+
+    def _tell(self, seen: Seen) -> None:
+        """Says what was done; what did not change is said again only now and then."""
+        key, now = (seen.id, seen.detail), time.monotonic()
+        if seen.what in ("error", "waits") and now - self._told.get(key, -REPEAT_SECONDS) < REPEAT_SECONDS:
+            return
+        self._told[key] = now
+        self._say(seen)
+
+    async def _tend(self, place: str, run: RunFolder, status: RunStatus) -> Seen | None:
+        try:
+            if status.status == "damaged":
+                return Seen(run.id, "error", f"{status.detail}; `swarm doctor --repair {run.id}` says what can be done")
+            if not await asyncio.to_thread(orphaned, run, status):
+                self._since.pop(run.path, None)
+                return None
+            async with self._slots:
+                return await self._take_up(place, run, status)
+        except SwarmError as error:
+            return Seen(run.id, "error", str(error))
+
+    async def _take_up(self, place: str, run: RunFolder, status: RunStatus) -> Seen:
+        begun, last = await asyncio.to_thread(starts, run)
+        since = self._since.setdefault(run.path, time.monotonic())
+        quiet = self._clock() - max(status.updated, begun[-1] if begun else 0.0)
+        if 0 <= quiet < GRACE_SECONDS or (quiet < 0 and time.monotonic() - since < GRACE_SECONDS):
+            return Seen(run.id, "waits", f"for {GRACE_SECONDS:g} s of quiet")
+        vain = await asyncio.to_thread(in_vain, run, status, begun, self._clock())
+        if vain >= STARTS:
+            reason = f"crash loop: {vain} starts in {WITHIN_SECONDS / 60:g} minutes without a finished step"
+            await asyncio.to_thread(give_up, run, status.events, reason)
+            return Seen(run.id, "given up", f"{reason}; see {run.driver_log}, and then `swarm resume {run.id}`")
+        how = await asyncio.to_thread(self._how, place, run, last)
+        driver = await start_again(run, how, at=status.events)
+        self._since.pop(run.path, None)
+        return Seen(run.id, "resumed", f"by process {driver.pid}, {quiet:.0f} s after its last event")
+
+    def _how(self, place: str, run: RunFolder, last: dict[str, object]) -> Launch:
+        """As the job was started last, by its driver's note, else by its log."""
+        how = Launch(place, program=self._program)
+        if last:
+            how = replace(
+                how, local=bool(last.get("local")), address=str(last.get("address", "")),
+                agents=int(str(last.get("agents", how.agents))), pinned=bool(last.get("pinned")),
+            )  # fmt: skip
+        else:
+            with run.reader() as reader:
+                shells = [event.body.shell for event in reader.life() if isinstance(event.body, JobOpened)]
+            how = replace(how, local=[shell for shell in shells if shell != CARETAKER][-1:] == ["local"])
+        return replace(how, address=self._address) if self._address and not how.local else how
+
+
+def orphaned(run: RunFolder, status: RunStatus) -> bool:
+    """Whether a job is alive, nobody works on it, and nobody wanted that. One that waits for a person is not, until there
+    is an answer in its inbox."""
+    if status.holder is not None:
+        return False
+    if status.status == "waiting":
+        return any(message.kind == "answer" for message in run.messages())
+    return status.status == "interrupted" or (status.status == "paused" and status.detail in PASSING)
+
+
+def in_vain(run: RunFolder, status: RunStatus, begun: Sequence[float], now: float) -> int:
+    """How often the job was started lately since it last finished a step."""
+    since = now - WITHIN_SECONDS
+    lately = [one for one in begun if one > since]
+    if len(lately) < STARTS:
+        return len(lately)
+    with run.reader() as reader:
+        upto = status.events
+        while upto > 0:
+            for event in reversed(list(reader.read(after=max(0, upto - CHUNK), upto=upto))):
+                if event.time < lately[0]:
+                    return len(lately)
+                if _settles(event):
+                    return sum(one > event.time for one in lately)
+            upto -= CHUNK
+    return len(lately)
+
+
+def _settles(event: Event) -> bool:
+    """Whether the starts before this event count no more: a step was finished, or the job given up and resumed since."""
+    body = event.body
+    return isinstance(body, TaskFinished) or (isinstance(body, PhaseChanged) and body.reason.startswith("crash loop"))
+
+
+def give_up(run: RunFolder, at: int, reason: str) -> None:
+    """Leaves a job paused, with the reason in its log, where every later supervisor finds it.
+
+    Raises:
+        StoreError: someone has taken the job, or its log cannot be written.
+    """
+    with Caretaker.take(run, at) as caretaker:
+        caretaker.append([PhaseChanged(phase="paused", reason=reason)], {})

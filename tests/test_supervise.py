@@ -1,0 +1,200 @@
+"""Jobs without a terminal: detached drivers, and the supervisor that starts them again when they are gone."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from swarm.events import JobOpened, TaskFinished
+from swarm.runtime.driver import Launch, opened, start_again, starts
+from swarm.runtime.supervise import GRACE_SECONDS, STARTS, Seen, Supervisor, in_vain
+from swarm.store.folder import RunFolder, read_status
+from swarm.store.lock import FolderLock
+from tests.commands import job_file, start, swarm
+from tests.jobs import events_of, finished, write_sources
+
+COPIES = 4
+SLOW = {"engine": "scripted", "name": "raises+slow:0.3"}
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Iterator[RunFolder]:
+    """A slow job called `one`, started detached by a command that has ended; whoever drives it is killed at the end."""
+    path = job_file(tmp_path, write_sources(tmp_path, COPIES), model=SLOW)
+    said = swarm("run", path, "--local", "--agents", 1, "--runs", tmp_path / "runs", "--id", "one", "--detach", "--json")
+    assert said.code == 0, said.err
+    folder = RunFolder(tmp_path / "runs", "one")
+    assert said.document == {
+        "id": "one", "run": str(folder.path), "pid": said.document["pid"], "log": str(folder.path / "driver.log"),
+    }  # fmt: skip
+    assert "swarm watch one" in said.err and "swarm pause one" in said.err and "swarm cancel one" in said.err
+    yield folder
+    if (holder := folder.holder()) is not None:
+        os.kill(int(holder.split()[1]), signal.SIGKILL)
+
+
+def driver(run: RunFolder) -> int:
+    """The process that holds the run."""
+    holder = run.holder()
+    assert holder is not None
+    return int(holder.split()[1])
+
+
+def wait_for(condition: Any, seconds: float = 60.0) -> None:
+    """Until a condition holds; the sleep of a process that does nothing else keeps this from spinning."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it never came about"
+        subprocess.run(["sleep", "0.1"], check=True)
+
+
+def killed(run: RunFolder) -> None:
+    wait_for(lambda: finished(events_of(run)))
+    pid = driver(run)
+    os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: run.holder() is None)
+
+
+def supervisor(run: RunFolder, later: float = GRACE_SECONDS, **how: Any) -> Supervisor:
+    """One whose clock says that the grace is over."""
+    return Supervisor([str(run.root)], clock=lambda: time.time() + later, **how)
+
+
+def test_a_detached_driver_has_a_session_of_its_own_and_ends_its_job(run: RunFolder) -> None:
+    pid = driver(run)
+    assert os.getsid(pid) == pid != os.getsid(0)
+    assert os.readlink(f"/proc/{pid}/fd/2") == str(run.driver_log.resolve()), "its words go to the run's folder"
+    wait_for(lambda: read_status(run).status == "done" and run.holder() is None)
+    assert "answer: 4 rows" in run.driver_log.read_text() and run.report_html.exists()
+    assert len(starts(run)[0]) == 1
+
+
+def test_what_keeps_a_detached_job_from_starting_is_said_at_once(tmp_path: Path) -> None:
+    path = job_file(tmp_path, tmp_path / "nowhere.txt")
+    said = swarm("run", path, "--local", "--runs", tmp_path / "runs", "--id", "one", "--detach")
+    assert said.code == 2 and "nowhere.txt" in said.err
+    assert list((tmp_path / "runs").iterdir()) == [], "nothing is left behind"
+
+
+def test_a_killed_driver_is_replaced_and_no_step_is_done_twice(run: RunFolder) -> None:
+    killed(run)
+    assert read_status(run).status == "interrupted"
+    began = time.monotonic()
+    (seen,) = asyncio.run(supervisor(run).look())
+    assert seen.what == "resumed" and time.monotonic() - began < 60 - GRACE_SECONDS
+    wait_for(lambda: read_status(run).status == "done")
+    events = events_of(run)
+    assert max(Counter(finished(events)).values()) == 1
+    assert sum(isinstance(event.body, JobOpened) for event in events) == 2
+    assert asyncio.run(supervisor(run).look()) == []
+
+
+def test_two_supervisors_and_a_person_at_once_start_one_driver(run: RunFolder) -> None:
+    killed(run)
+
+    async def together() -> list[list[Seen]]:
+        return await asyncio.gather(*(supervisor(run).look() for _ in range(3)))
+
+    person = start("resume", "one", "--local", "--agents", 1, "--runs", run.root)
+    seen = [one for found in asyncio.run(together()) for one in found]
+    person.communicate(timeout=120)
+    wait_for(lambda: read_status(run).status == "done" and run.holder() is None)
+    events = events_of(run)
+    assert sum(isinstance(event.body, JobOpened) for event in events) == 2, seen
+    assert max(Counter(finished(events)).values()) == 1
+    assert all(one.what == "resumed" or "in use" in one.detail or "worked on" in one.detail for one in seen), seen
+
+
+def test_what_rests_is_left_alone(run: RunFolder) -> None:
+    assert asyncio.run(supervisor(run).look()) == [], "somebody works on it"
+    assert swarm("pause", "one", "--runs", run.root, "--reason", "lunch").code == 0
+    wait_for(lambda: run.holder() is None)
+    assert asyncio.run(supervisor(run).look()) == [], "a person wants it to rest"
+    said = swarm("resume", "one", "--local", "--detach", "--runs", run.root)
+    assert said.code == 0 and "driven by process" in said.out, said.err
+    os.kill(driver(run), signal.SIGTERM)
+    wait_for(lambda: run.holder() is None)
+    assert read_status(run).detail == "SIGTERM"
+    (seen,) = asyncio.run(supervisor(run).look())
+    assert seen.what == "resumed", "a machine that stops is no person"
+    assert read_status(run).status == "working", "what it was before does not show any more"
+    os.kill(driver(run), signal.SIGKILL)
+    wait_for(lambda: run.holder() is None)
+    (seen,) = asyncio.run(supervisor(run).look())
+    assert seen.what == "resumed", "a job that was paused once is no less alive"
+
+
+def test_what_was_touched_just_now_or_has_moved_on_is_left_alone(run: RunFolder) -> None:
+    killed(run)
+    (seen,) = asyncio.run(Supervisor([str(run.root)]).look())
+    assert seen.what == "waits", "someone may be about to resume it"
+    starting = FolderLock.take(run.path / "starting")
+    (seen,) = asyncio.run(supervisor(run).look())
+    assert seen.what == "error" and "in use" in seen.detail
+    starting.release()
+
+    async def stale() -> None:
+        await start_again(run, Launch(str(run.root), local=True), at=read_status(run).events - 1)
+
+    before = opened(run)
+    with pytest.raises(Exception, match="has moved on"):
+        asyncio.run(stale())
+    assert opened(run) == before and run.holder() is None
+
+
+def test_a_crash_loop_is_left_paused_and_stays_so(run: RunFolder) -> None:
+    """Every driver fails before its first step; what it has been through is beside the log, not in the supervisor."""
+    killed(run)
+    later, seen = GRACE_SECONDS, list[Seen]()
+    for _ in range(STARTS + 1):
+        seen += asyncio.run(supervisor(run, later, program=("/bin/false",)).look())
+        later += GRACE_SECONDS
+    assert [one.what for one in seen] == ["error"] * STARTS + ["given up"]
+    status = read_status(run)
+    assert status.status == "paused" and status.detail.startswith("crash loop: 5 starts")
+    assert asyncio.run(supervisor(run, later).look()) == []
+    assert swarm("replay", "one", "--verify", "--runs", run.root).code == 0
+    said = swarm("resume", "one", "--local", "--agents", 64, "--runs", run.root, "--json")
+    assert said.code == 0 and said.document["status"] == "done", said.err
+
+
+def test_starts_count_from_the_last_finished_step(run: RunFolder) -> None:
+    killed(run)
+    events, status = events_of(run), read_status(run)
+    last = max(event.time for event in events if isinstance(event.body, TaskFinished))
+    begun = [last - 1, last - 0.5, last + 1, last + 2, last + 3]
+    assert in_vain(run, status, begun, last + 4) == 3
+    assert in_vain(run, status, [last + at for at in range(1, 7)], last + 9) == 6
+    assert in_vain(run, status, [last + at for at in range(1, 7)], last + 700) == 0
+
+
+def test_a_store_that_fails_is_told_and_looked_at_again(run: RunFolder) -> None:
+    killed(run)
+    said: list[Seen] = []
+    one = supervisor(run, say=said.append)
+    hidden = run.log.with_name("hidden")
+    run.log.rename(hidden)
+    run.log.write_bytes(b"no database" * 1000)
+    (seen,) = asyncio.run(one.look())
+    assert seen.what == "error" and said == [seen]
+    assert asyncio.run(one.look()) == [seen] and said == [seen], "the same trouble is not told every time"
+    out = swarm("supervise", "--once", "--runs", run.root)
+    assert out.code == 1 and "one: error" in out.err
+    hidden.rename(run.log)
+    assert [each.what for each in asyncio.run(one.look())] == ["resumed"]
+
+
+def test_supervise_once_says_what_it_did(run: RunFolder) -> None:
+    killed(run)
+    said = swarm("supervise", "--once", "--runs", run.root, "--json")
+    assert said.code == 0 and [one["what"] for one in json.loads(said.out)] == ["waits"]
