@@ -51,8 +51,7 @@ class JobCreated(Body):
 
 
 CARETAKER = "caretaker"
-"""The shell of a master that does not work: it takes a job that nobody works on to write something down, and leaves it as
-it stands."""
+"""The shell of a master that only writes something down, and leaves a job that nobody works on as it stands."""
 
 
 class JobOpened(Body):
@@ -125,15 +124,11 @@ class ReportWritten(Body):
 
 
 class Stuck(Body):
-    """So many steps in a row brought nothing, and `reason` says how that shows. The first of its `times` the protocol may
-    plan anew; the second time the job pauses and asks."""
+    """So many steps in a row brought nothing. The first of its `times` the protocol may plan anew, then the job pauses."""
 
     reason: str
     steps: int
     times: int
-
-
-# ---- what people are told ----
 
 
 class NoticeDue(Body):
