@@ -35,8 +35,7 @@ class MemoryStore:
         self.held: dict[str, bytes] = {}
         self.commits: list[int] = []
         self.full = False
-        self.parts: dict[str, bytes] = {}
-        self.kept: tuple[Snapshot, dict[str, bytes]] | None = None
+        self.kept: Snapshot | None = None
 
     def append(self, events: Sequence[Event], bodies: Mapping[str, bytes]) -> None:
         if self.full:
@@ -67,15 +66,14 @@ class MemoryStore:
     def renew(self) -> None:
         return None
 
-    def snapshot(self) -> tuple[Snapshot, dict[str, bytes]] | None:
+    def snapshot(self) -> Snapshot | None:
         return self.kept
 
-    def keep(self, snapshot: Snapshot, parts: Mapping[str, bytes]) -> None:
+    def keep(self, snapshot: Snapshot) -> None:
         if self.full:
             raise StoreError("there is no space left", "log")
         assert snapshot.seq == self.last()
-        self.parts = {name: data for name, data in (self.parts | dict(parts)).items() if name in snapshot.parts}
-        self.kept = snapshot, self.parts
+        self.kept = snapshot
 
     def close(self) -> None:
         return None

@@ -112,11 +112,11 @@ class TimedStore:
     def keyed(self, prefix: str) -> Iterator[Event]:
         return self._store.keyed(prefix)
 
-    def snapshot(self) -> tuple[Snapshot, dict[str, bytes]] | None:
+    def snapshot(self) -> Snapshot | None:
         return self._store.snapshot()
 
-    def keep(self, snapshot: Snapshot, parts: Mapping[str, bytes]) -> None:
-        self._store.keep(snapshot, parts)
+    def keep(self, snapshot: Snapshot) -> None:
+        self._store.keep(snapshot)
 
     def close(self) -> None:
         self._store.close()

@@ -1,33 +1,46 @@
 """The blackboard: a graph of notes, their links and the spans they cite, as a projection of the log.
 
 Owns the graph and its queries. It holds ids, kinds, links and small flags, never text, and it changes only by applying
-events. Span nodes are named `s:NUMBER`; every other node is a note.
+events. The notes that were touched last stand in the graph; the others in the archive, from where queries read them.
+Span nodes are named `s:NUMBER`; every other node is a note.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from heapq import merge
+from itertools import islice
 from typing import Any
 
 import networkx as nx
 
+from swarm.board.archive import BLOCK, Archive, row_of, view_of
 from swarm.board.order import Order, Position
 from swarm.errors import ProtocolError
 from swarm.events import NoteJudged, NotePosted
 from swarm.protocol import NoteView
 
+NEAR = 2048
+"""Notes that stay in the graph: those that were posted or judged last."""
+
 
 class Board:
-    """Notes and links of one job. `graph` is a networkx MultiDiGraph; an edge's key is its kind, spans included."""
+    """Notes and links of one job. `graph` is a networkx MultiDiGraph of the notes touched last, and of what they link to; an
+    edge's key is its kind, spans included. Queries answer from all notes. `near` is how many notes stay in the graph."""
 
-    def __init__(self) -> None:
+    def __init__(self, near: int = NEAR) -> None:
+        self.near = near
         self.graph: nx.MultiDiGraph[str] = nx.MultiDiGraph()
-        self._nodes = self.graph.nodes
+        self.archive = Archive()
+        self.edges = 0
+        """Links and cites of all notes."""
+        self._near: dict[str, NoteView] = {}
+        """The notes of the graph, the one that was touched longest ago first."""
         self._orders: dict[tuple[str, str, str], Order] = defaultdict(Order)
         """(kind, verdict, status) → the notes that have them, in the order of the text they cite."""
         self._tasks: dict[str, list[str]] = defaultdict(list)
+        """Task → its notes in the graph."""
 
     def __len__(self) -> int:
         return sum(map(len, self._orders.values()))
@@ -40,32 +53,66 @@ class Board:
         Raises:
             ProtocolError: the note exists, or it links to a note that does not.
         """
-        if event.note in self.graph:
+        if self._stands(event.note):
             raise ProtocolError(f"posted note {event.note} twice", event.kind)
         for kind, other in event.links:
-            if other not in self.graph:
+            if not self._stands(other):
                 raise ProtocolError(f"note {event.note} {kind} {other}, which is not on the board", event.kind)
-        self._place(
-            NoteView(event.note, event.kind, event.task, event.status, "", event.body, seq, event.cites, event.links, event.flags)
+        view = NoteView(
+            event.note, event.kind, event.task, event.status, "", event.body, seq, event.cites, event.links, event.flags
         )
+        self.edges += len(view.cites) + len(view.links)
+        self._orders[view.kind, "", view.status].add(_position(view))
+        self._place(view)
+
+    def judge(self, event: NoteJudged) -> None:
+        """Puts a verdict on a note; a later verdict replaces an earlier one."""
+        view = self._near.get(event.note) or self.archive.take(event.note) or self.note(event.note)
+        judged = NoteView(
+            view.id, view.kind, view.task, view.status, event.verdict, view.body, view.seq, view.cites, view.links, view.flags
+        )
+        position = _position(view)
+        self._orders[view.kind, view.verdict, view.status].remove(position)
+        self._orders[view.kind, event.verdict, view.status].add(position)
+        if event.note in self._near:
+            del self._near[event.note]
+            self._near[event.note] = judged
+            self.graph.nodes[event.note]["note"] = judged
+        else:
+            self._place(judged)
+
+    def _stands(self, id: str) -> bool:
+        return id in self._near or id in self.archive
 
     def _place(self, view: NoteView) -> None:
+        """Puts a note into the graph, and some that nobody has touched for long into the archive."""
+        self._near[view.id] = view
+        self._tasks[view.task].append(view.id)
         self.graph.add_node(view.id, note=view)
         for span, start, end in view.cites:
             self.graph.add_edge(view.id, f"s:{span}", key=f"cites:{start}:{end}")
         for kind, other in view.links:
             self.graph.add_edge(view.id, other, key=kind)
-        self._orders[view.kind, view.verdict, view.status].add(_position(view))
-        self._tasks[view.task].append(view.id)
+        if len(self._near) >= self.near + BLOCK:
+            oldest = list(islice(self._near.values(), BLOCK))
+            self.archive.add(oldest)
+            for one in oldest:
+                self._leave(one)
 
-    def judge(self, event: NoteJudged) -> None:
-        """Puts a verdict on a note; a later verdict replaces an earlier one."""
-        view, position = self.note(event.note), _position(self.note(event.note))
-        self._orders[view.kind, view.verdict, view.status].remove(position)
-        self._orders[view.kind, event.verdict, view.status].add(position)
-        self._nodes[event.note]["note"] = NoteView(
-            view.id, view.kind, view.task, view.status, event.verdict, view.body, view.seq, view.cites, view.links, view.flags
-        )
+    def _leave(self, view: NoteView) -> None:
+        """Takes a note out of the graph. Its node stays, bare, as long as a note of the graph links to it."""
+        graph, id = self.graph, view.id
+        del self._near[id]
+        self._tasks[view.task].remove(id)
+        if not self._tasks[view.task]:
+            del self._tasks[view.task]
+        below = list(graph.successors(id))
+        if graph.pred[id]:
+            graph.remove_edges_from(list(graph.out_edges(id, keys=True)))
+            del graph.nodes[id]["note"]
+        else:
+            graph.remove_node(id)
+        graph.remove_nodes_from([other for other in below if other not in self._near and not graph.pred[other]])
 
     def withdraw(self, ids: Iterable[str]) -> None:
         """Takes notes off the board, each before those that it links to."""
@@ -77,21 +124,36 @@ class Board:
 
     # ---- snapshots ----
 
-    def packed(self) -> list[Any]:
-        """Every note as plain data, in the order in which they were posted."""
-        views = [data["note"] for _, data in self.graph.nodes(data=True) if "note" in data]
-        return [
-            [v.id, v.kind, v.task, v.status, v.verdict, v.body, v.seq, v.cites, v.links, dict(v.flags)] for v in views
-        ]
+    def packed(self) -> tuple[list[Any], dict[str, bytes]]:
+        """The board as plain data, and the blocks of its archive by name, which hardly change from one time to the next."""
+        archive = self.archive
+        blocks = {name: block for name, block in zip(archive.names, archive.blocks, strict=True) if name}
+        return [self.edges, archive.names, [row_of(view) for view in self._near.values()]], blocks
 
     @classmethod
-    def unpacked(cls, rows: Iterable[list[Any]]) -> Board:
-        """The board that `packed` made plain data of."""
-        board = cls()
-        for id, kind, task, status, verdict, body, seq, cites, links, flags in rows:
-            cited, linked = tuple([tuple(cite) for cite in cites]), tuple([tuple(link) for link in links])
-            board._place(NoteView(id, kind, task, status, verdict, body, seq, cited, linked, flags))
+    def unpacked(cls, plain: Sequence[Any], blocks: Mapping[str, bytes], near: int = NEAR) -> Board:
+        """The board that `packed` made plain data of.
+
+        Raises:
+            KeyError, ValueError, TypeError, zlib.error, msgpack.UnpackException: these are not what `packed` answered.
+        """
+        board = cls(near)
+        edges, names, rows = plain
+        views = [view_of(row) for row in rows]
+        board.archive.restore([blocks[name] if name else b"" for name in names], {view.id for view in views})
+        positions: dict[tuple[str, str, str], list[Position]] = defaultdict(list)
+        for view in board._all(views):
+            positions[view.kind, view.verdict, view.status].append(_position(view))
+        board._orders.update({key: Order(held) for key, held in positions.items()})
+        for view in views:
+            board._place(view)
+        board.edges = edges
         return board
+
+    def _all(self, near: Sequence[NoteView]) -> list[NoteView]:
+        """Every note, in the order in which they were posted; `near` are those that do not count in the archive."""
+        newest = {view.id: view for view in (*self.archive, *near)}
+        return sorted(newest.values(), key=lambda view: view.seq)
 
     # ---- queries ----
 
@@ -101,22 +163,21 @@ class Board:
         Raises:
             ProtocolError: there is none.
         """
-        try:
-            view: NoteView = self._nodes[id]["note"]
-        except KeyError:
-            raise ProtocolError(f"there is no note {id} on the board", "note", "ids are shown by `swarm export`") from None
+        view = self._near.get(id) or self.archive.find(id)
+        if view is None:
+            raise ProtocolError(f"there is no note {id} on the board", "note", "ids are shown by `swarm export`")
         return view
 
     def notes(self, kind: str, verdict: str | None = None, status: str | None = None) -> Iterator[NoteView]:
         """Notes of a kind in the order of the text they cite."""
         orders = self._matching(kind, verdict, status)
-        nodes = self._nodes
         for _, _, _, id in orders[0] if len(orders) == 1 else merge(*orders):
-            view: NoteView = nodes[id]["note"]
-            yield view
+            yield self.note(id)
 
     def by_task(self, task: str) -> list[NoteView]:
-        return [self.note(id) for id in self._tasks.get(task, ())]
+        """The notes that a task posted, in that order."""
+        near = {id: self._near[id] for id in self._tasks.get(task, ())}
+        return _in_order(self.archive.by_task(task), near)
 
     def count(self, kind: str, verdict: str | None = None, status: str | None = None) -> int:
         return sum(map(len, self._matching(kind, verdict, status)))
@@ -138,7 +199,9 @@ class Board:
     def citing(self, span: int) -> list[NoteView]:
         """Notes that cite a span."""
         node = f"s:{span}"
-        return [self.note(id) for id in sorted(set(self.graph.predecessors(node)))] if node in self.graph else []
+        above = self.graph.predecessors(node) if node in self.graph else ()
+        found = self.archive.citing(span) | {id: self._near[id] for id in above}
+        return [self.note(id) for id in sorted(found)]
 
     def provenance(self, id: str) -> list[NoteView]:
         """The note and every note that it rests on, down to those that cite spans, each once, nearest first."""
@@ -158,7 +221,7 @@ class Board:
 
     def export(self) -> dict[str, Any]:
         """The graph as plain data: notes with their fields, links as [from, kind, to], cites as [from, span, start, end]."""
-        views = [data["note"] for _, data in self.graph.nodes(data=True) if "note" in data]
+        views = self._all(list(self._near.values()))
         return {
             "notes": [
                 {"id": v.id, "kind": v.kind, "task": v.task, "status": v.status, "verdict": v.verdict, "body": v.body,
@@ -168,6 +231,12 @@ class Board:
             "links": [[v.id, kind, other] for v in views for kind, other in v.links],
             "cites": [[v.id, *cite] for v in views for cite in v.cites],
         }
+
+
+def _in_order(*found: Mapping[str, NoteView]) -> list[NoteView]:
+    """The notes of several tables, where a later one's copy counts, in the order in which they were posted."""
+    newest = {id: view for held in found for id, view in held.items()}
+    return sorted(newest.values(), key=lambda view: view.seq)
 
 
 def _position(view: NoteView) -> Position:

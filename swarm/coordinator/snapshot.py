@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import typing
+import zlib
 from collections.abc import Mapping
 from dataclasses import fields
 from functools import cache
@@ -48,27 +49,28 @@ def snapshot_format() -> str:
     return code.hexdigest()
 
 
-def pack(state: JobState) -> bytes:
-    """The whole state as msgpack.
+def pack(state: JobState) -> tuple[bytes, dict[str, bytes]]:
+    """The whole state: its head as msgpack, and the parts beside it by name.
 
     Raises:
         TypeError: it holds what no log can.
     """
     plain = {name: one.encode(getattr(state, name)) for name, one in _codecs().items()}
-    packed: bytes = msgpack.packb([plain, state.board.packed()])
-    return packed
+    notes, parts = state.board.packed()
+    packed: bytes = msgpack.packb([plain, notes])
+    return packed, parts
 
 
-def unpack(data: bytes, parts: Mapping[str, bytes]) -> JobState:
+def unpack(head: bytes, parts: Mapping[str, bytes]) -> JobState:
     """The state that `pack` was given.
 
     Raises:
         StoreError: these bytes are no state of this form.
     """
     try:
-        plain, notes = msgpack.unpackb(data, raw=False, strict_map_key=True, max_ext_len=0)
+        plain, notes = msgpack.unpackb(head, raw=False, strict_map_key=True, max_ext_len=0)
         held: dict[str, Any] = {name: one.decode(plain[name]) for name, one in _codecs().items()}
-        return JobState(board=Board.unpacked(notes), **held)
-    except (ValueError, TypeError, KeyError, msgpack.UnpackException) as error:
+        return JobState(board=Board.unpacked(notes, parts), **held)
+    except (ValueError, TypeError, KeyError, AttributeError, zlib.error, msgpack.UnpackException) as error:
         text = f"the snapshot can't be read: {type(error).__name__} {error}"
         raise StoreError(text.splitlines()[0], "log") from error

@@ -58,7 +58,7 @@ def draw(
             links[names[left][columns[left][id]], names[right][label], _tone(verdict[id])] += 1
     kinds = board.kinds()
     return Picture(
-        notes=sum(kinds.values()), edges=board.graph.number_of_edges(), kinds=kinds, nodes=tuple(nodes),
+        notes=sum(kinds.values()), edges=board.edges, kinds=kinds, nodes=tuple(nodes),
         links=tuple(Link(source=a, target=b, count=n, tone=tone) for (a, b, tone), n in sorted(links.items())),
     )  # fmt: skip
 

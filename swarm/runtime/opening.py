@@ -37,7 +37,7 @@ def open_state(reader: Reader) -> Opened:
     try:
         found = reader.snapshot()
         if found is not None:
-            state = restored(*found)
+            state = restored(found)
     except StoreError as error:
         ignored = error.message
     first = state.seq
@@ -46,7 +46,7 @@ def open_state(reader: Reader) -> Opened:
     return Opened(state, state.seq - first, ignored)
 
 
-def restored(snapshot: Snapshot, parts: dict[str, bytes]) -> JobState:
+def restored(snapshot: Snapshot) -> JobState:
     """The state that a snapshot holds.
 
     Raises:
@@ -54,7 +54,7 @@ def restored(snapshot: Snapshot, parts: dict[str, bytes]) -> JobState:
     """
     if snapshot.format != snapshot_format():
         raise StoreError(f"the snapshot has form {snapshot.format}; this software reads {snapshot_format()}", "log")
-    state = unpack(snapshot.state, parts)
+    state = unpack(snapshot.state, snapshot.parts)
     if state.seq != snapshot.seq:
         raise StoreError(f"the snapshot of event {snapshot.seq} holds the state at event {state.seq}", "log")
     return state
@@ -66,4 +66,4 @@ def take_snapshot(state: JobState, store: Writer) -> None:
     Raises:
         StoreError: it could not be kept; the store must not be used again.
     """
-    store.keep(Snapshot(state.seq, snapshot_format(), pack(state)), {})
+    store.keep(Snapshot(state.seq, snapshot_format(), *pack(state)))

@@ -8,7 +8,7 @@ engine and all that a run needs of it: log, bodies, inbox, and who works on it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, Self
 
@@ -19,14 +19,14 @@ from swarm.events import Event, record
 class Snapshot:
     """The fold of a log up to `seq`, packed, so that opening a long job need not begin at its first event.
 
-    `format` names the code that packed it; no other can read it. `state` is its head, and `parts` names the pieces that
-    lie beside it, in order: a piece that the snapshot before had too is not written again.
+    `format` names the code that packed it; no other can read it. `state` is its head, and `parts` are pieces that lie beside
+    it, named by a digest: one that the snapshot before had too is not written again.
     """
 
     seq: int
     format: str
     state: bytes
-    parts: tuple[str, ...] = ()
+    parts: Mapping[str, bytes] = field(default_factory=dict)
 
 
 class Reader(Protocol):
@@ -62,8 +62,8 @@ class Reader(Protocol):
         """The few events that say how the job stands (created, opened, phases, ended), in order and found by an index."""
         ...
 
-    def snapshot(self) -> tuple[Snapshot, dict[str, bytes]] | None:
-        """The log's snapshot with its parts by name, or None. It is the newest; there is no other.
+    def snapshot(self) -> Snapshot | None:
+        """The log's snapshot, or None. It is the newest; there is no other.
 
         Raises:
             StoreError: it is damaged, incomplete, or of another log; the log itself may be sound.
@@ -96,11 +96,8 @@ class Writer(Reader, Protocol):
         """
         ...
 
-    def keep(self, snapshot: Snapshot, parts: Mapping[str, bytes]) -> None:
+    def keep(self, snapshot: Snapshot) -> None:
         """Puts a snapshot of the whole log (`seq` is `last()`) in the place of the one before, in one transaction.
-
-        Args:
-            parts: those that the snapshot names and the store has not been given before. What it doesn't name is deleted.
 
         Raises:
             FencedError, StoreError: as `append`.

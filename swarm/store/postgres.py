@@ -125,8 +125,8 @@ class PostgresReader:
             found[hash] = self._blobs.get(hash) if data is None else verified(hash, data, self.where)
         return found
 
-    def snapshot(self) -> tuple[Snapshot, dict[str, bytes]] | None:
-        """The log's snapshot with its parts; see `Reader.snapshot`."""
+    def snapshot(self) -> Snapshot | None:
+        """The log's snapshot; see `Reader.snapshot`."""
         return self._link.run(lambda connection, _: postgres_snapshots.get(connection, self._job, self.where), self.where)
 
     def verify(self) -> None:
@@ -264,18 +264,18 @@ class PostgresWriter(PostgresReader):
             if rows:
                 self._tip = Tip(rows[-1][0], rows[-1][1], rows[-1][8])
 
-    def keep(self, snapshot: Snapshot, parts: Mapping[str, bytes]) -> None:
+    def keep(self, snapshot: Snapshot) -> None:
         """Puts a snapshot of the whole log in the place of the one before, or ends this writer; see `Writer.keep`."""
         with self._or_never_again():
             if snapshot.seq != self._tip.seq:
                 problem = f"a snapshot of {snapshot.seq} events was to be kept with a log of {self._tip.seq}"
                 raise StoreError(problem, self.where, FAULT)
-            self._link.run(lambda connection, _: self._keep(connection, snapshot, parts), self.where)
+            self._link.run(lambda connection, _: self._keep(connection, snapshot), self.where)
 
-    def _keep(self, connection: Connection, snapshot: Snapshot, parts: Mapping[str, bytes]) -> None:
+    def _keep(self, connection: Connection, snapshot: Snapshot) -> None:
         with transaction(connection):  # doing it twice does no harm
             self._advance(connection, self._tip.seq)
-            postgres_snapshots.put(connection, self._job, snapshot, self._tip, parts)
+            postgres_snapshots.put(connection, self._job, snapshot, self._tip)
 
     @contextmanager
     def _or_never_again(self) -> Iterator[None]:

@@ -5,25 +5,25 @@ Owns its two tables; what makes a snapshot whole is the same as beside a file, a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from swarm.store.database import Connection, fetch
 from swarm.store.interface import Snapshot
 from swarm.store.records import Tip
-from swarm.store.snapshots import to_row, whole
+from swarm.store.snapshots import fresh, to_row, whole
 
 
-def put(connection: Connection, job: int, snapshot: Snapshot, tip: Tip, parts: Mapping[str, bytes]) -> None:
+def put(connection: Connection, job: int, snapshot: Snapshot, tip: Tip) -> None:
     """Writes a job's snapshot of its log up to `tip` over the one before, inside the caller's transaction."""
     connection.execute("DELETE FROM swarmloom.snapshots WHERE job = %s", (job,))
     connection.execute("INSERT INTO swarmloom.snapshots VALUES (%s, %s, %s, %s, %b, %b, %b)", (job, *to_row(snapshot, tip)))
-    connection.execute("DELETE FROM swarmloom.parts WHERE job = %s AND name <> ALL(%s)", (job, list(snapshot.parts)))
-    for name, data in parts.items():
-        connection.execute("INSERT INTO swarmloom.parts VALUES (%s, %s, %b) ON CONFLICT DO NOTHING", (job, name, data))
+    have = {str(name) for (name,) in fetch(connection, "SELECT name FROM swarmloom.parts WHERE job = %s", (job,))}
+    gone = sorted(have.difference(snapshot.parts))
+    connection.execute("DELETE FROM swarmloom.parts WHERE job = %s AND name = ANY(%s)", (job, gone))
+    for name, data in fresh(snapshot, have):
+        connection.execute("INSERT INTO swarmloom.parts VALUES (%s, %s, %b)", (job, name, data))
 
 
-def get(connection: Connection, job: int, where: str) -> tuple[Snapshot, dict[str, bytes]] | None:
-    """A job's snapshot with its parts; None if there is none.
+def get(connection: Connection, job: int, where: str) -> Snapshot | None:
+    """A job's snapshot; None if there is none.
 
     Raises:
         StoreError: it is damaged, incomplete, or of another log than this one.

@@ -57,19 +57,27 @@ def stored(connection: apsw.Connection) -> set[str]:
     return {str(name) for (name,) in connection.execute("SELECT name FROM parts")} if exists(connection) else set()
 
 
-def put(connection: apsw.Connection, snapshot: Snapshot, tip: Tip, parts: Mapping[str, bytes], dropped: set[str]) -> None:
-    """Writes a snapshot of the log up to `tip` over the one before, inside the caller's transaction."""
+def put(connection: apsw.Connection, snapshot: Snapshot, tip: Tip, have: set[str]) -> None:
+    """Writes a snapshot of the log up to `tip` over the one before, inside the caller's transaction.
+
+    `have` are the names of the parts that are stored: they are not written again, and those not named now are deleted.
+    """
     if not exists(connection):
         connection.execute(TABLES).fetchall()
     row = to_row(snapshot, tip)
     connection.execute("DELETE FROM snapshot")
     connection.execute("INSERT INTO snapshot VALUES (?, ?, ?, ?, ?, ?)", row)
-    connection.executemany("DELETE FROM parts WHERE name = ?", [(name,) for name in dropped])
-    connection.executemany("INSERT INTO parts VALUES (?, ?) ON CONFLICT DO NOTHING", list(parts.items()))
+    connection.executemany("DELETE FROM parts WHERE name = ?", [(name,) for name in have.difference(snapshot.parts)])
+    connection.executemany("INSERT INTO parts VALUES (?, ?)", fresh(snapshot, have))
 
 
-def get(connection: apsw.Connection, path: Path) -> tuple[Snapshot, dict[str, bytes]] | None:
-    """The snapshot of a log with its parts; None if there is none.
+def fresh(snapshot: Snapshot, have: set[str]) -> list[tuple[str, bytes]]:
+    """The parts of a snapshot that are not stored yet, by name."""
+    return [(name, snapshot.parts[name]) for name in sorted(snapshot.parts.keys() - have)]
+
+
+def get(connection: apsw.Connection, path: Path) -> Snapshot | None:
+    """The snapshot of a log; None if there is none.
 
     Raises:
         StoreError: it is damaged, incomplete, or of another log than this one.
@@ -84,8 +92,8 @@ def get(connection: apsw.Connection, path: Path) -> tuple[Snapshot, dict[str, by
     return whole(found, record, have, str(path))
 
 
-def whole(row: Row, record: int | None, have: Mapping[str, bytes], where: str) -> tuple[Snapshot, dict[str, bytes]]:
-    """The snapshot of a row, if it is what was written, with its parts. `record` is the log's checksum at its number.
+def whole(row: Row, record: int | None, have: Mapping[str, bytes], where: str) -> Snapshot:
+    """The snapshot of a row, if it is what was written. `record` is the log's checksum at its number.
 
     Raises:
         StoreError: it is damaged, incomplete, or of another log than this one.
@@ -96,11 +104,11 @@ def whole(row: Row, record: int | None, have: Mapping[str, bytes], where: str) -
     if record != checksum:
         problem = f"the snapshot is of another log: its record {seq} is not this one's"
         raise StoreError(problem, where, CURE)
-    snapshot = Snapshot(seq, format, state, tuple(msgpack.unpackb(names)))
-    for name in snapshot.parts:
-        if name not in have or part_name(have[name]) != name:
+    parts = {name: have.get(name, b"") for name in msgpack.unpackb(names)}
+    for name, data in parts.items():
+        if part_name(data) != name:
             raise StoreError(f"part {name} of the snapshot is damaged or missing", where, CURE)
-    return snapshot, {name: have[name] for name in snapshot.parts}
+    return Snapshot(seq, format, state, parts)
 
 
 def drop(connection: apsw.Connection) -> None:

@@ -112,8 +112,8 @@ class SqliteReader:
         """The body with this hash; see `Reader.bodies`."""
         return self.bodies((hash,))[hash]
 
-    def snapshot(self) -> tuple[Snapshot, dict[str, bytes]] | None:
-        """The log's snapshot with its parts; see `Reader.snapshot`."""
+    def snapshot(self) -> Snapshot | None:
+        """The log's snapshot; see `Reader.snapshot`."""
         found = None
         with self._one_at_a_time, naming(self.path), self._reading:  # one view, whatever the writer does meanwhile
             found = snapshots.get(self._reading, self.path)
@@ -217,7 +217,7 @@ class SqliteWriter(SqliteReader):
         with self._or_never_again():
             self._commit(to_rows(events, self._tip, self.epoch), self._body_rows(bodies))
 
-    def keep(self, snapshot: Snapshot, parts: Mapping[str, bytes]) -> None:
+    def keep(self, snapshot: Snapshot) -> None:
         """Puts a snapshot of the whole log in the place of the one before, or ends this writer; see `Writer.keep`."""
         with self._or_never_again():
             if snapshot.seq != self._tip.seq:
@@ -225,9 +225,8 @@ class SqliteWriter(SqliteReader):
                 raise StoreError(problem, str(self.path), FAULT)
             if self._parts is None:
                 self._parts = snapshots.stored(self._writing)
-            dropped = self._parts.difference(snapshot.parts)
             self._begin()
-            snapshots.put(self._writing, snapshot, self._tip, parts, dropped)
+            snapshots.put(self._writing, snapshot, self._tip, self._parts)
             self._writing.execute("COMMIT")
             self._parts = set(snapshot.parts)
 

@@ -150,11 +150,11 @@ def differences(one: JobState, other: JobState) -> list[str]:
     """The names of the fields in which two states differ, heaps to the last stale entry included."""
     names = [held.name for held in fields(one) if held.name != "board"]
     found = [name for name in names if _plain(getattr(one, name)) != _plain(getattr(other, name))]
-    return found + ["board"] * (_questioned(one.board) != _questioned(other.board))
+    return found + ["board"] * (questioned(one.board) != questioned(other.board))
 
 
-def _questioned(board: Board) -> Any:
-    """What a board answers to every kind of query."""
+def questioned(board: Board) -> Any:
+    """What a board answers to every kind of query, as plain data."""
     plain = board.export()
     views = [board.note(row["id"]) for row in plain["notes"]]
     selections = {(view.kind, view.verdict, view.status) for view in views}
