@@ -7,12 +7,12 @@ or moved shows.
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
 from struct import Struct, error as StructError
 from typing import Any
+from zlib import crc32
 
 from swarm.errors import FencedError, StoreError
 from swarm.events import KINDS, Event, decode, encode
@@ -69,7 +69,7 @@ def chained(
     """The checksum of a record that follows one with checksum `previous`."""
     kind_bytes, key_bytes = kind.encode(), key.encode()
     numbers = _NUMBERS(seq, time, epoch, cause, version, len(kind_bytes), len(key_bytes), len(payload))
-    return zlib.crc32(b"".join((numbers, kind_bytes, key_bytes, payload)), previous)
+    return crc32(payload, crc32(numbers + kind_bytes + key_bytes, previous))
 
 
 def to_rows(events: Sequence[Event], tip: Tip, epoch: int) -> list[Row]:
@@ -103,8 +103,8 @@ def _misfit(event: Event, seq: int, time: float, epoch: int) -> str:
 def intact(row: Sequence[Any], previous: int) -> bool:
     """Whether a row, of whatever types, is what was written after a record with checksum `previous`."""
     try:
-        *fields, checksum = row
-        return bool(chained(previous, *fields) == checksum)
+        seq, time, epoch, cause, kind, version, key, payload, checksum = row
+        return bool(chained(previous, seq, time, epoch, cause, kind, version, key, payload) == checksum)
     except (StructError, TypeError, AttributeError, ValueError):
         return False
 
