@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from sys import getsizeof
 
 import pytest
@@ -20,16 +21,21 @@ FEW = 8
 """Notes that stay in the graph in these tests."""
 
 
-def happenings(count: int, seed: int) -> list[Body]:
-    """Notes that cite and link, and verdicts on old and new ones, some of them twice."""
-    draw, made = random.Random(seed), list[str]()
-    out: list[Body] = []
+def happenings(count: int, seed: int) -> list[Body | str]:
+    """Notes that cite and link, verdicts on old and new ones, some of them twice, and the ids of notes to be withdrawn."""
+    draw, made, linked = random.Random(seed), list[str](), set[str]()
+    out: list[Body | str] = []
     for at in range(count):
+        if at % 40 == 39 and (free := [note for note in made if note not in linked]):
+            out.append(draw.choice(free))
+            made.remove(str(out[-1]))
+            continue
         if made and draw.random() < 0.4:
             note = draw.choice(made if draw.random() < 0.3 else made[-20:])
             out.append(NoteJudged(note=note, verdict=draw.choice(("supported", "unsupported")), task="judge"))
             continue
         links = {draw.choice(made) for _ in range(draw.randrange(3))} if made else set()
+        linked |= links
         cites = tuple((draw.randrange(40), start, start + 5) for start in range(draw.randrange(3)))
         made.append(identity(seed, at))
         out.append(
@@ -42,12 +48,14 @@ def happenings(count: int, seed: int) -> list[Body]:
     return out
 
 
-def fold(board: Board, bodies: list[Body], first: int = 1) -> Board:
+def fold(board: Board, bodies: Sequence[Body | str], first: int = 1) -> Board:
     for seq, body in enumerate(bodies, first):
         if isinstance(body, NotePosted):
             board.post(body, seq)
         elif isinstance(body, NoteJudged):
             board.judge(body)
+        elif isinstance(body, str):
+            board.withdraw([body])
     return board
 
 

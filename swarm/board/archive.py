@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import zlib
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from sys import getsizeof
 from typing import Any
 
@@ -35,6 +35,8 @@ class Archive:
         """What was packed, block for block; empty where no note of a block counts any more."""
         self.names: list[str] = []
         """A digest of each block; empty where no note of it counts any more."""
+        self.withdrawn: set[str] = set()
+        """Notes that were taken off the board; copies of theirs may still lie in a block."""
         self._living: list[int] = []
         """How many notes of each block count: their newest copy is there, and they have not been taken out."""
         self._notes, self._tasks, self._spans = Index(), Index(), Index()
@@ -53,7 +55,7 @@ class Archive:
         rows = [row_of(view) for view in views]
         self._enter(rows, zlib.compress(msgpack.packb(rows), 1))
 
-    def restore(self, blocks: Sequence[bytes], taken: set[str]) -> None:
+    def restore(self, blocks: Sequence[bytes], taken: set[str], withdrawn: Iterable[str]) -> None:
         """Fills an empty archive with the blocks of another, of which the notes `taken` had been taken out.
 
         Raises:
@@ -67,7 +69,8 @@ class Archive:
                 if id in newest:
                     self._outlived(newest[id])
                 newest[id] = number
-        for id in taken:
+        self.withdrawn.update(withdrawn)
+        for id in taken | self.withdrawn:
             if id in newest:
                 self._outlived(newest[id])
 
@@ -83,23 +86,35 @@ class Archive:
                 self._spans.add(str(span), number)
 
     def __contains__(self, id: str) -> bool:
-        return any(id in self._rows(number) for number in self._notes.get(id))
+        return self._newest(id) is not None
 
     def find(self, id: str) -> NoteView | None:
         """The newest copy of a note; None if there is none."""
-        for number in self._notes.get(id):
-            row = self._rows(number).get(id)
-            if row is not None:
-                return view_of(row)
-        return None
+        found = self._newest(id)
+        return None if found is None else view_of(found[1])
 
     def take(self, id: str) -> NoteView | None:
         """As `find`; the note does not count here any more."""
+        found = self._newest(id)
+        if found is None:
+            return None
+        self._outlived(found[0])
+        return view_of(found[1])
+
+    def withdraw(self, id: str) -> None:
+        """Forgets a note, which may have been taken out before."""
+        found = self._newest(id)
+        if found is not None:
+            self.withdrawn.add(id)
+
+    def _newest(self, id: str) -> tuple[int, list[Any]] | None:
+        """A note's newest block and its row there."""
+        if id in self.withdrawn:
+            return None
         for number in self._notes.get(id):
             row = self._rows(number).get(id)
             if row is not None:
-                self._outlived(number)
-                return view_of(row)
+                return number, row
         return None
 
     def _outlived(self, number: int) -> None:
@@ -111,18 +126,19 @@ class Archive:
     def by_task(self, task: str) -> dict[str, NoteView]:
         """The notes of a task by id, the newest copy of each."""
         found = [row for number in reversed(self._tasks.get(task)) for row in self._rows(number).values()]
-        return {row[0]: view_of(row) for row in found if row[2] == task}
+        return {row[0]: view_of(row) for row in found if row[2] == task and row[0] not in self.withdrawn}
 
     def citing(self, span: int) -> dict[str, NoteView]:
         """The notes that cite a span by id, the newest copy of each."""
         found = [row for number in reversed(self._spans.get(str(span))) for row in self._rows(number).values()]
-        return {row[0]: view_of(row) for row in found if any(cite[0] == span for cite in row[7])}
+        held = [row for row in found if row[0] not in self.withdrawn]
+        return {row[0]: view_of(row) for row in held if any(cite[0] == span for cite in row[7])}
 
     def __iter__(self) -> Iterator[NoteView]:
         """Every copy of every note, the newest copy of each last."""
         for block in self.blocks:
             if block:
-                yield from map(view_of, _unpacked(block))
+                yield from (view_of(row) for row in _unpacked(block) if row[0] not in self.withdrawn)
 
     def _rows(self, number: int) -> _Rows:
         rows = self._read.get(number)

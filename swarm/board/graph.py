@@ -8,7 +8,7 @@ Span nodes are named `s:NUMBER`; every other node is a note.
 from __future__ import annotations
 
 from collections import Counter, defaultdict, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from heapq import merge
 from itertools import islice
 from typing import Any
@@ -86,6 +86,7 @@ class Board:
 
     def _place(self, view: NoteView) -> None:
         """Puts a note into the graph, and some that nobody has touched for long into the archive."""
+        self.archive.withdrawn.discard(view.id)
         self._near[view.id] = view
         self._tasks[view.task].append(view.id)
         self.graph.add_node(view.id, note=view)
@@ -119,8 +120,12 @@ class Board:
         for id in ids:
             view = self.note(id)
             self._orders[view.kind, view.verdict, view.status].remove(_position(view))
-            self._tasks[view.task].remove(id)
-            self.graph.remove_node(id)
+            self.edges -= len(view.cites) + len(view.links)
+            if id in self._near:
+                self._leave(view)
+            else:
+                self.archive.take(id)
+            self.archive.withdraw(id)
 
     # ---- snapshots ----
 
@@ -128,7 +133,8 @@ class Board:
         """The board as plain data, and the blocks of its archive by name, which hardly change from one time to the next."""
         archive = self.archive
         blocks = {name: block for name, block in zip(archive.names, archive.blocks, strict=True) if name}
-        return [self.edges, archive.names, [row_of(view) for view in self._near.values()]], blocks
+        rows = [row_of(view) for view in self._near.values()]
+        return [self.edges, archive.names, sorted(archive.withdrawn), rows], blocks
 
     @classmethod
     def unpacked(cls, plain: Sequence[Any], blocks: Mapping[str, bytes], near: int = NEAR) -> Board:
@@ -138,9 +144,9 @@ class Board:
             KeyError, ValueError, TypeError, zlib.error, msgpack.UnpackException: these are not what `packed` answered.
         """
         board = cls(near)
-        edges, names, rows = plain
+        edges, names, withdrawn, rows = plain
         views = [view_of(row) for row in rows]
-        board.archive.restore([blocks[name] if name else b"" for name in names], {view.id for view in views})
+        board.archive.restore([blocks[name] if name else b"" for name in names], {view.id for view in views}, withdrawn)
         positions: dict[tuple[str, str, str], list[Position]] = defaultdict(list)
         for view in board._all(views):
             positions[view.kind, view.verdict, view.status].append(_position(view))
