@@ -33,6 +33,16 @@ def free_ports(count: int) -> list[int]:
             one.close()
 
 
+def holding(text: str) -> list[int]:
+    """The processes of this machine, but for this one, that have a text in their arguments or environment."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if text.encode() in (folder / "cmdline").read_bytes() + (folder / "environ").read_bytes():
+                found.append(int(folder.name))
+    return [process for process in found if process != os.getpid()]
+
+
 class RayHead:
     """A head that lives until `stop`. Its environment has this Python first on the PATH, and this checkout to import."""
 
@@ -96,13 +106,8 @@ class RayHead:
         return httpx.get(f"{self.url}{path}", headers=token).json()
 
     def processes(self) -> list[int]:
-        """Those that have this head's folder, or a token from it, in their arguments or environment."""
-        mark, found = str(self.folder).encode(), []
-        for folder in Path("/proc").glob("[0-9]*"):
-            with suppress(OSError):
-                if mark in (folder / "cmdline").read_bytes() + (folder / "environ").read_bytes():
-                    found.append(int(folder.name))
-        return [process for process in found if process != os.getpid()]
+        """Those that belong to this head."""
+        return holding(str(self.folder))
 
     async def _answers(self) -> None:
         """Until the head answers; a submission waits for its agents by itself."""
