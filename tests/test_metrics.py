@@ -20,13 +20,13 @@ def test_the_numbers_are_those_of_the_log(tmp_path: Path) -> None:
     settle()  # before anything loads ray
     from swarm.runtime.metrics import budget_left, counts
 
-    spec = job(write_sources(tmp_path), budget={"tokens": 100_000, "calls": 40})
+    spec = job(write_sources(tmp_path), budget={"tokens": 100_000, "calls": 40, "disk": 1 << 30})
     state = state_of(run(spec, tmp_path / "runs"))
     found, spent = counts(state), state.total()
     assert {name[1]: count for name, count in found.items() if name[0] == "steps"} == dict(state.finished)
     assert sum(count for name, count in found.items() if name[0] == "tokens") == spent.tokens
-    left = dict(budget_left(spec, state, state.time))
-    assert left == {"tokens": 1 - spent.tokens / 100_000, "calls": 1 - spent.calls / 40}
+    left = dict(budget_left(spec, state, state.time, 1 << 28))
+    assert left == {"tokens": 1 - spent.tokens / 100_000, "calls": 1 - spent.calls / 40, "disk": 0.75}
 
 
 @pytest.fixture

@@ -70,7 +70,7 @@ class MasterActor:
         master = self.session.master
         metrics = MasterMetrics(master.job.spec, master.state)
         with calm_collector():
-            async with reporting(lambda: metrics.report(master.state, time.time())):
+            async with reporting(lambda: metrics.report(master.state, time.time(), master.coordinator.disk)):
                 await self.session.tend()
 
     async def pull(self, data: bytes) -> bytes:

@@ -40,8 +40,8 @@ class MasterMetrics:
         self._questions = Gauge("swarm_open_questions", "Questions that wait for a person.")
         self._budget = Gauge("swarm_budget_left", "The share of each limit that is left, 0 to 1.", ("limit",))
 
-    def report(self, state: JobState, now: float) -> None:
-        """Brings the numbers up to date; `now` is in seconds since 1970."""
+    def report(self, state: JobState, now: float, disk: int) -> None:
+        """Brings the numbers up to date; `now` is in seconds since 1970, `disk` the bytes that the run takes."""
         found = counts(state)
         for (name, *tags), value in (found - self._told).items():
             self._counters[name].inc(value, dict(zip(TAGS[name], tags, strict=True)))
@@ -50,7 +50,7 @@ class MasterMetrics:
             self._tasks.set(count, {"role": role})
         self._leased.set(state.leased)
         self._questions.set(len(state.questions))
-        for limit, left in budget_left(self._spec, state, now):
+        for limit, left in budget_left(self._spec, state, now, disk):
             self._budget.set(left, {"limit": limit})
 
 
@@ -68,11 +68,11 @@ def counts(state: JobState) -> Counts[tuple[str, ...]]:
     return found
 
 
-def budget_left(spec: JobSpec, state: JobState, now: float) -> Iterator[tuple[str, float]]:
+def budget_left(spec: JobSpec, state: JobState, now: float, disk: int) -> Iterator[tuple[str, float]]:
     """(limit, share of it that is left) for each limit that is set."""
     budget = effective(spec.budget, state.raised)
-    found = used(budget, spec.model.price, state, now, 0)
-    return ((name, max(0.0, 1 - spent / limit)) for name, limit, spent in found if name != "disk")
+    found = used(budget, spec.model.price, state, now, disk)
+    return ((name, max(0.0, 1 - spent / limit)) for name, limit, spent in found)
 
 
 class HostMetrics:
