@@ -12,6 +12,7 @@ from swarm.cli.catalogue import models, protocols, roles
 from swarm.cli.cost import cost
 from swarm.cli.detached import supervise
 from swarm.cli.doctor import doctor
+from swarm.cli.history import diff, fork, steps
 from swarm.cli.jobs import ask, plan, resume, run
 from swarm.cli.people import approve, cancel, inbox, pause, reject, tell
 from swarm.cli.records import artifacts, export, logs, replay, report, show
@@ -27,10 +28,10 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 _PANELS = {
-    "Work": (run, ask, plan, submit, resume),
+    "Work": (run, ask, plan, submit, resume, fork),
     "Runs": (list_, status, watch, supervise, rm),
     "People": (pause, cancel, tell, inbox, approve, reject),
-    "Results and how they came about": (report, artifacts, export, logs, show, cost, replay),
+    "Results and how they came about": (report, artifacts, export, logs, show, steps, diff, cost, replay),
     "What there is": (roles, protocols, models, doctor),
 }
 for _panel, _verbs in _PANELS.items():

@@ -62,9 +62,9 @@ def run(
     if detach:
         from swarm.cli.detached import submit_detached
 
-        submit_detached(spec, runs, _options(runs, local, address, id, agents, wait), as_json)
+        submit_detached(spec, runs, options_of(runs, local, address, id, agents, wait), as_json)
         return
-    raise typer.Exit(run_job(spec, _options(runs, local, address, id, agents, wait), as_json))
+    raise typer.Exit(run_job(spec, options_of(runs, local, address, id, agents, wait), as_json))
 
 
 @verb
@@ -113,7 +113,7 @@ def ask(
         },
     }
     spec = put_together(fields, overrides or [], "ask")
-    raise typer.Exit(run_job(spec, _options(runs, local, address, id, agents, wait), as_json))
+    raise typer.Exit(run_job(spec, options_of(runs, local, address, id, agents, wait), as_json))
 
 
 @verb
@@ -156,7 +156,7 @@ def resume(
 
     from swarm.cli.driving import resume_job
 
-    options = _options(runs, local, address, "", agents, wait)
+    options = options_of(runs, local, address, "", agents, wait)
     options = replace(options, pinned=pinned, budget=tuple(budget or ()), at=at)
     if detach:
         from swarm.cli.detached import resume_detached
@@ -166,7 +166,7 @@ def resume(
     raise typer.Exit(resume_job(the_run(id, runs), options, as_json))
 
 
-def _options(runs: str | None, local: bool, address: str, id: str, agents: int, wait: bool) -> Options:
+def options_of(runs: str | None, local: bool, address: str, id: str, agents: int, wait: bool) -> Options:
     from swarm.errors import SpecError
     from swarm.runtime.launch import Options
 
@@ -205,31 +205,24 @@ def put_together(fields: Any, overrides: list[str], where: str) -> JobSpec:
 
 
 def _override(fields: dict[str, Any], text: str) -> None:
-    """Puts one KEY=VALUE into nested settings; the value is read as YAML."""
+    """Puts one KEY=VALUE into nested settings."""
+    from swarm.runtime.fork import put
+
+    put(fields, *setting(text))
+
+
+def setting(text: str) -> tuple[str, Any]:
+    """The name and value of KEY=VALUE; the value is read as YAML.
+
+    Raises:
+        SpecError: it is no such thing.
+    """
     from swarm.errors import SpecError
 
     key, mark, value = text.partition("=")
     if not mark or not key:
         raise SpecError(f"{text!r} sets nothing", "--set", "write KEY=VALUE, such as budget.tokens=50000")
-    *way, last = key.split(".")
-    place: Any = fields
-    for part in way:
-        if isinstance(place, dict):
-            place = place.setdefault(part, {})
-        else:
-            place = place[int(part)] if _is_index(place, part) else None
-    if isinstance(place, dict):
-        place[last] = _yaml(value, f"--set {key}")
-    elif _is_index(place, last):
-        place[int(last)] = _yaml(value, f"--set {key}")
-    else:
-        raise SpecError(
-            f"{key!r} names no setting", "--set", "name a setting of the job file, its parts joined by dots"
-        )
-
-
-def _is_index(place: Any, part: str) -> bool:
-    return isinstance(place, list) and part.isdigit() and int(part) < len(place)
+    return key, _yaml(value, f"--set {key}")
 
 
 def _yaml(text: str, where: str) -> Any:

@@ -12,10 +12,11 @@ from typing import Any
 
 from swarm import events as ev
 from swarm.coordinator import Coordinator, JobState
+from swarm.errors import StoreError
 from swarm.events import Event
 from swarm.protocol import TaskView
 from swarm.runtime.prepare import prepare
-from swarm.runtime.session import read_job
+from swarm.runtime.session import read_pinned
 from swarm.store.interface import Reader
 
 
@@ -34,9 +35,7 @@ def rehearse(reader: Reader) -> Outcome:
     Raises:
         SwarmError: the job's protocol or model cannot be made here.
     """
-    _, spec, roles = read_job(reader)
-    job = prepare(spec, roles)
-    again = _Again(spec, job.protocol, job.roles, job.overhead, JobState(), 0)
+    state, again = JobState(), None
     waiting: deque[Event] = deque()
     """What the protocol says comes next."""
     decisions = 0
@@ -46,15 +45,25 @@ def rehearse(reader: Reader) -> Outcome:
             if (expected.body, expected.cause) != (event.body, event.cause):
                 return Outcome(decisions, _difference(expected, event), event.seq)
             continue  # the rehearsal has folded it already
-        asked = again.asked(event)
-        if asked is None:
-            again.state.apply(event)
+        asked = again.asked(event) if again is not None else None
+        if again is None or asked is None:
+            state.apply(event)
+            if isinstance(event.body, ev.JobCreated):  # a fork goes on under a spec of its own
+                again = _again(reader, event.body, state)
             continue
         decisions += 1
         waiting.extend(again.decide(event, asked))
+    if again is None:
+        raise StoreError("holds no job", "log", "the run stopped before it began; remove it with `swarm rm`")
     if waiting:
-        return Outcome(decisions, f"the log ends where the protocol says {_said(waiting[0])}", again.state.seq)
+        return Outcome(decisions, f"the log ends where the protocol says {_said(waiting[0])}", state.seq)
     return Outcome(decisions)
+
+
+def _again(reader: Reader, created: ev.JobCreated, state: JobState) -> _Again:
+    spec, roles = read_pinned(reader, created)
+    job = prepare(spec, roles)
+    return _Again(spec, job.protocol, job.roles, job.overhead, state, 0)
 
 
 class _Again(Coordinator):

@@ -247,9 +247,13 @@ def open_job(reader: Reader) -> tuple[Opened, JobSpec, dict[str, str]]:
     state = opened.state
     if state.created is None:
         raise StoreError("holds no job", "log", "the run stopped before it began; remove it with `swarm rm`")
-    spec = parse_spec(msgpack.unpackb(reader.body(state.created.spec)), f"job {state.created.job}")
-    roles = {name: reader.body(hash).decode() for name, hash in state.created.roles.items()}
-    return opened, spec, roles
+    return opened, *read_pinned(reader, state.created)
+
+
+def read_pinned(reader: Reader, created: ev.JobCreated) -> tuple[JobSpec, dict[str, str]]:
+    """The spec and the role files that a job was created with."""
+    spec = parse_spec(msgpack.unpackb(reader.body(created.spec)), f"job {created.job}")
+    return spec, {name: reader.body(hash).decode() for name, hash in created.roles.items()}
 
 
 def _fields(text: str) -> dict[str, str]:

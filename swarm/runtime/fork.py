@@ -1,0 +1,333 @@
+"""Forking a job: a new run that begins with another one's events up to a step, and goes on under changed settings.
+
+Owns the finding of the step, the check that a change can still take effect there, and the copy. Events are copied with the
+bodies that they name, so that neither run needs the other: whatever is removed from one, the other keeps what it has.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from swarm import events as ev
+from swarm.agents.roles import find_role
+from swarm.coordinator import JobState, Phase
+from swarm.errors import SpecError, StoreError
+from swarm.events import Event
+from swarm.models.choose import create_model
+from swarm.runtime.pins import unpack_block
+from swarm.runtime.prepare import Prepared, check_pinned, prepare
+from swarm.runtime.session import read_job
+from swarm.spec import JobSpec, anchored, parse_spec
+from swarm.store.blobs import write_durably
+from swarm.store.connection import naming
+from swarm.store.folder import RunFolder
+from swarm.store.interface import Reader, Writer
+
+BATCH = 1000
+"""Events that are copied in one transaction."""
+_HASH = re.compile(r"(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])")
+_NO_BODIES = ("prompt", "sampling", "weights", "tokenizer", "protocol_digest", "key")
+"""Fields whose digests name no body."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """Where one job's events end in its fork: after event `seq`, the last one that belongs to step `step`."""
+
+    seq: int
+    step: int
+
+
+@dataclass(frozen=True, slots=True)
+class Forked:
+    """A fork that was made and waits to be worked on. `budget` is what its master has to change, as for a resume."""
+
+    run: RunFolder
+    cut: Cut
+    changes: tuple[str, ...]
+    budget: tuple[str, ...]
+
+
+def fork(source: RunFolder, target: RunFolder, at: str, changes: Mapping[str, Any]) -> Forked:
+    """Makes a new run of the events up to step `at`: its number, or `@SEQ`, the number of the event that ended it.
+
+    `changes` are settings of the job by dotted name. What they would undo, such as inputs after they were pinned, is refused.
+
+    Raises:
+        SpecError: there is no such step, no such setting, or it cannot change any more there.
+        StoreError: the target exists, the source is damaged, or its job ended with that step.
+    """
+    target.check_free()
+    with source.reader() as reader:
+        _, old_spec, old_roles = read_job(reader)
+        spec = changed(old_spec, changes)
+        names = tuple(sorted(_differing("", old_spec.model_dump(mode="json"), spec.model_dump(mode="json"))))
+        cut = find_cut(reader, at)
+        old = prepare(old_spec, old_roles)
+        job = _prepared(old, spec)
+        if not cut.step and _pins_anew(old, job):
+            cut = Cut(0, 0)
+        state = _state(reader, cut)
+        if cut.seq:
+            _check(state, cut, old, job, names)
+        create_model(spec.model, job.channels())  # says now what is missing; loads nothing
+        _write(reader, source, target, job, cut, names)
+    with suppress(StoreError):  # something else is called `latest`; the run has its own name
+        target.make_latest()
+    limits = [name for name in names if name.startswith("budget.") and name != "budget.reserve"]
+    again = limits if state.raised or state.limits else []
+    budget = tuple(f"{name.removeprefix('budget.')}={_limit(spec, name)}" for name in again)
+    return Forked(target, cut, names, budget)
+
+
+def changed(spec: JobSpec, changes: Mapping[str, Any]) -> JobSpec:
+    """The spec with settings replaced; relative paths are taken from the working folder.
+
+    Raises:
+        SpecError: a name is no setting, or a value is wrong.
+    """
+    fields = spec.model_dump(mode="json")
+    for name, value in changes.items():
+        put(fields, name, value)
+    return anchored(parse_spec(fields, "--set"), Path.cwd())
+
+
+def put(fields: dict[str, Any], name: str, value: Any) -> None:
+    """Puts a value into nested settings, at a dotted name.
+
+    Raises:
+        SpecError: the name leads nowhere.
+    """
+    *way, last = name.split(".")
+    place: Any = fields
+    for part in way:
+        if isinstance(place, dict):
+            place = place.setdefault(part, {})
+        else:
+            place = place[int(part)] if _is_index(place, part) else None
+    if isinstance(place, dict):
+        place[last] = value
+    elif _is_index(place, last):
+        place[int(last)] = value
+    else:
+        raise SpecError(f"{name!r} names no setting", "--set", "name a setting of the job file, its parts joined by dots")
+
+
+def find_cut(reader: Reader, at: str) -> Cut:
+    """The last event of a step, with all that was decided on it. Step 0 ends when the inputs are pinned.
+
+    Raises:
+        SpecError: there is no such step.
+    """
+    wanted, by_event = _wanted(at)
+    if not wanted and not by_event:
+        pinned = (event.seq for event in reader.read() if isinstance(event.body, ev.CorpusPinned))
+        return Cut(next(pinned, 0), 0)
+    step = seq = 0
+    other: Cut | None = None
+    for step, seq in _ends(reader):
+        if wanted == (seq if by_event else step):
+            return Cut(_whole(reader, seq), step)
+        if wanted == seq:
+            other = Cut(_whole(reader, seq), step)
+    if other is not None:  # more than there are steps, and the number of an event that ended one
+        return other
+    known = f"it has {step:,} steps, the last one ended by event @{seq}" if step else "it has none yet; --at 0 begins anew"
+    raise SpecError(f"there is no step {at}", "--at", f"{known}; `swarm steps` lists them")
+
+
+def _ends(reader: Reader) -> Iterator[tuple[int, int]]:
+    """(number, event) of each step that ended."""
+    step = 0
+    for event in reader.read():
+        body = event.body
+        if isinstance(body, ev.TaskFinished) or (isinstance(body, ev.TaskFailed) and body.retry_at is None):
+            step += 1
+            yield step, event.seq
+
+
+def _whole(reader: Reader, seq: int) -> int:
+    """The last of the events that a step's end caused."""
+    end = seq
+    for event in reader.read(after=seq):
+        if event.cause != seq:
+            break
+        end = event.seq
+    return end
+
+
+def _wanted(at: str) -> tuple[int, bool]:
+    """(number, whether it is an event's)."""
+    number = at.removeprefix("@")
+    if not number.isdigit():
+        raise SpecError(f"{at!r} is no step", "--at", "write a step's number, or @SEQ, as `swarm steps` shows them")
+    return int(number), at.startswith("@")
+
+
+def _prepared(old: Prepared, spec: JobSpec) -> Prepared:
+    """The changed job, with the role files that the old one has pinned, but for those that were changed."""
+    if spec.protocol.name != old.spec.protocol.name:
+        return prepare(spec)
+    texts = dict(old.role_texts)
+    for name in {*spec.roles, *old.spec.roles}:
+        if spec.roles.get(name) != old.spec.roles.get(name) and name in texts:
+            texts[name] = find_role(name, spec.roles)[1]
+    return prepare(spec, texts)
+
+
+def _pins_anew(old: Prepared, job: Prepared) -> bool:
+    """Whether the inputs have to be read and cut again, which can only be before the first step."""
+    return (
+        old.spec.inputs != job.spec.inputs
+        or old.protocol.span_tokens != job.protocol.span_tokens
+        or old.tokenizer.digest != job.tokenizer.digest
+    )
+
+
+def _check(state: JobState, cut: Cut, old: Prepared, job: Prepared, names: Sequence[str]) -> None:
+    """Refuses changes that would contradict what is kept."""
+    if state.phase is Phase.ENDED:
+        raise StoreError(
+            f"step {cut.step} ended the job ({state.status}): nothing is left to go on with", "--at", "fork at an earlier step"
+        )
+    begins = "fork with --at 0, which begins anew"
+    if old.spec.inputs != job.spec.inputs:
+        raise SpecError("cannot change once the inputs are pinned", "--set inputs", begins)
+    if old.protocol.span_tokens != job.protocol.span_tokens:
+        raise SpecError("cannot change once the inputs are cut", "--set protocol.options.span_tokens", begins)
+    if state.created is not None:
+        check_pinned(state.created, job)
+    if not cut.step:
+        return
+    if old.spec.protocol.name != job.spec.protocol.name:
+        raise SpecError("cannot change once it has decided something", "--set protocol.name", begins)
+    shape = [name for name in names if name.startswith(("answer.columns", "answer.statements"))]
+    if shape:
+        raise SpecError("cannot change once notes of that form are on the board", f"--set {shape[0]}", begins)
+
+
+def _state(reader: Reader, cut: Cut) -> JobState:
+    state = JobState()
+    for event in reader.read(upto=cut.seq) if cut.seq else ():
+        state.apply(event)
+    return state
+
+
+def _write(
+    reader: Reader, source: RunFolder, target: RunFolder, job: Prepared, cut: Cut, names: tuple[str, ...]
+) -> None:
+    target.create()
+    copy = _Copy(reader, target)
+    try:
+        with naming(target.spec):
+            write_durably(target.spec, yaml.safe_dump(job.spec.model_dump(mode="json"), sort_keys=False).encode())
+        for event in reader.read(upto=cut.seq) if cut.seq else ():
+            copy.add(event)
+        copy.flush()
+        created, bodies = job.creation(target.id)
+        forked = ev.Forked(origin=source.id, at=cut.seq, step=cut.step, changes=names)
+        copy.append([forked, created], bodies)
+        copy.writer.close()
+    except BaseException:
+        copy.writer.close()
+        with suppress(StoreError):
+            target.remove()  # nothing has begun: nothing may stay half-made
+        shutil.rmtree(target.path, ignore_errors=True)
+        raise
+
+
+class _Copy:
+    """Writes events into a new log as they stood in another, each under the epoch it had."""
+
+    def __init__(self, reader: Reader, target: RunFolder) -> None:
+        self._reader, self._target = reader, target
+        self.writer: Writer = target.writer()
+        self._events: list[Event] = []
+        self._bodies: dict[str, None] = {}
+        self._copied: set[str] = set()
+        self._last: Event | None = None
+
+    def add(self, event: Event) -> None:
+        while self.writer.epoch < event.epoch:  # each opening of a log raises its epoch by one
+            self.flush()
+            self.writer.close()
+            self.writer = self._target.writer()
+        self._events.append(event)
+        self._bodies.update(dict.fromkeys(self._named(event)))
+        self._last = event
+        if len(self._events) >= BATCH:
+            self.flush()
+
+    def flush(self) -> None:
+        wanted = [hash for hash in self._bodies if hash not in self._copied]
+        if self._events:
+            self.writer.append(self._events, _present(self._reader, wanted))
+        self._copied.update(wanted)
+        self._events, self._bodies = [], {}
+
+    def append(self, bodies: Sequence[ev.Body], texts: Mapping[str, bytes]) -> None:
+        """Adds the fork's own first events."""
+        seq, now = (self._last.seq, max(time.time(), self._last.time)) if self._last else (0, time.time())
+        events = [Event(seq + at, now, self.writer.epoch, 0, "", body) for at, body in enumerate(bodies, 1)]
+        self.writer.append(events, texts)
+
+    def _named(self, event: Event) -> Iterator[str]:
+        """The bodies that an event names, and those that a block of spans does."""
+        for name, value in event.body.__dict__.items():
+            if name not in _NO_BODIES:
+                yield from _hashes(value)
+        if isinstance(event.body, ev.SpansPinned):
+            for row in unpack_block(self._reader.body(event.body.block)):
+                yield from _hashes(tuple(row))
+
+
+def _hashes(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield from _HASH.findall(value)
+    elif isinstance(value, dict):
+        for inner in (*value.keys(), *value.values()):
+            yield from _hashes(inner)
+    elif isinstance(value, (list, tuple)):
+        for inner in value:
+            yield from _hashes(inner)
+
+
+def _present(reader: Reader, hashes: Sequence[str]) -> dict[str, bytes]:
+    """Those of the bodies that are there: some may have been withdrawn, and some digests name none."""
+    try:
+        return reader.bodies(hashes)
+    except StoreError:
+        found = {}
+        for hash in hashes:
+            with suppress(StoreError):
+                found[hash] = reader.body(hash)
+        return found
+
+
+def _differing(name: str, old: Any, new: Any) -> Iterator[str]:
+    """Dotted names of the settings that differ."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in dict.fromkeys([*old, *new]):
+            yield from _differing(f"{name}.{key}" if name else str(key), old.get(key), new.get(key))
+    elif old != new:
+        yield name
+
+
+def _limit(spec: JobSpec, name: str) -> str:
+    value: Any = spec.model_dump(mode="json")
+    for part in name.split("."):
+        value = value.get(part) if isinstance(value, dict) else None
+    return "none" if value is None else repr(value)
+
+
+def _is_index(place: Any, part: str) -> bool:
+    return isinstance(place, list) and part.isdigit() and int(part) < len(place)

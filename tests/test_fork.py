@@ -1,0 +1,234 @@
+"""Looking back and branching off: steps, forks and their comparison, through the command line."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tracemalloc
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from swarm import events as ev
+from swarm.events import Event
+from swarm.report.steps import steps
+from swarm.store.folder import RunFolder
+from swarm.testing.invariants import LogWatch, check_counters, refold
+from tests.commands import Said, job_file, swarm
+from tests.jobs import ROWS, answered, events_of, finished, write_sources
+
+COPIES = 2
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a finished run called `one`."""
+    folder = tmp_path_factory.mktemp("fork")
+    path = job_file(folder, write_sources(folder, COPIES))
+    said = swarm("run", path, "--local", "--agents", 2, "--runs", folder / "runs", "--id", "one")
+    assert said.code == 0, said.err
+    return folder
+
+
+@pytest.fixture
+def place(made: Path, tmp_path: Path) -> Path:
+    """A copy of that folder's runs, to fork in."""
+    shutil.copytree(made / "runs", tmp_path / "runs", symlinks=True)
+    return tmp_path
+
+
+def over(place: Path, verb: str, *arguments: object) -> Said:
+    return swarm(verb, *arguments, "--runs", place / "runs")
+
+
+def forked(place: Path, at: object, *options: object, id: str = "two") -> Said:
+    return over(place, "fork", "one", "--at", at, "--id", id, "--local", "--json", *options)
+
+
+def log(place: Path, id: str) -> list[Event]:
+    return events_of(RunFolder(place / "runs", id))
+
+
+# ---- steps ----
+
+
+def test_steps_are_listed_with_what_they_cost(place: Path) -> None:
+    found = over(place, "steps", "one", "--json").document
+    assert [step["number"] for step in found] == list(range(1, len(found) + 1))
+    assert [step["task"] for step in found] == finished(log(place, "one"))
+    assert found[0]["role"] == "planner" and found[-1]["role"] == "writer"
+    assert sum(step["calls"] for step in found) == len(answered(log(place, "one")))
+    answer = json.loads((place / "runs" / "one" / "answer.json").read_text())
+    assert sum(step["tokens_in"] for step in found) == answer["tokens_in"]
+    lines = over(place, "steps", "one", "--role", "reader").out.splitlines()
+    assert len(lines) == 1 + answer["coverage"]["spans"] and all(" reader " in line for line in lines[1:])
+    assert f"@{found[0]['seq']}" in over(place, "steps", "one").out
+    assert over(place, "steps", "one", "--failed", "--json").document == []
+
+
+class Many:
+    """The log of a job with very many steps, made as it is read."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def read(self, after: int = 0, upto: int | None = None) -> object:
+        yield Event(1, 0.0, 1, 0, "", ev.RangeAdded(range="r" * 16, role="reader", first=0, stop=self.count))
+        for at in range(self.count):
+            task, seq = f"t{at}", 2 + 2 * at
+            yield Event(seq, at, 1, 0, "", ev.TaskLeased(task=task, host="h", token=at, until=0, attempt=1, reserved=0,
+                                                         range="r" * 16, index=at))  # fmt: skip
+            yield Event(seq + 1, at + 0.5, 1, 0, "", ev.TaskFinished(task=task, token=at, outcome="none", notes=0))
+
+
+def test_a_hundred_thousand_steps_take_no_memory() -> None:
+    tracemalloc.start()
+    reader: Any = Many(100_000)
+    count = Counter(step.seconds for step in steps(reader))[0.5]
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert count == 100_000 and most < 1 << 20
+
+
+# ---- fork ----
+
+
+def test_a_fork_keeps_what_stood_and_goes_on_under_the_changed_spec(place: Path) -> None:
+    said = forked(place, 1, "--set", "answer.top=1", "--set", "protocol.options.headlines=0")
+    assert said.code == 0, said.err
+    assert "one up to step 1" in said.err and "protocol.options.headlines" in said.err
+    old, new = log(place, "one"), log(place, "two")
+    mark = next(at for at, event in enumerate(new) if isinstance(event.body, ev.Forked))
+    assert new[:mark] == old[:mark], "what stood is kept as it stood, epochs and times included"
+    assert new[mark].body == ev.Forked(
+        origin="one", at=mark, step=1, changes=("answer.top", "protocol.options.headlines")
+    )
+    assert old[mark].cause != new[mark - 1].cause, "the step's whole decision is kept"
+    document = said.document
+    assert document["id"] == "two" and document["status"] == "done" and not document["headlines"]
+    assert [tuple(row["values"].values()) for row in document["rows"]] == ROWS
+    assert set(answered(old[:mark])) < set(answered(new)), "recorded outputs are there"
+    watch = LogWatch()
+    for event in new:
+        watch.see(event)
+    check_counters(refold(new))
+    assert over(place, "replay", "two", "--verify").code == 0
+    assert over(place, "replay", "one", "--verify").code == 0
+
+
+def test_recorded_calls_are_never_made_again(place: Path) -> None:
+    steps_of_one = over(place, "steps", "one", "--json").document
+    middle = len(steps_of_one) // 2
+    assert forked(place, middle).code == 0
+    old, new = log(place, "one"), log(place, "two")
+    mark = next(event.seq for event in new if isinstance(event.body, ev.Forked))
+    before = answered(old[: mark - 1])
+    assert answered(new[: mark - 1]) == before and len(set(answered(new))) == len(answered(new))
+    assert over(place, "steps", "two", "--json").document[:middle] == steps_of_one[:middle]
+    assert over(place, "diff", "one", "two").code == 0, "the same spec, the same answer"
+
+
+def test_a_fork_outlives_what_it_came_from(place: Path) -> None:
+    assert over(place, "steps", "one", "--json").document
+    assert forked(place, 5).code == 0
+    assert over(place, "rm", "one").code == 0
+    for verb in (("replay", "two", "--verify"), ("report", "two"), ("export", "two")):
+        assert over(place, *verb).code == 0
+    assert all(cite["quote"].startswith("raise") for row in over(place, "report", "two", "--json").document["rows"]
+               for cite in row["cites"])  # fmt: skip
+
+
+def test_a_fork_of_a_fork(place: Path) -> None:
+    assert forked(place, 6).code == 0
+    said = over(place, "fork", "two", "--at", 3, "--id", "three", "--local", "--set", "answer.merge=count", "--json")
+    assert said.code == 0, said.err
+    assert [event.body.origin for event in log(place, "three") if isinstance(event.body, ev.Forked)] == ["two"]
+    assert over(place, "replay", "three", "--verify").code == 0
+
+
+def test_before_the_first_step_the_plan_is_made_anew_over_the_same_passages(place: Path) -> None:
+    said = forked(place, 0, "--set", "answer.merge=count")
+    assert said.code == 0, said.err
+    assert said.document["merge"] == "count" and said.document["provenance"]["sessions"] == 2
+    old, new = log(place, "one"), log(place, "two")
+    mark = next(at for at, event in enumerate(new) if isinstance(event.body, ev.Forked))
+    assert isinstance(new[mark - 1].body, ev.CorpusPinned) and new[:mark] == old[:mark]
+
+
+def test_only_before_the_first_step_may_inputs_change(place: Path) -> None:
+    other = write_sources(place, 1)
+    change = ("--set", f"inputs=[{other}]")
+    said = forked(place, 1, *change)
+    assert said.code == 2 and "inputs: cannot change once the inputs are pinned" in said.err and "--at 0" in said.err
+    assert not (place / "runs" / "two").exists()
+    said = forked(place, 0, *change)
+    assert said.code == 0, said.err
+    assert said.document["coverage"]["documents"] == 1
+    assert [type(event.body) for event in log(place, "two")[:2]] == [ev.Forked, ev.JobCreated]
+
+
+@pytest.mark.parametrize(
+    ("at", "change", "code", "words"),
+    [
+        (1, "protocol.options.span_tokens=100", 2, "once the inputs are cut"),
+        (1, "answer.columns.0.name=method", 2, "notes of that form"),
+        (1, "protocol.name=rolling", 2, ""),
+        (1, "answer.nothing=1", 2, "is no setting"),
+        (1, "budget.tokens=-5", 2, "budget.tokens"),
+        (1, "model.name=nobody", 1, "there is no script"),
+        (999, "seed=1", 2, "it has 21 steps, the last one ended by event @"),
+        ("@3", "seed=1", 2, "there is no step @3"),
+        ("x", "seed=1", 2, "is no step"),
+        (-1, "seed=1", 2, ""),
+    ],
+)
+def test_a_fork_that_cannot_be_is_refused(place: Path, at: object, change: str, code: int, words: str) -> None:
+    said = forked(place, at, "--set", change)
+    assert said.code == code and words in said.err, said.err
+    assert not (place / "runs" / "two").exists()
+
+
+def test_the_last_step_leaves_nothing_to_go_on_with(place: Path) -> None:
+    found = over(place, "steps", "one", "--json").document
+    said = forked(place, len(found))
+    assert said.code == 1 and "ended the job (done)" in said.err and not (place / "runs" / "two").exists()
+    said = forked(place, f"@{found[-2]['seq']}")
+    assert said.code == 0, said.err
+    assert said.document["status"] == "done"
+
+
+def test_a_taken_name_is_refused(place: Path) -> None:
+    said = forked(place, 1, id="one")
+    assert said.code == 1 and "exists already" in said.err
+    assert over(place, "steps", "one").code == 0
+
+
+# ---- diff ----
+
+
+def test_a_difference_is_told_and_is_an_exit_code(place: Path) -> None:
+    assert over(place, "diff", "one", "one").code == 0
+    assert forked(place, 0, "--set", "protocol.options.verify=false").code == 0
+    said = over(place, "diff", "one", "two", "--json")
+    assert said.code == 1, said.err
+    document = said.document
+    assert document["spec"] == {"protocol.options.verify": [None, False]} and not document["same"]
+    assert not document["only_first"] and len(document["changed"]) == len(ROWS)
+    assert {pair[1]["verdict"] for pair in document["changed"]} == {"unchecked"}
+    assert document["costs"]["calls"][0] > document["costs"]["calls"][1]
+    said = over(place, "diff", "one", "two")
+    assert said.code == 1 and "verdict supported → unchecked" in said.out
+    assert "setting protocol.options.verify: not set → false" in said.out
+
+
+def test_rows_of_one_run_only_are_told(place: Path) -> None:
+    small = place / "small"
+    small.mkdir()
+    (small / "module_000.py").write_text("def f():\n    raise KeyError(1)\n")
+    assert forked(place, 0, "--set", f"inputs=[{small}]").code == 0
+    document = over(place, "diff", "one", "two", "--json").document
+    assert len(document["only_first"]) == len(ROWS)
+    assert [claim["values"] for claim in document["only_second"]] == [{"function": "f", "exception": "KeyError"}]
+    assert over(place, "diff", "one", "nobody").code == 1
