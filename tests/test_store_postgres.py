@@ -167,6 +167,24 @@ def test_damage_is_named_by_readers_and_writers(store: Postgres) -> None:
         reader.body(note(1, 1)[0].body.body)
 
 
+def test_the_size_of_a_run_counts_each_body_once(store: Postgres, tmp_path: Path) -> None:
+    place = open_runs(store.url, {}).place
+    texts = [b"x" * 1000, b"y" * (BLOB_BYTES + 5)]
+    with store.writer() as writer:
+        for _ in range(3):
+            writer.append([], {body_hash(text): text for text in texts})
+        assert place.size(tmp_path / JOB) == sum(map(len, texts))
+        append(writer)
+        one = place.size(tmp_path / JOB)
+        append(writer)
+        assert 100 < one - sum(map(len, texts)) < place.size(tmp_path / JOB) - one + 100
+    store.execute("UPDATE swarmloom.jobs SET bytes = 0; DELETE FROM swarmloom.migrations WHERE version > 1;"
+                  "ALTER TABLE swarmloom.jobs DROP COLUMN bytes")  # fmt: skip
+    before = one - sum(map(len, texts))
+    with store.writer():  # brought up from the first schema
+        assert place.size(tmp_path / JOB) > sum(map(len, texts)) + before
+
+
 def test_an_older_schema_is_brought_up_and_a_newer_one_is_refused(store: Postgres) -> None:
     with store.writer() as writer:
         append(writer)

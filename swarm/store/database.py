@@ -56,6 +56,13 @@ CREATE TABLE swarmloom.inbox(
     id text NOT NULL UNIQUE);
 CREATE INDEX waiting ON swarmloom.inbox(job);
 """,
+    """
+ALTER TABLE swarmloom.jobs ADD COLUMN bytes bigint NOT NULL DEFAULT 0;
+UPDATE swarmloom.jobs SET bytes =
+    (SELECT coalesce(sum(length(payload) + length(key) + 100), 0) FROM swarmloom.events WHERE job = number)
+    + (SELECT coalesce(sum(length(bytes)), 0) FROM swarmloom.bodies WHERE job = number)
+    + (SELECT coalesce(sum(length(bytes)), 0) FROM swarmloom.blobs WHERE job = number);
+""",
 )
 """How the schema came to be what it is, step by step; steps are added and never changed. A key is bytes, because text in
 PostgreSQL can hold no NUL and sorts by language. A body whose bytes are NULL lies in the blob store."""

@@ -190,10 +190,7 @@ class RunFolder:
 
     def size(self) -> int:
         """Bytes of the log, its bodies and blobs."""
-        with naming(self.path):
-            files = [self.log, self.log.with_name(f"{LOG}-wal")]
-            files += self.blobs.iterdir() if self.blobs.is_dir() else ()
-            return sum(file.stat().st_size for file in files if file.exists())
+        return self.place.size(self.path)
 
     def remove(self) -> None:
         """Deletes the run and all its files.

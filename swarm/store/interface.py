@@ -181,6 +181,10 @@ class Place(Protocol):
         """Takes a message away, once what it asked for is durable. One that is gone already is no error."""
         ...
 
+    def size(self, folder: Path) -> int:
+        """Bytes of a run's log and bodies, roughly; cheap."""
+        ...
+
     def verify(self, folder: Path) -> None:
         """Reads all of a run's log, and every body. Safe while somebody works on it.
 

@@ -64,6 +64,12 @@ class FolderPlace:
     def heard(self, folder: Path, id: str) -> None:
         inbox.heard(folder, id)
 
+    def size(self, folder: Path) -> int:
+        blobs = folder / "blobs"
+        with naming(folder):
+            files = [folder / LOG, folder / f"{LOG}-wal", *(blobs.iterdir() if blobs.is_dir() else ())]
+            return sum(file.stat().st_size for file in files if file.exists())
+
     def verify(self, folder: Path) -> None:
         found = damage.verify(folder)
         if found is not None:

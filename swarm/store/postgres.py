@@ -32,9 +32,15 @@ _CLOSED = "this writer is closed"
 TAIL = 1000
 """Records at the end of a log that are checked whenever a writer opens it."""
 _CHUNK = 500
+_RECORD_BYTES = 100
+"""What a record takes beside its key and payload, roughly."""
 _EVENTS = f"SELECT {COLUMNS} FROM swarmloom.events WHERE job = %s AND seq > %s AND seq <= %s ORDER BY seq LIMIT {_CHUNK}"
 _INSERT = f"""INSERT INTO swarmloom.events(job, {COLUMNS}) SELECT %s, * FROM unnest(
 %b::bigint[], %b::float8[], %b::bigint[], %b::bigint[], %b::text[], %b::integer[], %b::bytea[], %b::bytea[], %b::bigint[])"""
+
+_BODIES = """WITH given AS (SELECT * FROM unnest(%b::text[], %b::bytea[], %b::bigint[]) AS g(hash, bytes, size)),
+new AS (INSERT INTO swarmloom.bodies SELECT %s, hash, bytes FROM given ON CONFLICT DO NOTHING RETURNING hash)
+UPDATE swarmloom.jobs SET bytes = bytes + (SELECT coalesce(sum(size), 0) FROM given JOIN new USING (hash)) WHERE number = %s"""
 
 
 class PostgresReader:
@@ -254,9 +260,10 @@ class PostgresWriter(PostgresReader):
         """Makes events and bodies durable in one transaction, or ends this writer; see `Writer.append`."""
         with self._or_never_again():
             rows = to_rows(events, self._tip, self.epoch)
-            hashes, contents = self._body_rows(bodies)
+            contents = self._contents(bodies)
+            sizes = {hash: len(data) for hash, data in bodies.items()}
             try:
-                self._link.run(lambda connection, again: self._commit(connection, rows, hashes, contents, again), self.where)
+                self._link.run(lambda connection, again: self._commit(connection, rows, sizes, contents, again), self.where)
             except StoreError as error:
                 if isinstance(error.__cause__, pg.UniqueViolation):
                     raise self._repeated(rows) from error
@@ -274,7 +281,7 @@ class PostgresWriter(PostgresReader):
 
     def _keep(self, connection: Connection, snapshot: Snapshot) -> None:
         with transaction(connection):  # doing it twice does no harm
-            self._advance(connection, self._tip.seq)
+            self._advance(connection, self._tip.seq, 0)
             postgres_snapshots.put(connection, self._job, snapshot, self._tip)
 
     @contextmanager
@@ -287,22 +294,24 @@ class PostgresWriter(PostgresReader):
             yield
             self._refusal, self.renewed = "", time.monotonic()
 
-    def _advance(self, connection: Connection, last: int) -> None:
+    def _advance(self, connection: Connection, last: int, size: int) -> None:
         """Locks the job's row, in which this writer's epoch is still the newest, and says where the log will end."""
-        query = f"UPDATE swarmloom.jobs SET seq = %s, expires = {UNTIL} WHERE number = %s AND epoch = %s AND seq = %s"
-        if connection.execute(query.encode(), (last, self._job, self.epoch, self._tip.seq)).rowcount != 1:
+        query = f"""UPDATE swarmloom.jobs SET seq = %s, bytes = bytes + %s, expires = {UNTIL}
+            WHERE number = %s AND epoch = %s AND seq = %s"""
+        if connection.execute(query.encode(), (last, size, self._job, self.epoch, self._tip.seq)).rowcount != 1:
             self._refuse(connection)
 
-    def _commit(self, connection: Connection, rows: list[Row], hashes: list[str], contents: list[Any], again: bool) -> None:
+    def _commit(self, connection: Connection, rows: list[Row], sizes: dict[str, int], contents: list[Any], again: bool) -> None:
         """One transaction. On a further attempt it is first looked up what became of the one before."""
         with transaction(connection):
             # The row is locked until that transaction has ended, if it lives on in the server: then the answer is final.
-            if again and self._stands(connection, rows, hashes):
+            if again and self._stands(connection, rows, list(sizes)):
                 return
-            self._advance(connection, rows[-1][0] if rows else self._tip.seq)
-            if hashes:
-                query = "INSERT INTO swarmloom.bodies SELECT %s, * FROM unnest(%b::text[], %b::bytea[]) ON CONFLICT DO NOTHING"
-                connection.execute(query.encode(), (self._job, hashes, contents))
+            size = sum([len(row[6]) + len(row[7]) + _RECORD_BYTES for row in rows])
+            self._advance(connection, rows[-1][0] if rows else self._tip.seq, size)
+            if sizes:
+                values = (list(sizes), contents, list(sizes.values()), self._job, self._job)
+                connection.execute(_BODIES.encode(), values)
             if rows:
                 columns = [list(column) for column in zip(*rows, strict=True)]
                 columns[6] = [key.encode() for key in columns[6]]
@@ -326,7 +335,8 @@ class PostgresWriter(PostgresReader):
             raise fenced(epoch, self.epoch, self.where)
         raise StoreError(f"the log ends at {seq}, and this writer believes at {self._tip.seq}", self.where, FAULT)
 
-    def _body_rows(self, bodies: Mapping[str, bytes]) -> tuple[list[str], list[bytes | None]]:
+    def _contents(self, bodies: Mapping[str, bytes]) -> list[bytes | None]:
+        """What of each body goes into its row; those that are too large are put into the blob store, durably."""
         contents: list[bytes | None] = []
         for hash, data in bodies.items():
             if body_hash(data) != hash:
@@ -334,7 +344,7 @@ class PostgresWriter(PostgresReader):
             if len(data) > BLOB_BYTES:
                 self._blobs.put(hash, data)
             contents.append(None if len(data) > BLOB_BYTES else data)
-        return list(bodies), contents
+        return contents
 
     def _repeated(self, rows: list[Row]) -> StoreError:
         query = "SELECT key, kind FROM swarmloom.events WHERE job = %s AND seq < %s AND key = ANY(%s)"

@@ -98,6 +98,10 @@ class PostgresPlace:
     def heard(self, folder: Path, id: str) -> None:
         self._read("DELETE FROM swarmloom.inbox WHERE id = %s", id)
 
+    def size(self, folder: Path) -> int:
+        found = self._read("SELECT bytes FROM swarmloom.jobs WHERE id = %s", folder.name)
+        return int(found[0][0]) if found else 0
+
     def verify(self, folder: Path) -> None:
         with self.reader(folder) as reader:
             reader.verify()
