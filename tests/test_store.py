@@ -17,8 +17,9 @@ from swarm.errors import FencedError, StoreError
 from swarm.events import Body, CallFinished, CallStarted, Event, JobEnded, NotePosted, body_hash
 from swarm.store.blobs import BLOB_BYTES
 from swarm.store.connection import check_library
-from swarm.store.interface import Writer
+from swarm.store.interface import Snapshot, Writer
 from swarm.store.postgres import PostgresWriter
+from swarm.store.snapshots import part_name
 from swarm.store.sqlite import SqliteReader, SqliteWriter
 from swarm.testing.postgres import EmbeddedPostgres
 from tests.stores import Postgres, Sqlite, Store
@@ -377,3 +378,39 @@ def test_an_sqlite_that_can_corrupt_logs_is_refused(version: str) -> None:
 def test_the_installed_sqlite_is_good_enough() -> None:
     check_library(apsw.sqlite_lib_version())
     check_library("3.51.3")
+
+
+# ---- snapshots ----
+
+
+def snapshot(writer: Writer, *parts: bytes) -> Snapshot:
+    return Snapshot(writer.last(), "f", b"state", tuple(map(part_name, parts)))
+
+
+def test_a_snapshot_takes_the_place_of_the_one_before_and_readers_find_it(store: Store, writer: Writer) -> None:
+    parts = {part_name(data): data for data in (b"a", b"b", b"c")}
+    (a, b, c) = parts
+    with store.reader() as reader:
+        assert reader.snapshot() is None
+        writer.append([ended(writer)], {})
+        writer.keep(snapshot(writer, b"a", b"b"), {a: b"a", b: b"b"})
+        assert reader.snapshot() == (snapshot(writer, b"a", b"b"), {a: b"a", b: b"b"})
+        writer.append([ended(writer)], {})
+        writer.keep(snapshot(writer, b"b", b"c"), {c: b"c"})
+        assert reader.snapshot() == (snapshot(writer, b"b", b"c"), {b: b"b", c: b"c"})
+        writer.append([ended(writer)], {})
+        assert (reader.last(), writer.snapshot()) == (3, reader.snapshot())
+
+
+def test_only_the_holder_keeps_a_snapshot_and_only_of_the_whole_log(store: Store, writer: Writer) -> None:
+    with pytest.raises(StoreError, match="a snapshot of 5 events was to be kept with a log of 0"):
+        writer.keep(Snapshot(5, "f", b""), {})
+    with pytest.raises(StoreError, match="has failed before"):
+        writer.append([], {})
+    store.lose_hold()
+    with store.writer() as stale:
+        store.lose_hold()
+        with store.writer() as taker:
+            with pytest.raises(FencedError, match="taken over"):
+                stale.keep(snapshot(stale), {})
+            assert taker.snapshot() is None
