@@ -384,27 +384,25 @@ def test_the_installed_sqlite_is_good_enough() -> None:
 
 
 def snapshot(writer: Writer, *parts: bytes) -> Snapshot:
-    return Snapshot(writer.last(), "f", b"state", tuple(map(part_name, parts)))
+    return Snapshot(writer.last(), "f", b"state", {part_name(data): data for data in parts})
 
 
 def test_a_snapshot_takes_the_place_of_the_one_before_and_readers_find_it(store: Store, writer: Writer) -> None:
-    parts = {part_name(data): data for data in (b"a", b"b", b"c")}
-    (a, b, c) = parts
     with store.reader() as reader:
         assert reader.snapshot() is None
         writer.append([ended(writer)], {})
-        writer.keep(snapshot(writer, b"a", b"b"), {a: b"a", b: b"b"})
-        assert reader.snapshot() == (snapshot(writer, b"a", b"b"), {a: b"a", b: b"b"})
+        writer.keep(snapshot(writer, b"a", b"b"))
+        assert reader.snapshot() == snapshot(writer, b"a", b"b")
         writer.append([ended(writer)], {})
-        writer.keep(snapshot(writer, b"b", b"c"), {c: b"c"})
-        assert reader.snapshot() == (snapshot(writer, b"b", b"c"), {b: b"b", c: b"c"})
+        writer.keep(snapshot(writer, b"b", b"c"))
+        assert reader.snapshot() == snapshot(writer, b"b", b"c")
         writer.append([ended(writer)], {})
         assert (reader.last(), writer.snapshot()) == (3, reader.snapshot())
 
 
 def test_only_the_holder_keeps_a_snapshot_and_only_of_the_whole_log(store: Store, writer: Writer) -> None:
     with pytest.raises(StoreError, match="a snapshot of 5 events was to be kept with a log of 0"):
-        writer.keep(Snapshot(5, "f", b""), {})
+        writer.keep(Snapshot(5, "f", b""))
     with pytest.raises(StoreError, match="has failed before"):
         writer.append([], {})
     store.lose_hold()
@@ -412,5 +410,5 @@ def test_only_the_holder_keeps_a_snapshot_and_only_of_the_whole_log(store: Store
         store.lose_hold()
         with store.writer() as taker:
             with pytest.raises(FencedError, match="taken over"):
-                stale.keep(snapshot(stale), {})
+                stale.keep(snapshot(stale))
             assert taker.snapshot() is None
