@@ -13,6 +13,7 @@ from swarm.bench.board import run_board
 from swarm.bench.corpus import passages_job, write_passages
 from swarm.bench.outcome import Floor, Outcome
 from swarm.bench.overhead import run_overhead, work_locally_timed
+from swarm.bench.overload import run_overload
 from swarm.bench.same import run_same
 from swarm.bench.table import render
 from swarm.errors import SpecError
@@ -49,6 +50,26 @@ def test_overhead_prints_its_rows_and_floors() -> None:
     assert {"steps_per_s", "p50_ms", "p99_ms", "bytes_per_step", "last_to_first", "master_mb"} <= row.keys()
     assert [floor.goal for floor in outcome.floors] == ["≥ 5000", "≤ 1.1×"]
     _is_complete(outcome)
+
+
+def test_overload_loses_nothing_and_tells_each_jobs_longest_wait() -> None:
+    outcome = run_overload(jobs=4, passages=6)
+    assert [row["weight"] for row in outcome.rows] == [1, 1, 1, 3]
+    assert all(row["lost"] == 0 and row["steps"] >= 6 and row["longest_wait_s"] >= 0 for row in outcome.rows)
+    assert outcome.floors[0].met
+    _is_complete(outcome)
+
+
+def test_overload_of_processes_loses_nothing() -> None:
+    outcome = run_overload(jobs=2, passages=3, shells=("processes",))
+    assert [row["lost"] for row in outcome.rows] == [0, 0]
+
+
+@pytest.mark.ray
+def test_overload_on_ray_shares_one_server() -> None:
+    outcome = run_overload(jobs=2, passages=6, shells=("ray",))
+    assert [row["lost"] for row in outcome.rows] == [0, 0]
+    assert all(row["steps"] >= 6 for row in outcome.rows)
 
 
 @pytest.mark.ray

@@ -1,10 +1,13 @@
-"""The job of `swarm bench overhead` on Ray: the product's actors, with a null model and a store that takes times."""
+"""The jobs of `swarm bench overhead` and `overload` on Ray: the product's actors, with a null model or a scripted server."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from swarm.bench.overload import LOOK_SECONDS, Watch
 from swarm.bench.timing import TimedStore
 from swarm.corpus import Pinned
 from swarm.models.interface import Model
@@ -42,7 +45,7 @@ class ServedHost(HostActor):
     """A host that calls the job's scripted model behind a ModelServer, one remote call for each call."""
 
     def model(self, job: Prepared) -> Model:
-        return FleetModel(self._job, job.spec.model, job.channels())
+        return FleetModel(self._job, job.spec.model, job.channels(), job.spec.weight)
 
 
 async def work_on_ray(spec: JobSpec, run: RunFolder, agents: int, served: bool) -> dict[str, Any]:
@@ -63,3 +66,39 @@ async def work_on_ray(spec: JobSpec, run: RunFolder, agents: int, served: bool) 
                 await answer(fleet().close.remote())
     finally:
         await asyncio.to_thread(cluster.disconnect)
+
+
+async def crowd_on_ray(specs: Mapping[str, JobSpec], root: Path, agents: int) -> Watch:
+    """Runs all jobs at once on a cluster that is started for them, behind one server; what was seen of its queue.
+
+    The memory watched is the largest of any host's.
+    """
+    await asyncio.to_thread(cluster.connect, "", False)
+    watch = Watch(len(specs))
+    try:
+        looking = asyncio.create_task(_look(watch))
+        jobs = [asyncio.create_task(_one_of_many(spec, RunFolder(root, id), agents)) for id, spec in specs.items()]
+        watch.peak = max(await asyncio.gather(*jobs))
+        looking.cancel()
+        watch.accounts = await answer(fleet().waits.remote())
+        await answer(fleet().close.remote())
+    finally:
+        await asyncio.to_thread(cluster.disconnect)
+    return watch
+
+
+async def _one_of_many(spec: JobSpec, run: RunFolder, agents: int) -> int:
+    _, corpus = check(spec)
+    job = RayJob(run, agents, MasterActor, ServedHost)
+    await job.create(spec, corpus)
+    try:
+        await job.work()
+        return max([int(await answer(host.memory.remote())) for host in job.hosts])
+    finally:
+        await job.close()
+
+
+async def _look(watch: Watch) -> None:
+    while True:
+        watch.look(await answer(fleet().waits.remote()))
+        await asyncio.sleep(4 * LOOK_SECONDS)

@@ -85,6 +85,23 @@ def same(
     _tell(run_same(engines or tuple(RUNS), source), as_json)
 
 
+@app.command()
+@verb
+def overload(
+    jobs: Annotated[int, typer.Option("--jobs", min=1, metavar="N", help="Jobs at once.")] = 20,
+    passages: Annotated[int, typer.Option("--passages", min=1, metavar="N", help="Passages that each of them reads.")] = 50,
+    shells: Annotated[
+        list[str] | None,
+        typer.Option("--shell", help="shared, processes, or ray; may be given several times; shared if not given."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Many jobs with ten times more work than one model server takes: longest wait of each, shares, memory, loss."""
+    from swarm.bench.overload import run_overload
+
+    _tell(run_overload(jobs, passages, tuple(shells or ("shared",))), as_json)
+
+
 def _tell(outcome: Outcome, as_json: bool) -> None:
     """Prints an outcome; a floor that was missed makes the exit code 1."""
     from swarm.bench.table import render

@@ -114,7 +114,7 @@ class HostActor:
     def model(self, job: Prepared) -> Model:
         """What answers this host's calls."""
         if job.spec.model.engine in SERVED_HERE:
-            return FleetModel(self._job, job.spec.model, job.channels())
+            return FleetModel(self._job, job.spec.model, job.channels(), job.spec.weight)
         return create_model(job.spec.model, job.channels())
 
     def __repr__(self) -> str:

@@ -25,6 +25,7 @@ from swarm.models.choose import create_tokenizer
 from swarm.models.interface import Completion, Request
 from swarm.models.rate import Asked, Bucket, Gate, ask
 from swarm.runtime.cluster import NAMESPACE, answer, is_gone
+from swarm.runtime.fair import Account
 from swarm.runtime.holds import Holds
 from swarm.runtime.server import ModelServer, Server, answers
 from swarm.spec import ModelSpec, Rate
@@ -98,6 +99,15 @@ class Fleet:
         """A holder needs its server no more; a server that nobody holds ends after a while."""
         self._holds.release(holder, self._ticks())
 
+    async def waits(self) -> dict[str, Account]:
+        """What each job of late has had at these servers, and how long its calls waited at most."""
+        out: dict[str, Account] = {}
+        for server in list(self._servers.values()):
+            if server.starting.done():
+                with suppress(ClusterError):  # it ended just now
+                    out |= await answer(server.actor.waits.remote())
+        return out
+
     async def reap(self) -> None:
         """Ends the servers that nobody needs."""
         for base, server in list(self._servers.items()):
@@ -168,8 +178,9 @@ class FleetModel:
     acquires another server, which all calls after it wait for.
     """
 
-    def __init__(self, job: str, spec: ModelSpec, channels: Mapping[str, str]) -> None:
+    def __init__(self, job: str, spec: ModelSpec, channels: Mapping[str, str], weight: float = 1.0) -> None:
         self._spec, self._channels = spec, dict(channels)
+        self._job, self._weight = job, weight
         self._holder = f"{job}:{secrets.token_hex(4)}"
         self._tokenizer, self._template = create_tokenizer(spec)
         self._acquiring: asyncio.Task[Held] | None = None
@@ -206,7 +217,7 @@ class FleetModel:
             self._lose(acquired)
             raise _broken(error) from error
         try:
-            return await answer(held.actor.complete.remote(request))
+            return await answer(held.actor.complete.remote(request, self._job, self._weight))
         except ClusterError as error:
             if is_gone(error):
                 self._lose(acquired)

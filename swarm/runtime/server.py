@@ -14,6 +14,7 @@ from swarm.errors import ClusterError
 from swarm.models.choose import create_model
 from swarm.models.interface import Completion, Request
 from swarm.runtime.cluster import answer
+from swarm.runtime.fair import Account, FairQueue
 from swarm.spec import ModelSpec
 
 PING_SECONDS = 30.0
@@ -25,7 +26,9 @@ class ModelServer:
 
     def __init__(self, label: str, spec: dict[str, Any], channels: dict[str, str]) -> None:
         self._label = label
-        self._model = create_model(ModelSpec.model_validate(spec), channels)
+        made = ModelSpec.model_validate(spec)
+        self._model = create_model(made, channels)
+        self._queue = FairQueue(made.concurrency)
         self._calls = 0
         self._starting = asyncio.Lock()
         self._started = False
@@ -44,12 +47,19 @@ class ModelServer:
         """The id of this process. That it comes says that the server lives."""
         return os.getpid()
 
-    async def complete(self, request: Request) -> Completion:
-        self._calls += 1
-        try:
-            return await self._model.complete(request)
-        finally:
-            self._calls -= 1
+    async def complete(self, request: Request, job: str = "", weight: float = 1.0) -> Completion:
+        """Answers a call of a job when its turn comes; the jobs here share the engine by their weights."""
+        tokens = request.prompt.tokens + request.sampling.max_tokens
+        async with self._queue.turn(job, weight, tokens):
+            self._calls += 1
+            try:
+                return await self._model.complete(request)
+            finally:
+                self._calls -= 1
+
+    def waits(self) -> dict[str, Account]:
+        """What each job has had here, and how long its calls waited at most."""
+        return self._queue.accounts()
 
     def weights(self, channel: str) -> str:
         return self._model.weights(channel)
