@@ -195,6 +195,57 @@ def test_a_fleet_keeps_the_servers_that_live_and_are_held() -> None:
 
 
 @pytest.mark.usefixtures("ray")
+def test_a_server_that_is_well_and_generates_nothing_is_replaced_and_its_calls_go_back() -> None:
+    import ray
+
+    from swarm.models.choose import create_tokenizer
+    from swarm.models.liveness import probe_request
+    from swarm.runtime.cluster import answer
+    from swarm.runtime.fleet import Fleet
+
+    model = ModelSpec(engine="scripted", name="raises+hang:1")
+    tokenizer, template = create_tokenizer(model)
+    request = probe_request(template, tokenizer, "")
+
+    async def scene() -> None:
+        fleet, spec = Fleet(probe_seconds=0.2), model.model_dump(mode="json")
+        first = await fleet.acquire("job", spec, {}, 0)
+        server = ray.get_actor(first)
+        await answer(server.complete.remote(request))
+        stuck = asyncio.create_task(answer(server.complete.remote(request)))
+        while (await answer(server.pulse.remote()))[0] == 0:
+            await asyncio.sleep(0.01)
+        await fleet.look()
+        assert await answer(server.ping.remote()) and fleet.hold("job", first), "it says that it is well"
+        await fleet.look()
+        with pytest.raises(ClusterError, match="gone"):
+            await stuck
+        second = await fleet.acquire("job", spec, {}, 0)
+        assert second == f"{first}#2"
+        await answer(ray.get_actor(second).complete.remote(request))
+        await fleet.close()
+
+    asyncio.run(scene())
+
+
+@pytest.mark.usefixtures("ray")
+def test_the_jobs_of_a_cluster_share_the_bucket_of_an_endpoint() -> None:
+    from swarm.models.rate import PATIENCE_SECONDS, Asked
+    from swarm.runtime.fleet import Fleet
+
+    async def scene() -> None:
+        fleet, one, other = Fleet(lambda: 0.0), {"requests_per_minute": 60.0}, {"tokens_per_minute": 1e9}
+        waits = await fleet.enter("endpoint", one, Asked([(1, False)] * 10))
+        assert waits[-1] > 0
+        assert (await fleet.enter("endpoint", other, Asked([(1, False)])))[0] > waits[-1]
+        assert await fleet.enter("elsewhere", other, Asked([(1, False)])) == [0.0]
+        await fleet.enter("endpoint", one, Asked(refused=(2 * PATIENCE_SECONDS,)))
+        assert (await fleet.enter("endpoint", other, Asked([(1, False)]))) == [2 * PATIENCE_SECONDS]
+
+    asyncio.run(scene())
+
+
+@pytest.mark.usefixtures("ray")
 def test_a_server_whose_start_fails_ends_and_the_next_caller_gets_another() -> None:
     from ray.util import list_named_actors
 

@@ -28,7 +28,8 @@ class ScriptedModel:
         name: a script, and with `+` what befalls its calls: `raises`, `raises+slow:0.05`, `echo+flaky:3`.
             Scripts: `raises` (reads Python passages for raise statements, judges, plans and writes),
             `first-line` (one row from each passage's first line), `echo` (the prompt's last line), `null`
-            (`[]`). `slow:SECONDS` delays each call; `flaky:N` fails every N-th call, once.
+            (`[]`). `slow:SECONDS` delays each call; `flaky:N` fails every N-th call, once; `hang:N` answers no call after the
+            N-th.
 
     Raises:
         ModelError: there is no such script.
@@ -38,18 +39,19 @@ class ScriptedModel:
         self.name, self.tokenizer, self.template = name, tokenizer, template
         script, *effects = name.split("+")
         settings = dict(effect.partition(":")[::2] for effect in effects)
-        known = script in SCRIPTS and settings.keys() <= {"slow", "flaky"}
+        known = script in SCRIPTS and settings.keys() <= {"slow", "flaky", "hang"}
         if not known or not all(re.fullmatch(r"\d+(\.\d+)?", value) for value in settings.values()):
             raise ModelError(
                 f"there is no script {name!r}",
                 "model.name",
-                f"scripts: {', '.join(SCRIPTS)}; after one of them +slow:SECONDS or +flaky:N",
+                f"scripts: {', '.join(SCRIPTS)}; after one of them +slow:SECONDS, +flaky:N or +hang:N",
                 kind="refused",
                 retryable=False,
             )
         self._script = SCRIPTS[script]
         self._delay = float(settings.get("slow", 0))
         self._every = int(float(settings.get("flaky", 0)))
+        self._left = int(float(settings["hang"])) if "hang" in settings else None
         self._calls: set[str] = set()
 
     async def start(self) -> None:
@@ -65,6 +67,10 @@ class ScriptedModel:
         began = time.monotonic()
         if self._delay:
             await asyncio.sleep(self._delay)
+        if self._left is not None:
+            self._left -= 1
+            if self._left < 0:
+                await asyncio.Event().wait()
         if self._every and request.key not in self._calls:
             self._calls.add(request.key)
             if len(self._calls) % self._every == 0:

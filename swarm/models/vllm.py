@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from swarm.errors import ModelError
 from swarm.models.grammar import copying_grammar, plain_schema
 from swarm.models.interface import Completion, Request
+from swarm.models.liveness import probe_request, until_it_hangs
 from swarm.models.vllm_engine import PRIVATE, Engine, first_line, has_gpu, start_engine
 from swarm.models.weights import (
     Served,
@@ -61,6 +62,7 @@ class VllmModel:
         self.tokenizer, self.template = tokenizer, template
         self._served: dict[str, Served] = {}
         self._engines: dict[Path, Engine] = {}
+        self._watches: dict[Path, asyncio.Task[None]] = {}
         self._starting = asyncio.Lock()
         self._gpu = False
         self._numbers = itertools.count()
@@ -107,7 +109,8 @@ class VllmModel:
         async with self._starting:
             self._served = {}
             while self._engines:
-                _, engine = self._engines.popitem()
+                folder, engine = self._engines.popitem()
+                self._watches.pop(folder).cancel()
                 await engine.close()
 
     async def _engine(self, folder: Path) -> Engine:
@@ -115,22 +118,34 @@ class VllmModel:
         async with self._starting:
             engine = self._engines.get(folder)
             if engine is not None and engine.died.done():
+                self._watches.pop(folder).cancel()
                 await self._engines.pop(folder).close()
             if folder not in self._engines:
                 adapters = [served.adapter for served in self._served.values() if served.adapter]
-                self._engines[folder] = await start_engine(folder, self._spec, adapters, self._gpu)
+                self._engines[folder] = engine = await start_engine(folder, self._spec, adapters, self._gpu)
+                self._watches[folder] = asyncio.create_task(self._watch(engine, folder))
             return self._engines[folder]
+
+    async def _watch(self, engine: Engine, folder: Path) -> None:
+        """Ends an engine that has calls and answers none, though its processes live: they go back, and it is started anew."""
+        channel = next(channel for channel, served in self._served.items() if served.folder == folder)
+        request = probe_request(self.template, self.tokenizer, channel)
+        await until_it_hangs(engine.pulse, lambda: self._generate(engine, request, self._served[channel]))
+        engine.kill()
 
     async def _answer(self, engine: Engine, request: Request, served: Served) -> RequestOutput:
         """The call's result, or an error as soon as the engine dies."""
         call = asyncio.create_task(self._generate(engine, request, served))
+        engine.flying += 1
         try:
             either: set[asyncio.Future[Any]] = {call, engine.died}
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             if not call.done():
                 raise _dead()
+            engine.answered += 1
             return call.result()
         finally:
+            engine.flying -= 1
             call.cancel()
 
     async def _generate(self, engine: Engine, request: Request, served: Served) -> RequestOutput:

@@ -45,16 +45,27 @@ QUIET = {
 
 
 class Engine:
-    """A running engine. `died` is done once one of its processes has ended without being asked to."""
+    """A running engine. `died` is done once one of its processes has ended without being asked to. `flying` and `answered`
+    count its calls."""
 
     def __init__(self, llm: AsyncLLM, processes: set[BaseProcess]) -> None:
         self.llm = llm
         self.died: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.flying = self.answered = 0
         self._processes = processes
         self._watcher = _watcher([process.pid for process in processes if process.pid])
         # vLLM itself lets calls in flight wait for ever.
         for process in processes:
             asyncio.get_running_loop().add_reader(process.sentinel, self._process_ended)
+
+    async def pulse(self) -> tuple[int, int]:
+        """Calls in flight, and calls answered so far."""
+        return self.flying, self.answered
+
+    def kill(self) -> None:
+        """Ends the processes at once; it has died then."""
+        for process in self._processes:
+            process.kill()
 
     async def close(self) -> None:
         """Ends the processes and waits until they are gone."""

@@ -23,6 +23,7 @@ from swarm.errors import ClusterError, ModelError, SwarmError
 from swarm.events import identity
 from swarm.models.choose import create_tokenizer
 from swarm.models.interface import Completion, Request
+from swarm.models.liveness import PROBE_SECONDS, Pulse, hangs
 from swarm.models.rate import Asked, Bucket, Gate, ask
 from swarm.runtime.cluster import NAMESPACE, answer, is_gone
 from swarm.runtime.fair import Account
@@ -47,10 +48,11 @@ SERVED_HERE = ("vllm", "transformers")
 
 class Fleet:
     """Keeps the servers. Whoever uses one holds it under a name of its own, and renews its hold. `ticks` gives monotonic
-    seconds."""
+    seconds; `probe_seconds` is how long a server may take over one token."""
 
-    def __init__(self, ticks: Callable[[], float] = time.monotonic) -> None:
-        self._ticks = ticks
+    def __init__(self, ticks: Callable[[], float] = time.monotonic, probe_seconds: float = PROBE_SECONDS) -> None:
+        self._ticks, self._probe_seconds = ticks, probe_seconds
+        self._pulses: dict[str, Pulse] = {}
         self._servers: dict[str, Server] = {}
         self._changing: dict[str, asyncio.Lock] = {}
         self._holds = Holds()
@@ -115,6 +117,24 @@ class Fleet:
                 if server.starting.done() and server.name in self._holds.needless(self._ticks()):
                     await self._end(base, server)
 
+    async def look(self) -> None:
+        """Ends the servers that have calls and have answered none since the last look, nor answer a probe: a server may say
+        that it is well and generate nothing. Its calls fail as those of one that died, and go back."""
+        await asyncio.gather(*[self._look(base, server) for base, server in list(self._servers.items())])
+
+    async def _look(self, base: str, server: Server) -> None:
+        if not server.starting.done():
+            return
+        try:
+            before, now = self._pulses.get(server.name), await server.pulse()
+            self._pulses[server.name] = now
+            hung = before is not None and await hangs(before, server.pulse, server.probe, self._probe_seconds)
+        except (ClusterError, TimeoutError):
+            hung = True
+        if hung:
+            async with self._changing[base]:
+                await self._end(base, server, kindly=False)
+
     async def close(self) -> None:
         """Ends every server."""
         if self._reaping is not None:
@@ -128,6 +148,7 @@ class Fleet:
         while True:
             await asyncio.sleep(REAP_SECONDS)
             await self.reap()
+            await self.look()
 
     async def _make(self, base: str, spec: dict[str, Any], channels: dict[str, str], gpus: float) -> Server:
         """A new server, or one that a fleet before this one has left. Each has a name of its own, since Ray may still keep
@@ -156,6 +177,7 @@ class Fleet:
         del self._servers[base]
         self._ended.add(server.name)
         self._holds.forget(server.name)
+        self._pulses.pop(server.name, None)
         if kindly:
             with suppress(SwarmError, TimeoutError):  # whatever it says, it is killed next
                 await asyncio.wait_for(answer(server.actor.close.remote()), CLOSE_SECONDS)
@@ -217,11 +239,14 @@ class FleetModel:
             self._lose(acquired)
             raise _broken(error) from error
         try:
-            return await answer(held.actor.complete.remote(request, self._job, self._weight))
+            call = held.actor.complete.remote(request, self._job, self._weight)
+            completion: Completion = await answer(call)
         except ClusterError as error:
             if is_gone(error):
                 self._lose(acquired)
             raise _broken(error) from error
+        check_weights(request.channel, held.weights[request.channel], completion.weights)
+        return completion
 
     async def close(self) -> None:
         for task in (self._renewing, self._acquiring):
@@ -252,8 +277,11 @@ class FleetModel:
             actor = ray.get_actor(name, namespace=NAMESPACE)
         except ValueError:
             raise ClusterError("ended as soon as it had started", name) from None
-        self._weights = {channel: await answer(actor.weights.remote(channel)) for channel in ("", *self._channels)}
-        return Held(name, actor, self._weights)
+        weights: dict[str, str] = {channel: await answer(actor.weights.remote(channel)) for channel in ("", *self._channels)}
+        for channel, pinned in self._weights.items():
+            check_weights(channel, pinned, weights[channel])
+        self._weights = weights
+        return Held(name, actor, weights)
 
     async def _renew(self) -> None:
         """Says again and again that the server is needed."""
@@ -268,6 +296,20 @@ class FleetModel:
                 continue  # the fleet is being replaced; the next one is told next time
             if not known:
                 self._lose(acquired)
+
+
+def check_weights(channel: str, pinned: str, answering: str) -> None:
+    """Refuses other weights than those that the job's calls began with.
+
+    Raises:
+        ModelError: they are others. It is not retryable: what answers must be set right by a person.
+    """
+    if pinned != answering:
+        raise ModelError(
+            f"the calls of channel {channel!r} began with weights {pinned} and are now answered by {answering}",
+            f"model.weights.{channel}" if channel else "model", "put the weights back, or start a new run",
+            kind="refused", retryable=False,
+        )  # fmt: skip
 
 
 def _broken(error: SwarmError) -> ModelError:

@@ -13,6 +13,7 @@ from typing import Any
 from swarm.errors import ClusterError
 from swarm.models.choose import create_model
 from swarm.models.interface import Completion, Request
+from swarm.models.liveness import Pulse, probe_request
 from swarm.runtime.cluster import answer
 from swarm.runtime.fair import Account, FairQueue
 from swarm.spec import ModelSpec
@@ -29,7 +30,8 @@ class ModelServer:
         made = ModelSpec.model_validate(spec)
         self._model = create_model(made, channels)
         self._queue = FairQueue(made.concurrency)
-        self._calls = 0
+        self._calls = self._answered = 0
+        self._probe = probe_request(self._model.template, self._model.tokenizer, next(iter(channels), ""))
         self._starting = asyncio.Lock()
         self._started = False
 
@@ -53,13 +55,23 @@ class ModelServer:
         async with self._queue.turn(job, weight, tokens):
             self._calls += 1
             try:
-                return await self._model.complete(request)
+                completion = await self._model.complete(request)
+                self._answered += 1  # a call that runs out of time says nothing of whether the server lives
+                return completion
             finally:
                 self._calls -= 1
 
     def waits(self) -> dict[str, Account]:
         """What each job has had here, and how long its calls waited at most."""
         return self._queue.accounts()
+
+    async def pulse(self) -> Pulse:
+        """Calls in flight, and calls answered so far."""
+        return self._calls, self._answered
+
+    async def probe(self) -> None:
+        """Generates one token."""
+        await self._model.complete(self._probe)
 
     def weights(self, channel: str) -> str:
         return self._model.weights(channel)
@@ -83,6 +95,19 @@ class Server:
         if self.starting.cancelled() or self.starting.exception() is not None:
             return False
         return await answers(self.actor)
+
+    async def pulse(self) -> Pulse:
+        """See `ModelServer.pulse`.
+
+        Raises:
+            ClusterError: it is gone.
+            TimeoutError: it does not even say this.
+        """
+        return await asyncio.wait_for(answer(self.actor.pulse.remote()), PING_SECONDS)
+
+    async def probe(self) -> None:
+        """See `ModelServer.probe`."""
+        await answer(self.actor.probe.remote())
 
 
 async def answers(actor: Any) -> bool:
