@@ -172,8 +172,10 @@ class PersonSaid(Body):
 
 class ApprovalAsked(Body):
     """A question to a person, the `number`-th of the job, open until an ApprovalAnswered under the same key. `text` is the
-    hash of a body; `options` are the answers that an approval may give; from `until` (log time) on, `default` counts."""
+    hash of a body; `options` are the answers that an approval may give; from `until` (log time) on, `default` counts. `tasks`
+    wait for the answer: approved they go on, else they are given up."""
 
+    version: ClassVar[int] = 2
     question: str
     number: int
     text: str
@@ -181,6 +183,7 @@ class ApprovalAsked(Body):
     task: str = ""
     default: str = ""
     until: float | None = None
+    tasks: tuple[str, ...] = ()
 
 
 class ApprovalAnswered(Body):
@@ -315,12 +318,8 @@ class TaskFailed(Body):
 
 
 class CallStarted(Body):
-    """A model call with everything in its window, as (digest, kind, origin, trust, may train, tokens) a segment.
-
-    Where somebody may have to pay for it, this event is durable before the call goes out (its intent), and `key` names the
-    call in the ledger: the same for every attempt at it. Where nobody does, `key` is empty, the lease serves as the intent,
-    and the event comes together with its result.
-    """
+    """A model call with everything in its window, as (digest, kind, origin, trust, may train, tokens) a segment. With a `key`,
+    the same for each attempt, somebody may have to pay: it is the intent, durable before the call goes out."""
 
     version: ClassVar[int] = 2
     task: str
@@ -418,6 +417,7 @@ UPCASTS: dict[tuple[str, int], Upcast] = {
     ("JobOpened", 1): lambda fields: {**fields, "software": ""},
     ("CallStarted", 1): lambda fields: {**fields, "key": ""},
     ("CallFinished", 1): lambda fields: {**fields, "cached": False},
+    ("ApprovalAsked", 1): lambda fields: {**fields, "tasks": ()},
     ("CallFailed", 1): lambda fields: {**fields, "doubt": False},
     ("BudgetReached", 1): lambda fields: {**fields, "role": "", "closing": True},
 }

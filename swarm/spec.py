@@ -184,7 +184,8 @@ class ModelSpec(Frozen):
     """Needed only for a budget of money, or to see costs."""
     in_doubt: Literal["retry", "ask"] = "retry"
     """What becomes of a task whose paid call may have been carried out without its answer being recorded (the driver was
-    killed, the endpoint broke off): `retry` makes the call again, so that it may be paid twice; `ask` leaves that to a person."""
+    killed, the endpoint broke off): `retry` makes the call again, so that it may be paid twice; `ask` puts the question to a
+    person (`swarm inbox`), and the task waits."""
     cache: bool = False
     """Whether a call that was answered before, in this job or another of the same runs folder, is answered from there. Only
     first samples whose answer does not depend on chance."""

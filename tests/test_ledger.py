@@ -10,7 +10,6 @@ from swarm import events as ev
 from swarm.coordinator import Grant, Phase, Report
 from swarm.coordinator.ledger import Doubt
 from swarm.events import Body, decode, encode
-from swarm.protocol import AddTask
 from tests.desk import FAULT, ROLES, Desk, Plain, called, done, failed, readers
 
 MOST = 100 + 50
@@ -138,16 +137,46 @@ def test_what_runs_when_a_job_ends_is_on_its_account() -> None:
     assert doubt(desk) == Doubt(1, MOST) and desk.state.total().calls == 1 and desk.state.finished["reader"] == 0
 
 
-def test_whoever_asks_for_it_decides_about_calls_in_doubt_himself() -> None:
+def asking() -> tuple[Desk, list[Grant]]:
+    """A desk whose person wants to be asked, with two of four tasks in doubt."""
     model = {"engine": "scripted", "name": "raises", "in_doubt": "ask"}
-    desk = Desk(Plain(readers(2), AddTask("writer", priority=9)), model=model)
-    one, two = desk.pull(want=2)
-    intended(desk, one)
+    desk = Desk(Plain(readers(4)), model=model)
+    grants = desk.pull(want=4)
+    intended(desk, grants[0]), intended(desk, grants[1])
     desk.resumed()
-    grants = desk.pull(want=3)
-    assert [grant.task for grant in grants][:1] == [two.task] and one.task not in [grant.task for grant in grants]
-    assert [(row[0], row[3]) for row in desk.state.failed] == [(one.task, "in-doubt")]
-    desk.pull(*(done(grant, *called(grant)) for grant in grants))
+    return desk, grants
+
+
+def test_whoever_wants_to_be_asked_is_asked_once_and_the_other_tasks_go_on() -> None:
+    desk, grants = asking()
+    others = desk.pull(want=4)
+    assert [grant.task for grant in others] == [grant.task for grant in grants[2:]]
+    (question,) = desk.state.questions.values()
+    assert question.tasks == tuple(grant.task for grant in grants[:2])
+    desk.pull(*(done(grant, *called(grant)) for grant in others), want=4)
+    assert desk.state.phase is Phase.WAITING and not desk.state.failed
+    desk.resumed()
+    assert desk.pull(want=4) == [] and len(desk.state.questions) == 1, "asked once"
+
+
+def test_with_a_yes_the_calls_are_made_again() -> None:
+    desk, grants = asking()
+    others = desk.pull(want=4)
+    (question,) = desk.state.questions
+    desk.keep(desk.core.answered(desk.now, ev.ApprovalAnswered(question=question, verdict="approved")))
+    again = desk.pull(*(done(grant, *called(grant)) for grant in others), want=4)
+    assert {grant.task for grant in again} == {grant.task for grant in grants[:2]} and not desk.protocol.seen[2:]
+    desk.pull(*(done(grant, *called(grant)) for grant in again))
+    assert desk.state.status == "done" and doubt(desk).calls == 2
+
+
+def test_with_a_no_the_tasks_are_given_up_and_reported() -> None:
+    desk, grants = asking()
+    others = desk.pull(want=4)
+    desk.pull(*(done(grant, *called(grant)) for grant in others), want=4)
+    (question,) = desk.state.questions
+    desk.keep(desk.core.answered(desk.now, ev.ApprovalAnswered(question=question, verdict="rejected")))
+    assert [(row[0], row[3]) for row in desk.state.failed] == [(grant.task, "in-doubt") for grant in grants[:2]]
     assert desk.state.status == "done"
 
 

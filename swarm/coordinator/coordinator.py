@@ -176,8 +176,13 @@ class Coordinator:
     def _answer_question(self, answer: ev.ApprovalAnswered) -> None:
         if answer.question not in self.state.questions or self.state.phase is Phase.ENDED:
             return
+        tasks = self.state.questions[answer.question].tasks
         event = self._emit(answer, key=f"question:{answer.question}")
-        self._carry_out(lambda: self.protocol.react(self.state.memory, event, self._view(None)), event)
+        if not tasks:
+            self._carry_out(lambda: self.protocol.react(self.state.memory, event, self._view(None)), event)
+        elif answer.verdict != "approved":
+            for task in tasks:
+                self._give_up(self.state.tasks[task], "in-doubt")
         if self.state.phase is Phase.WAITING:
             self._emit(ev.PhaseChanged(phase=Phase.WORKING, reason="answered"))
 
@@ -278,7 +283,7 @@ class Coordinator:
                     break
                 continue
             if isinstance(row, TaskRow) and row.doubt and self.spec.model.in_doubt == "ask":
-                self._give_up(row, "in-doubt")
+                self._ask_to_pay_again(row)
                 continue
             need = self.needs.of(row)
             refusal = self.needs.overspent(row) or budget.check(
@@ -339,6 +344,15 @@ class Coordinator:
                              role=refusal.role, closing=closing)
         )  # fmt: skip
         self._carry_out(lambda: self.protocol.react(self.state.memory, event, self._view(None)), event)
+
+    def _ask_to_pay_again(self, first: TaskRow) -> None:
+        """Asks a person about all tasks with a call in doubt at once; they wait, and the others go on."""
+        rows = [row for row in self.state.tasks.values() if row.doubt and not row.token and not row.asked]
+        text = (
+            f"{len(rows)} tasks lost a call that may have been paid for. Make these calls again, though they may be paid "
+            "twice? Approved they are made again; rejected the tasks are given up and reported."
+        )
+        self._question(Ask(text), identity("in-doubt", first.id, self.state.seq), tasks=tuple([row.id for row in rows]))
 
     def _give_up(self, task: TaskRow, kind: str) -> None:
         """Ends a task that nobody holds, and the protocol goes on without it."""
@@ -432,11 +446,14 @@ class Coordinator:
                 f"asks with default {command.default!r}, which is not among the options", f"protocol {self.protocol.name}",
                 f"options are {', '.join(command.options) or 'none'}",
             )  # fmt: skip
-        id, text = self._new_id(cause, index), command.question.encode("utf-8", "replace")
+        self._question(command, self._new_id(cause, index), cause)
+
+    def _question(self, command: Ask, id: str, cause: int = 0, tasks: tuple[str, ...] = ()) -> None:
+        text = command.question.encode("utf-8", "replace")
         self.texts[body_hash(text)] = text
         asked = ev.ApprovalAsked(
             question=id, number=self.state.asked + 1, text=body_hash(text), options=command.options, task=command.task,
-            default=command.default, until=self._now + command.seconds if command.seconds else None,
+            default=command.default, until=self._now + command.seconds if command.seconds else None, tasks=tasks,
         )  # fmt: skip
         self._emit(asked, cause, f"question:{id}")
 

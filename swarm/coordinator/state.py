@@ -173,7 +173,7 @@ class JobState:
         while heap:
             _, order, id = heap[0]
             row: TaskRow | RangeRow | None = self.tasks.get(id) or self.ranges.get(id)
-            if row is not None and row.order == order and not (isinstance(row, TaskRow) and row.token):
+            if row is not None and row.order == order and not (isinstance(row, TaskRow) and (row.token or row.asked)):
                 return row
             heapq.heappop(heap)
         return None
@@ -463,12 +463,17 @@ def _said(state: JobState, event: Event, body: ev.PersonSaid) -> None:
 def _asked(state: JobState, event: Event, body: ev.ApprovalAsked) -> None:
     state.asked = body.number
     state.questions[body.question] = QuestionRow(
-        body.question, body.number, body.text, body.options, body.default, body.until
+        body.question, body.number, body.text, body.options, body.default, body.until, body.tasks
     )
+    for task in body.tasks:
+        state.tasks[task].asked = body.question
 
 
 def _answered(state: JobState, event: Event, body: ev.ApprovalAnswered) -> None:
-    del state.questions[body.question]
+    for task in state.questions.pop(body.question).tasks:
+        row = state.tasks[task]
+        row.asked, row.doubt = "", row.doubt and body.verdict != "approved"
+        state.push(row)
     if body.message:
         state.heard[body.message] = event.seq
 

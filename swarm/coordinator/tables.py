@@ -63,6 +63,8 @@ class TaskRow:
     """The call that is out, where somebody may have to pay for it."""
     doubt: bool = False
     """Whether such a call was lost since the task was last answered."""
+    asked: str = ""
+    """The open question whose answer the task waits for."""
     said: list[tuple[int, int, str, str]] | None = None
     """(turn, sample, output hash, finish) of each recorded call."""
 
@@ -147,6 +149,8 @@ class QuestionRow:
     options: tuple[str, ...]
     default: str
     until: float | None
+    tasks: tuple[str, ...] = ()
+    """Tasks that wait for the answer."""
 
 
 def range_task(range_id: str, index: int) -> str:

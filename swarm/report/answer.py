@@ -44,7 +44,7 @@ PYTHON = "text/x-python"
 WHY_GIVEN_UP = {
     "budget": "even the reserve of the budget was spent",
     AGENT_BUDGET: "it had spent what one agent may, in attempts before",
-    "in-doubt": "a call of it may have been paid for without its answer, and model.in_doubt says not to pay twice unasked",
+    "in-doubt": "a call of it may have been paid for without its answer, and a person would not have it made again",
 }
 """What there is to say of tasks that the coordinator itself gave up."""
 
