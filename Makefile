@@ -7,7 +7,7 @@ MAKEFLAGS += --no-print-directory
 PYTHON ?= $(shell for p in python3.11 python3 python; do $$p -c '' 2>/dev/null && { echo $$p; break; }; done)
 BIN := .venv/bin
 
-.PHONY: help install demo test check reader soak
+.PHONY: help install demo test check chaos mutants reader soak
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## */make \1\t/p' Makefile | expand -t 16
@@ -23,6 +23,12 @@ test: install  ## all tests but those marked slow or gpu
 
 check: install  ## ruff, and mypy in strict mode
 	@$(BIN)/ruff check --output-format concise . && $(BIN)/mypy --strict && echo "make check: $$SECONDS s"
+
+chaos: install  ## MINUTES=n of faults (10 if not given), and a table of what they found
+	@$(BIN)/python -m tests.chaos --minutes $(or $(MINUTES),10)
+
+mutants: install  ## each broken build against the tests that must catch it
+	@$(BIN)/python -m tests.mutants
 
 soak: install  ## a job of HOURS=n with a fault a minute: does anything grow?
 	@$(BIN)/python -m swarm.testing.soak --hours $(or $(HOURS),1)

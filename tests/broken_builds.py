@@ -38,7 +38,7 @@ BUILDS: tuple[BrokenBuild, ...] = (
     BrokenBuild(
         1, "acknowledges before the commit",
         (Patch(MASTER, "        await future\n", "        future.add_done_callback(asyncio.Future.exception)\n"),),
-        ("tests/test_master.py::test_what_is_not_durable_is_not_acknowledged",
+        ("tests/test_master.py::test_a_pull_is_not_acknowledged_by_a_commit_that_failed_before_its_own",
          "tests/test_master.py::test_pulls_of_one_round_share_a_commit_and_are_answered_after_it"),
     ),
     BrokenBuild(

@@ -10,14 +10,16 @@ import pytest
 from swarm.bench.agents import run_agents
 from swarm.bench.bare import run_bare
 from swarm.bench.board import run_board
-from swarm.bench.corpus import passages_job, write_passages
+from swarm.bench.corpus import passages, passages_job, write_passages
 from swarm.bench.outcome import Floor, Outcome
 from swarm.bench.overhead import run_overhead, work_locally_timed
 from swarm.bench.overload import run_overload
+from swarm.bench.peers import named_peers, null_work
 from swarm.bench.same import run_same
 from swarm.bench.table import render
 from swarm.errors import SpecError
 from swarm.events import CallFinished, CallStarted, NotePosted, TaskFinished
+from swarm.runtime.plain import plain_rates
 from swarm.spec import ModelSpec
 from swarm.store.folder import RunFolder
 from swarm.store.sqlite import SqliteReader
@@ -79,6 +81,20 @@ def test_overhead_on_ray_counts_the_same_steps() -> None:
     assert in_host == served >= STEPS
     assert [floor.name for floor in outcome.floors] == ["durable steps/s, ray", "last 1,000 steps to first, ray"]
     _is_complete(outcome)
+
+
+def test_peers_that_are_not_installed_are_named_with_the_command_that_adds_them(tmp_path: Path) -> None:
+    """In a process without their packages, or with them: a peer has a rate, or says what is missing."""
+    for row in named_peers(tmp_path, passages(3, seed=0)):
+        assert row.get("steps_per_s", 0) > 0 or "swarmloom[peers]" in row["missing"]
+        assert row["shell"] in ("LangGraph", "LangGraph + SQLite", "AutoGen core")
+    assert null_work("one two\nthree") == "one\tone two"
+
+
+@pytest.mark.ray
+def test_plain_ray_does_the_same_work() -> None:
+    rates = plain_rates(null_work, passages(3, seed=0))
+    assert rates.keys() == {"plain Ray actor", "plain Ray tasks"} and min(rates.values()) > 0
 
 
 def test_overhead_refuses_what_makes_no_sense() -> None:

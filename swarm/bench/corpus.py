@@ -37,6 +37,12 @@ def write_passages(folder: Path, passages: int, seed: int) -> None:
         (folder / f"part-{number:04}.txt").write_text("\n\n".join(texts) + "\n", encoding="utf-8")
 
 
+def passages(count: int, seed: int) -> list[str]:
+    """So many passages, as `write_passages` writes them."""
+    draw = random.Random(seed)
+    return [_passage(draw) for _ in range(count)]
+
+
 def _passage(draw: random.Random) -> str:
     words = draw.choices(WORDS, k=PASSAGE_WORDS // 2)
     links = draw.choices(LINKS, k=PASSAGE_WORDS // 2)

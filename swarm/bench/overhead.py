@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from swarm.bench.bare import run_bare
-from swarm.bench.corpus import passages_job, write_passages
+from swarm.bench.corpus import passages, passages_job, write_passages
 from swarm.bench.outcome import Floor, Outcome
+from swarm.bench.peers import MOST, run_peers
 from swarm.bench.timing import TimedStore
 from swarm.errors import SpecError
 from swarm.runtime.session import Session, check
@@ -39,9 +40,15 @@ ABOUT = (
     "of the last 1,000 steps.",
 )
 
+PEERS = (
+    "Others: the row of a passage's first word and line, by one node of a LangGraph, one AutoGen agent, one plain Ray actor, "
+    f"or plain Ray tasks, {MOST:,} passages at most. They have no windows, no leases, no quotes to check, and only LangGraph "
+    "with SQLite (synchronous=FULL, durability=sync) has anything durable after a step."
+)
+
 
 def run_overhead(
-    steps: int = 20_000, shells: Sequence[str] = SHELLS, tokenizer: str = "embedded", agents: int = AGENTS
+    steps: int = 20_000, shells: Sequence[str] = SHELLS, tokenizer: str = "embedded", agents: int = AGENTS, peers: bool = False
 ) -> Outcome:
     """Measures durable steps in each shell.
 
@@ -50,6 +57,7 @@ def run_overhead(
         shells: of `local`, `ray`, and `ray+server` (the null model behind a ModelServer).
         tokenizer: as `model.tokenizer` of a job; empty takes the estimate that endpoints get.
         agents: tasks that a host works on at once.
+        peers: whether other frameworks do the null work as well, in the same run.
 
     Raises:
         SpecError: `steps` or `shells` make no sense.
@@ -73,7 +81,9 @@ def run_overhead(
             figures = asyncio.run(work)
             share = round(figures["steps_per_s"] / bare, 3)
             rows.append({"shell": shell, **figures, "bare_per_s": round(bare), "of_bare": share})
-    return Outcome("overhead", ABOUT, tuple(rows), tuple(_floors(rows)))
+        if peers:
+            rows += run_peers(folder, passages(min(steps, MOST), seed=0))
+    return Outcome("overhead", (*ABOUT, *((PEERS,) if peers else ())), tuple(rows), tuple(_floors(rows)))
 
 
 async def work_locally_timed(spec: JobSpec, run: RunFolder, agents: int) -> dict[str, Any]:

@@ -34,12 +34,15 @@ def overhead(
         int | None,
         typer.Option("--agents", min=1, metavar="N", help="Tasks that one host works on at once; as the floors, if not given."),
     ] = None,
+    peers: Annotated[
+        bool, typer.Option("--peers", help="LangGraph, AutoGen core and plain Ray as well: pip install 'swarmloom[peers]'.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Durable steps a second with a model that costs nothing, against the floors."""
     from swarm.bench.overhead import AGENTS, SHELLS, run_overhead
 
-    _tell(run_overhead(steps, tuple(shells) if shells else SHELLS, tokenizer, agents or AGENTS), as_json)
+    _tell(run_overhead(steps, tuple(shells) if shells else SHELLS, tokenizer, agents or AGENTS, peers), as_json)
 
 
 @app.command()
