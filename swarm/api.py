@@ -9,22 +9,26 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from swarm import errors
 from swarm.coordinator.state import OVER_BUDGET
 from swarm.errors import SwarmError
 from swarm.events import Event, JobEnded, PhaseChanged, ReportWritten
-from swarm.report import Answer, gather
+from swarm.report import Answer, gather, render
+from swarm.runtime import people
 from swarm.runtime.driver import LOOK_SECONDS, Driver, Launch, start_again, start_new
 from swarm.runtime.environment import settle
+from swarm.runtime.fork import fork as make_fork
+from swarm.runtime.people import Question
 from swarm.spec import JobSpec, anchored
 from swarm.store.folder import RunFolder, new_id, read_status
 from swarm.store.interface import Reader
+from swarm.store.place import FOLDERS
 from swarm.store.runs import FILES, open_runs
 
 if TYPE_CHECKING:
@@ -109,15 +113,78 @@ class JobHandle:
                 raise error
             kind, _, hash = reason.partition(":")
             why = reader.body(hash).decode(errors="replace") if kind == "model" and hash else reason
+        if asked := await self.questions():
+            cure = f"answer it with: swarm approve {asked[0].name}, then: swarm resume {self.id}"
+            raise SwarmError(f"waits for a person: {asked[0].text}", self.id, cure)
         raise SwarmError(f"stopped before its end{f': {why}' if why else ''}", self.id, f"swarm resume {self.id}")
 
     async def pause(self, reason: str = "") -> None:
-        """Asks the job to pause. Returns when the word is left, not when it is heard."""
-        await asyncio.to_thread(self._run.post, "pause", reason)
+        """Asks the job to pause. Returns when the word is left, not when it is heard.
+
+        Raises:
+            StoreError: nobody works on the job.
+        """
+        await asyncio.to_thread(people.pause, self._run, reason)
 
     async def cancel(self, reason: str = "") -> None:
-        """Asks the job to end. Returns when the word is left, not when it is heard."""
-        await asyncio.to_thread(self._run.post, "cancel", reason)
+        """Asks the job to end. Returns when the word is left, not when it is heard; a job that nobody works on has ended,
+        with its report, when this returns.
+
+        Raises:
+            StoreError: it has ended already.
+        """
+        await asyncio.to_thread(people.cancel, self._run, reason, render)
+
+    async def tell(self, text: str) -> int:
+        """Leaves a word for the job's coordinator. Returns the number of the event that it became, or 0 if it is heard only
+        when somebody works on the job again.
+
+        Raises:
+            SpecError: it is blank or too long.
+            StoreError: the job has ended.
+        """
+        return await asyncio.to_thread(people.tell, self._run, text)
+
+    async def questions(self) -> list[Question]:
+        """What the job asks and nobody has answered."""
+        return await asyncio.to_thread(people.questions, self._run)
+
+    async def approve(self, question: int | None = None, answer: str = "") -> Question:
+        """Answers a question with yes or one of its options; without a number, the only open one. Returns when the answer is
+        in the log. A job whose driver has left goes on with `resume`.
+
+        Raises:
+            SpecError: there is no such question or option.
+            StoreError: it is answered already, or the job has ended.
+        """
+        return await asyncio.to_thread(people.answer, self._run, question, "approved", answer)
+
+    async def reject(self, why: str, question: int | None = None) -> Question:
+        """Answers a question with no; otherwise as `approve`."""
+        return await asyncio.to_thread(people.answer, self._run, question, "rejected", "", why)
+
+    async def fork(
+        self,
+        at: int | str,
+        changes: Mapping[str, Any] | None = None,
+        *,
+        id: str = "",
+        local: bool = False,
+        address: str = "",
+        agents: int = 64,
+    ) -> JobHandle:
+        """A new job that begins with this one's steps up to `at` (a number, or `@SEQ`) and goes on, in a driver of its own,
+        under a spec with `changes` by dotted name, such as `{"answer.merge": "count"}`.
+
+        Raises:
+            SpecError: there is no such step, or a change comes too late there.
+            StoreError: the id is taken.
+        """
+        name = id or new_id(self.id, datetime.now().astimezone(), ())
+        target = RunFolder(self._run.root, name, self._run.place)
+        made = await asyncio.to_thread(make_fork, self._run, target, str(at), changes or {})
+        runs = str(self._run.root) if self._run.place is FOLDERS else ""
+        return JobHandle(target, await start_again(target, Launch(runs, local, address, agents, True, made.budget)))
 
     async def _left(self) -> bool:
         """Whether nobody works on the job any more."""

@@ -43,6 +43,8 @@ def due(spec: JobSpec, state: JobState, events: Iterable[Event]) -> list[ev.Noti
             case ev.PhaseChanged() if body.phase == Phase.PAUSED and body.reason.startswith(ASKING):
                 occasion = "stuck" if body.reason.startswith("stuck") else "waiting"
                 tell(f"{occasion}:{event.seq}", occasion, body.reason)
+            case ev.PhaseChanged() if body.phase == Phase.WAITING:
+                tell(f"waiting:{event.seq}", "waiting", body.reason)
             case ev.BudgetReached():
                 tell(f"budget:{body.limit}:100", "budget", f"100 % of budget.{body.limit}")
             case ev.TaskFailed() if body.retry_at is None:

@@ -20,7 +20,7 @@ from swarm.events import CARETAKER, Event, JobOpened, PhaseChanged, TaskFinished
 from swarm.runtime.caretaker import Caretaker
 from swarm.runtime.driver import SWARM, Launch, start_again, starts
 from swarm.runtime.launch import SIGNALS
-from swarm.runtime.session import LEFT
+from swarm.runtime.session import DESK, LEFT
 from swarm.store.folder import RunFolder, RunStatus
 from swarm.store.runs import open_runs
 
@@ -137,7 +137,7 @@ class Supervisor:
         else:
             with run.reader() as reader:
                 shells = [event.body.shell for event in reader.life() if isinstance(event.body, JobOpened)]
-            how = replace(how, local=[shell for shell in shells if shell != CARETAKER][-1:] == ["local"])
+            how = replace(how, local=[shell for shell in shells if shell not in (CARETAKER, DESK)][-1:] == ["local"])
         return replace(how, address=self._address) if self._address and not how.local else how
 
 
