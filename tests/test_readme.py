@@ -55,7 +55,7 @@ def test_the_commands_about_runs_work_as_they_stand(tmp_path: Path, monkeypatch:
     folder.make_latest()
     monkeypatch.setenv("SWARM_RUNS", str(tmp_path / "runs"))
     task = next(iter(state_of(folder).board.notes("row"))).task
-    for verb in ("watch", "show", "cost", "replay", "list", "doctor"):
+    for verb in ("watch", "show", "cost", "replay", "list", "inbox", "steps", "doctor"):
         for arguments in of(verb):
             said = swarm(*[task if argument == "TASK" else argument for argument in arguments])
             assert said.code == 0 and said.out.strip(), f"{verb}: {said.err}"
