@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -11,11 +12,13 @@ from swarm.bench.agents import run_agents
 from swarm.bench.bare import run_bare
 from swarm.bench.board import run_board
 from swarm.bench.corpus import passages, passages_job, write_passages
+from swarm.bench.long_job import work_long
 from swarm.bench.outcome import Floor, Outcome
 from swarm.bench.overhead import run_overhead, work_locally_timed
 from swarm.bench.overload import run_overload
 from swarm.bench.peers import named_peers, null_work
 from swarm.bench.same import run_same
+from swarm.bench.store import APPENDED, JOBS, _folding, _raced
 from swarm.bench.table import render
 from swarm.errors import SpecError
 from swarm.events import CallFinished, CallStarted, NotePosted, TaskFinished
@@ -135,6 +138,30 @@ def test_the_scripted_model_gives_the_same_rows_each_time(tmp_path: Path) -> Non
     assert (row["rows"], row["differ"], row["order_same"]) == (2, 0, True)  # the row and its finding
     assert [floor.met for floor in outcome.floors] == [True]
     _is_complete(outcome)
+
+
+def test_the_store_is_measured_by_what_the_logs_hold(tmp_path: Path) -> None:
+    rows = list(_folding(tmp_path / "fold", 3000))
+    assert [row["what"] for row in rows] == ["fold", "snapshot", "open", "read and fold"]
+    assert [row["events"] for row in rows] == [3000, 1500, 3000, 3000]
+    with SqliteReader.open(tmp_path / "fold") as reader:
+        kinds = Counter(event.kind for event in reader.read())
+    assert 580 < kinds["NotePosted"] <= kinds["CallFinished"] <= kinds["CallStarted"] <= kinds["TaskLeased"]
+
+
+def test_a_long_job_ends_when_it_has_enough_steps(tmp_path: Path) -> None:
+    figures = asyncio.run(work_long(tmp_path, 5000))
+    with SqliteReader.open(tmp_path / "runs" / "long") as reader:
+        bodies = [event.body for event in reader.read()]
+    notes = [body.body for body in bodies if isinstance(body, NotePosted) and body.kind == "row"]
+    assert 5000 <= len(notes) == len(set(notes)) < 6000, "every note says something else"
+    assert figures["steps"] == 5000 and {"last_to_first", "bytes_per_step"} <= figures.keys()
+
+
+def test_writers_append_at_the_same_time(tmp_path: Path) -> None:
+    assert len(_raced(str(tmp_path), 4000)) == JOBS
+    with SqliteReader.open(tmp_path / "b4000-0") as reader:
+        assert reader.last() == APPENDED
 
 
 def test_a_floor_says_whether_it_is_met() -> None:

@@ -47,19 +47,27 @@ class TimedStore:
                 self._steps += 1
         if not self._marks and self._leased:
             self._size = database_bytes(self._log)
-            self._marks.append((0, time.perf_counter(), time.process_time()))
+            self.mark(0)
         elif self._steps > finished:
-            self._marks.append((self._steps, now, time.process_time()))
+            self.mark(self._steps)
             self._peak = max(self._peak, resident())
+
+    def mark(self, steps: int) -> None:
+        """Notes the time at which so many steps are durable."""
+        self._marks.append((steps, time.perf_counter(), time.process_time()))
+
+    def rate(self) -> float:
+        """Steps a second between the first mark and the last."""
+        (first, began, _), (last, ended, _) = self._marks[0], self._marks[-1]
+        return (last - first) / (ended - began)
 
     def figures(self) -> dict[str, Any]:
         """Figures of all steps so far."""
-        seconds = self._marks[-1][1] - self._marks[0][1]
         ordered = sorted(self._latencies)
-        first, last = self._cost(0, WINDOW), self._cost(self._steps - WINDOW, self._steps)
+        first, last = self.cost(0, WINDOW), self.cost(self._steps - WINDOW, self._steps)
         return {
             "steps": self._steps,
-            "steps_per_s": round(self._steps / seconds, 1),
+            "steps_per_s": round(self.rate(), 1),
             **{f"p{p}_ms": round(percentile(ordered, p / 100) * 1e3, 2) for p in (50, 95, 99)},
             "cpu_us": round((self._marks[-1][2] - self._marks[0][2]) / self._steps * 1e6, 1),
             "bytes_per_step": round((database_bytes(self._log) - self._size) / self._steps),
@@ -69,7 +77,7 @@ class TimedStore:
             "master_mb": round(self._peak / 1e6, 1),
         }
 
-    def _cost(self, first: int, last: int) -> float:
+    def cost(self, first: int, last: int) -> float:
         """CPU seconds of a step of this process: the lower quartile over the commits between two counts of steps.
 
         Not the mean, because what else the machine does makes single commits dear. The first quarter of a run's first

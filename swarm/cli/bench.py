@@ -105,6 +105,24 @@ def overload(
     _tell(run_overload(jobs, passages, tuple(shells or ("shared",))), as_json)
 
 
+@app.command()
+@verb
+def store(
+    events: Annotated[int, typer.Option("--events", metavar="N", help="Events of the log that is opened.")] = 1_000_000,
+    steps: Annotated[
+        int, typer.Option("--steps", metavar="N", help="Steps of the long job; 0 leaves it out. A million take minutes.")
+    ] = 100_000,
+    postgres: Annotated[
+        str, typer.Option("--postgres", metavar="URL", help="A database to append to; a server of its own if not given.")
+    ] = "",
+    as_json: Json = False,
+) -> None:
+    """How fast a log grows, folds and opens, and what a step costs after many others."""
+    from swarm.bench.store import run_store
+
+    _tell(run_store(events, steps, postgres), as_json)
+
+
 def _tell(outcome: Outcome, as_json: bool) -> None:
     """Prints an outcome; a floor that was missed makes the exit code 1."""
     from swarm.bench.table import render
