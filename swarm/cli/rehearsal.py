@@ -76,6 +76,8 @@ class _Again(Coordinator):
             return "start"
         if isinstance(body, ev.BudgetReached | ev.PersonSaid | ev.ApprovalAnswered):
             return "event"
+        if isinstance(body, ev.Stuck) and body.times == 1:
+            return "event"
         if isinstance(body, ev.TaskFinished):
             return self._brief(body.task, body.outcome)
         if isinstance(body, ev.TaskFailed) and body.retry_at is None:

@@ -15,7 +15,9 @@ from swarm import events as ev
 from swarm.agents.roles import Role
 from swarm.coordinator import budget
 from swarm.coordinator.needs import Needs
+from swarm.coordinator.notices import due, notice_key
 from swarm.coordinator.state import AGENT_BUDGET, MODEL_FAULTS, OVER_BUDGET, JobState, Phase, RangeRow, TaskRow, range_task
+from swarm.coordinator.stuck import Watch
 from swarm.errors import ProtocolError, SwarmError
 from swarm.events import Body, Event, body_hash, identity, record
 from swarm.protocol import (
@@ -98,6 +100,7 @@ class Coordinator:
         """Tokens of the refused among the reports that came last."""
         self.texts: dict[str, bytes] = {}
         """Bodies that the events of late name and that came from the protocol; the shell takes them out."""
+        self.watch = Watch(spec.stuck.steps, state)
         self._out: list[Event] = []
         self._now = 0.0
 
@@ -107,14 +110,14 @@ class Coordinator:
         """Facts that call for no decision: the corpus, the report, a pause."""
         self._begin(now)
         for body in bodies:
-            self._emit(body)
-        return self._out
+            self._emit(body, key=notice_key(body))
+        return self._notified()
 
     def open(self, now: float, host: str, pid: int, shell: str, software: str = "") -> list[Event]:
         """A master took the job; leases of an earlier one end, and work goes on where the log stops."""
         self._begin(now)
         self._emit(ev.JobOpened(epoch=self.epoch, host=host, pid=pid, shell=shell, software=software))
-        return self._out
+        return self._notified()
 
     def start(self, now: float) -> list[Event]:
         """The corpus is pinned: the protocol opens the work. Does nothing where that has happened already.
@@ -127,28 +130,29 @@ class Coordinator:
         if not self.state.memory.get("started"):
             event = self._emit(ev.Decided(state={"started": True}))
             self._carry_out(lambda: self.protocol.start(self._view(None)), event)
-        return self._out
+        return self._notified()
 
     def pulled(self, now: float, host: str, reports: Sequence[Report], want: int) -> tuple[list[Event], list[Grant]]:
         """A host brings what it did and asks for up to `want` further tasks. `refused` says which reports came too late."""
         self._begin(now)
         self.refused = tuple([report.token for report in reports if not self._take(report)])
+        self._look()
         grants = self._lease(host, want) if want > 0 else []
-        return self._out, grants
+        return self._notified(), grants
 
     def lost(self, now: float, host: str, reason: str) -> list[Event]:
         """A host is gone, or silent for too long: its tasks go back."""
         self._begin(now)
         for row in [row for row in self.state.tasks.values() if row.token and row.host == host]:
             self._emit(ev.LeaseEnded(task=row.id, token=row.token, reason=reason))
-        return self._out
+        return self._notified()
 
     def pause(self, now: float, reason: str) -> list[Event]:
         """No further work is granted; what is leased may still be reported."""
         self._begin(now)
         if self.state.phase in (Phase.WORKING, Phase.PINNING, Phase.WAITING):
             self._emit(ev.PhaseChanged(phase=Phase.PAUSED, reason=reason))
-        return self._out
+        return self._notified()
 
     def told(self, now: float, body: str, by: str, message: str) -> list[Event]:
         """A person's word, in the body of this hash: the protocol may act on it. A message is heard once, and not after the
@@ -157,13 +161,13 @@ class Coordinator:
         if message not in self.state.heard and self.state.phase is not Phase.ENDED:
             event = self._emit(ev.PersonSaid(body=body, by=by, message=message), key=f"word:{message}")
             self._carry_out(lambda: self.protocol.react(self.state.memory, event, self._view(None)), event)
-        return self._out
+        return self._notified()
 
     def answered(self, now: float, answer: ev.ApprovalAnswered) -> list[Event]:
         """An answer to a question. One to a question that is not open any more changes nothing."""
         self._begin(now)
         self._answer_question(answer)
-        return self._out
+        return self._notified()
 
     def lapse(self, now: float) -> list[Event]:
         """Answers the questions that have been open for as long as they may with their default."""
@@ -171,7 +175,7 @@ class Coordinator:
         for row in list(self.state.questions.values()):
             if row.until is not None and row.until <= self._now:
                 self._answer_question(ev.ApprovalAnswered(question=row.id, verdict="lapsed", answer=row.default))
-        return self._out
+        return self._notified()
 
     def _answer_question(self, answer: ev.ApprovalAnswered) -> None:
         if answer.question not in self.state.questions or self.state.phase is Phase.ENDED:
@@ -192,14 +196,14 @@ class Coordinator:
         old = {name: budget.limit(self.budget, name) for name in new}
         self._emit(ev.BudgetChanged(who=who, old=old, new=dict(new)))
         self.budget = self.needs.budget = budget.effective(self.spec.budget, self.state.raised)
-        return self._out
+        return self._notified()
 
     def end(self, now: float, status: str, reason: str) -> list[Event]:
         """The job ends by order of a person or because it cannot go on."""
         self._begin(now)
         if self.state.phase is not Phase.ENDED:
             self._emit(ev.JobEnded(status=status, reason=reason))
-        return self._out
+        return self._notified()
 
     # ---- reports ----
 
@@ -269,6 +273,19 @@ class Coordinator:
 
     def _ended(self, task: TaskView, event: Event) -> None:
         self._carry_out(lambda: self.protocol.react(self.state.memory, event, self._view(task)), event)
+
+    def _look(self) -> None:
+        """If the job does not move on, the protocol is asked for another plan; if that has not helped, the job pauses."""
+        reason = self.watch.stuck()
+        if not reason or self.state.phase is not Phase.WORKING:
+            return
+        times = 2 if self.state.stuck and not self.watch.moved else 1
+        event = self._emit(ev.Stuck(reason=reason, steps=self.watch.idle, times=times))
+        self.watch.again()
+        if times == 1:
+            self._carry_out(lambda: self.protocol.react(self.state.memory, event, self._view(None)), event)
+        else:
+            self._emit(ev.PhaseChanged(phase=Phase.PAUSED, reason=f"stuck: {reason}"), event.seq)
 
     # ---- leases ----
 
@@ -476,8 +493,16 @@ class Coordinator:
         state = self.state
         event = Event(state.seq + 1, self._now, self.epoch, cause, key, body)
         state.apply(event)
+        self.watch.see(event)
         self._out.append(event)
         return event
+
+    def _notified(self) -> list[Event]:
+        """What happened, with the notices that it calls for at its end, so that they stand between no event and what it
+        causes."""
+        for notice in due(self.spec, self.budget, self.state, self._now, self.disk, self._out):
+            self._emit(notice, key=notice_key(notice))
+        return self._out
 
 
 def _recorded(report: Report, row: TaskRow) -> bool:

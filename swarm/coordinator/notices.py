@@ -6,28 +6,30 @@ records what became of it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from swarm import events as ev
-from swarm.coordinator.budget import money
-from swarm.coordinator.state import JobState, Phase
+from swarm.coordinator.budget import used
+from swarm.coordinator.state import OVER_BUDGET, JobState, Phase
 from swarm.events import Event
-from swarm.spec import JobSpec
+from swarm.spec import BudgetSpec, JobSpec
 
 SHARES = (50, 80)
 """Per cent of a limit at which people are told; the limit itself is BudgetReached."""
 EACH = 10
 """Tasks given up that are told of one by one; after them only every power of ten is."""
-ASKING = ("stuck", "model", "budget", "crash loop")
+ASKING = ("stuck:", "model:", "crash loop:", OVER_BUDGET)
 """Beginnings of the reasons of pauses that nobody asked for: the job waits for a person."""
 
 
-def due(spec: JobSpec, state: JobState, events: Iterable[Event]) -> list[ev.NoticeDue]:
-    """The notices that events call for, which `state` holds already; none where the job has nobody to tell."""
+def due(
+    spec: JobSpec, budget: BudgetSpec, state: JobState, now: float, disk: int, events: Sequence[Event]
+) -> list[ev.NoticeDue]:
+    """The notices that events call for, which `state` holds already; none where the job has nobody to tell. `budget` is the
+    one that holds now, `disk` the bytes that the run takes."""
     ways = spec.notify.ways()
-    if not ways:
+    if not ways or not events:
         return []
-    events = list(events)
     found: dict[str, ev.NoticeDue] = {}
 
     def tell(notice: str, occasion: str, reason: str) -> None:
@@ -46,28 +48,20 @@ def due(spec: JobSpec, state: JobState, events: Iterable[Event]) -> list[ev.Noti
             case ev.PhaseChanged() if body.phase == Phase.WAITING:
                 tell(f"waiting:{event.seq}", "waiting", body.reason)
             case ev.BudgetReached():
-                tell(f"budget:{body.limit}:100", "budget", f"100 % of budget.{body.limit}")
+                limit = f"roles.{body.role}.{body.limit}" if body.role else body.limit
+                tell(f"budget:{limit}:100", "budget", f"100 % of budget.{limit}")
+            case ev.ApprovalAsked():
+                tell(f"question:{body.number}", "waiting", f"question:{body.text}")
             case ev.TaskFailed() if body.retry_at is None:
                 count = len(state.failed)
                 if count <= EACH or str(count).strip("0") == "1":
                     tell(f"quarantine:{count}", "quarantine", f"task:{body.task}:{body.error}")
     if any(isinstance(event.body, ev.CallFinished) for event in events):
-        for limit, share in used(spec, state).items():
+        for limit, allowed, spent in used(budget, spec.model.price, state, now, disk):
             for level in SHARES:
-                if share * 100 >= level:
+                if allowed and spent * 100 >= level * allowed:
                     tell(f"budget:{limit}:{level}", "budget", f"{level} % of budget.{limit}")
     return list(found.values())
-
-
-def used(spec: JobSpec, state: JobState) -> dict[str, float]:
-    """The share of each limit that is spent, at the time of the last event."""
-    budget, spent = spec.budget, state.total()
-    paid = money(spec.model.price, spent.tokens_in, spent.tokens_out)
-    pairs = (
-        ("tokens", budget.tokens, spent.tokens), ("calls", budget.calls, spent.calls),
-        ("money", budget.money, paid), ("seconds", budget.seconds, state.seconds(state.time)),
-    )  # fmt: skip
-    return {name: amount / limit for name, limit, amount in pairs if limit}
 
 
 def notice_key(body: ev.Body) -> str:
@@ -77,4 +71,6 @@ def notice_key(body: ev.Body) -> str:
             return f"notice:{body.notice}"
         case ev.NoticeSent():
             return f"notice:{body.notice}:{body.way}"
+        case ev.NoticeFailed():
+            return f"notice:{body.notice}:{body.way}:{body.retry_at}"
     return ""

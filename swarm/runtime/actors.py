@@ -85,6 +85,9 @@ class MasterActor:
     async def left(self, error: ModelError) -> None:
         self.session.left(error)
 
+    async def told(self) -> None:
+        await self.session.told()
+
     async def close(self) -> None:
         self.session.close()
 
@@ -212,6 +215,9 @@ class RayJob:
 
     async def left(self, error: ModelError) -> None:
         await answer(self.master.left.remote(error))
+
+    async def told(self) -> None:
+        await answer(self.master.told.remote())
 
     async def close(self) -> None:
         """Leaves the job, and ends its actors: a resume from this same driver needs their names."""

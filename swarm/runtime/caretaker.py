@@ -15,6 +15,7 @@ from typing import Self
 
 from swarm import __version__, events as ev
 from swarm.coordinator import JobState
+from swarm.coordinator.budget import effective
 from swarm.coordinator.notices import due, notice_key
 from swarm.errors import StoreError
 from swarm.events import CARETAKER, Body, Event
@@ -27,7 +28,7 @@ class Caretaker:
     """Holds a run for as long as the `with` lasts."""
 
     def __init__(self, run: RunFolder, store: Writer, clock: Callable[[], float]) -> None:
-        self.run, self._store, self._clock = run, store, clock
+        self.run, self.store, self._clock = run, store, clock
         self.state: JobState = fold(store)
         self.spec = read_job(store)[1]
         self.append(
@@ -54,14 +55,13 @@ class Caretaker:
     def append(self, bodies: list[Body], texts: Mapping[str, bytes]) -> None:
         """Appends facts, with the notices that they call for, and returns when they are durable."""
         now = max(self._clock(), self.state.time)
-        events = []
-        for body in bodies:
-            events.append(self._event(body, now))
-        events.extend(self._event(notice, now) for notice in due(self.spec, self.state, events))
-        self._store.append(events, texts)
+        events = [self._event(body, now) for body in bodies]
+        budget = effective(self.spec.budget, self.state.raised)
+        events += [self._event(one, now) for one in due(self.spec, budget, self.state, now, self.run.size(), events)]
+        self.store.append(events, texts)
 
     def _event(self, body: Body, now: float) -> Event:
-        event = Event(self.state.seq + 1, now, self._store.epoch, 0, notice_key(body), body)
+        event = Event(self.state.seq + 1, now, self.store.epoch, 0, notice_key(body), body)
         self.state.apply(event)
         return event
 
@@ -69,4 +69,4 @@ class Caretaker:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._store.close()
+        self.store.close()

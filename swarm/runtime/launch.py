@@ -166,8 +166,10 @@ async def _run_locally(
         await work_locally(session, options.agents, patient=options.wait)
         if session.master.state.settled:
             session.reported(render(run))
+        await session.told()
     except ModelError as error:
         session.left(error)
+        await session.told()
         raise
     finally:
         session.close()
@@ -193,8 +195,10 @@ async def _run_on_ray(
             await job.work(options.wait)
             if settled(run):
                 await job.reported(render(run))
+            await job.told()
         except ModelError as error:
             await job.left(error)
+            await job.told()
             raise
         finally:
             await job.close()

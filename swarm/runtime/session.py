@@ -10,6 +10,7 @@ import asyncio
 import json
 import shutil
 import socket
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -27,6 +28,7 @@ from swarm.events import body_hash
 from swarm.models.choose import create_model
 from swarm.runtime.master import JobMaster
 from swarm.runtime.opening import Opened, open_state
+from swarm.runtime.outbox import Outbox
 from swarm.runtime.pins import Block, check_unchanged, pin_blocks
 from swarm.runtime.prepare import Prepared, check_budget, check_pinned, prepare, raise_budget
 from swarm.spec import RAISES, JobSpec, parse_spec
@@ -37,6 +39,8 @@ from swarm.store.interface import Message, Reader, Writer
 
 LEFT = "the driver left"
 """Reason of the pause that a driver leaves behind when an error ends it."""
+LAST_SECONDS = 15.0
+"""How long a driver stays for the sake of notices that could not be delivered yet."""
 TEND_SECONDS = 0.5
 """How often the inbox is read, the hold on the job renewed, and silent hosts are looked for."""
 
@@ -134,12 +138,34 @@ class Session:
             self.master.start()
 
     async def tend(self) -> None:
-        """Reads the inbox, holds the job, and takes back the leases of silent hosts, until nothing more will happen."""
+        """Reads the inbox, holds the job, takes back the leases of silent hosts, and tells people what they are to be told,
+        until nothing more will happen."""
+        telling = asyncio.create_task(self._tell())
+        try:
+            while not self.master.resting:
+                self.hear()
+                self.store.renew()
+                self.master.expire()
+                await asyncio.sleep(TEND_SECONDS)
+            await telling
+        finally:
+            telling.cancel()
+
+    async def _tell(self) -> None:
         while not self.master.resting:
-            self.hear()
-            self.store.renew()
-            self.master.expire()
+            await self._outbox().deliver()
             await asyncio.sleep(TEND_SECONDS)
+
+    async def told(self) -> None:
+        """Stays a little, if people are still to be told something; what is left then is the next driver's or a supervisor's."""
+        end = time.monotonic() + LAST_SECONDS
+        while self.master.state.outbox and time.monotonic() < end:
+            self.store.renew()
+            await self._outbox().deliver()
+            await asyncio.sleep(TEND_SECONDS if self.master.state.outbox else 0)
+
+    def _outbox(self) -> Outbox:
+        return Outbox(self.run, self.job.spec, self.master.state, self.store, self.master.append)
 
     def hear(self) -> None:
         """Does what the messages in the inbox ask; each is removed when that is durable.

@@ -20,6 +20,7 @@ from swarm.events import CARETAKER, Event, JobOpened, PhaseChanged, TaskFinished
 from swarm.runtime.caretaker import Caretaker
 from swarm.runtime.driver import SWARM, Launch, start_again, starts
 from swarm.runtime.launch import SIGNALS
+from swarm.runtime.outbox import Outbox, undelivered
 from swarm.runtime.session import DESK, LEFT
 from swarm.store.folder import RunFolder, RunStatus
 from swarm.store.runs import open_runs
@@ -67,6 +68,8 @@ class Supervisor:
         self._told: dict[tuple[str, str], float] = {}
         self._since: dict[Path, float] = {}
         """Since when a run has been an orphan, in monotonic seconds: for a log whose time lies ahead of this clock."""
+        self._nothing_left: dict[Path, int] = {}
+        """How long the log of a run was when nothing was left to tell people."""
         self._slots = asyncio.Semaphore(AT_ONCE)
 
     async def watch(self) -> None:
@@ -104,11 +107,26 @@ class Supervisor:
                 return Seen(run.id, "error", f"{status.detail}; `swarm doctor --repair {run.id}` says what can be done")
             if not await asyncio.to_thread(orphaned, run, status):
                 self._since.pop(run.path, None)
-                return None
+                return None if status.holder is not None else await self._deliver(run, status)
             async with self._slots:
                 return await self._take_up(place, run, status)
         except SwarmError as error:
             return Seen(run.id, "error", str(error))
+
+    async def _deliver(self, run: RunFolder, status: RunStatus) -> Seen | None:
+        """Tells people what the driver of a resting job did not come to tell."""
+        if self._nothing_left.get(run.path) == status.events or not status.events:
+            return None
+        with run.reader() as reader:
+            due = undelivered(reader)
+        if due is None:
+            self._nothing_left[run.path] = status.events
+        if due is None or due > self._clock():
+            return None
+        with Caretaker.take(run, status.events, self._clock) as keeper:
+            before = len(keeper.state.outbox)
+            await Outbox(run, keeper.spec, keeper.state, keeper.store, keeper.append, self._clock).deliver()
+            return Seen(run.id, "told", f"{before - len(keeper.state.outbox)} of {before} notices")
 
     async def _take_up(self, place: str, run: RunFolder, status: RunStatus) -> Seen:
         begun, last = await asyncio.to_thread(starts, run)

@@ -1,0 +1,160 @@
+"""Delivering what people are to be told: by a command, by a webhook.
+
+Owns one delivery, its tries and what is recorded of them. What is due, the log says, and it says so until a delivery is
+recorded: a driver that dies between the two leaves it to the next one, so that a notice arrives at least once, and at most
+one in each way twice. Its `id` is the same each time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from swarm import events as ev
+from swarm.coordinator import JobState
+from swarm.coordinator.tables import NoticeRow
+from swarm.errors import SwarmError
+from swarm.events import Body, body_hash
+from swarm.spec import JobSpec, NotifySpec
+from swarm.store.folder import RunFolder, reason_words
+from swarm.store.interface import Reader
+
+ATTEMPTS = 10
+FIRST_SECONDS, MOST_SECONDS = 2.0, 300.0
+"""Wait after the first failure, which doubles with each further one, and the longest."""
+WAY_SECONDS = 10.0
+"""How long one delivery may take."""
+SHOWN = 300
+"""Characters of a command's own words that an error repeats."""
+
+
+class Outbox:
+    """Delivers the notices of one job. `append` makes events and their bodies durable, and folds them into `state`."""
+
+    def __init__(
+        self,
+        run: RunFolder,
+        spec: JobSpec,
+        state: JobState,
+        reader: Reader,
+        append: Callable[[list[Body], Mapping[str, bytes]], None],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._run, self._spec, self._state, self._reader, self._append = run, spec, state, reader, append
+        self._clock = clock
+
+    async def deliver(self) -> None:
+        """Delivers what is due now, and records what came of it."""
+        for row in list(self._state.outbox.values()):
+            if row.retry_at <= max(self._clock(), self._state.time):
+                await self._try(row)
+
+    async def _try(self, row: NoticeRow) -> None:
+        document = self._document(row)
+        try:
+            async with asyncio.timeout(WAY_SECONDS):
+                if row.way == "command":
+                    await run_command(self._spec.notify.command, document)
+                else:
+                    await post_webhook(self._spec.notify, document)
+        except TimeoutError:
+            self._failed(row, f"the {row.way} took longer than {WAY_SECONDS:g} s")
+        except _NotDeliveredError as error:
+            self._failed(row, error.message)
+        else:
+            self._append([ev.NoticeSent(notice=row.notice, way=row.way)], {})
+
+    def _failed(self, row: NoticeRow, why: str) -> None:
+        text = why.encode("utf-8", "backslashreplace")
+        wait = min(MOST_SECONDS, FIRST_SECONDS * 2**row.attempts)
+        again = None if row.attempts + 1 >= ATTEMPTS else max(self._clock(), self._state.time) + wait
+        failed = ev.NoticeFailed(notice=row.notice, way=row.way, error=body_hash(text), retry_at=again)
+        self._append([failed], {body_hash(text): text})
+
+    def _document(self, row: NoticeRow) -> dict[str, Any]:
+        """What is sent. It holds no text of the inputs."""
+        state = self._state
+        job = state.created.job if state.created is not None else self._run.id
+        return {
+            "id": f"{job}:{row.notice}",
+            "job": job,
+            "name": self._spec.name,
+            "occasion": row.occasion,
+            "text": self._words(row.reason),
+            "time": row.time,
+            "status": state.status or str(state.phase),
+            "run": str(self._run.path.absolute()),
+        }
+
+    def _words(self, reason: str) -> str:
+        kind, _, rest = reason.partition(":")
+        task, _, error = rest.partition(":")
+        if kind != "task":
+            return reason_words(self._reader, f"model:{rest}" if kind == "question" else reason)
+        return f"task {task} is given up" + (f": {reason_words(self._reader, f'model:{error}')}" if error else "")
+
+
+def undelivered(reader: Reader) -> float | None:
+    """The log time from which something can be delivered, read from the few events about notices; None if nothing is left."""
+    open_: dict[tuple[str, str], float] = {}
+    for event in reader.keyed("notice:"):
+        body = event.body
+        match body:
+            case ev.NoticeDue():
+                open_ |= {(body.notice, way): event.time for way in body.ways}
+            case ev.NoticeFailed() if body.retry_at is not None:
+                open_[body.notice, body.way] = body.retry_at
+            case ev.NoticeSent() | ev.NoticeFailed():
+                open_.pop((body.notice, body.way), None)
+    return min(open_.values(), default=None)
+
+
+class _NotDeliveredError(SwarmError):
+    """A notice that did not get through; the message names no secret."""
+
+
+async def run_command(command: tuple[str, ...], document: Mapping[str, Any]) -> None:
+    """Runs the program with the notice on its stdin."""
+    pipe, nowhere = asyncio.subprocess.PIPE, asyncio.subprocess.DEVNULL
+    try:
+        process = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=nowhere, stderr=pipe)
+    except OSError as error:
+        raise _NotDeliveredError(f"{command[0]} cannot be run: {error.strerror}") from None
+    try:
+        _, said = await process.communicate(json.dumps(document).encode())
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    if process.returncode:
+        words = " ".join(said.decode(errors="replace").split())[-SHOWN:]
+        raise _NotDeliveredError(f"{command[0]} ended with exit code {process.returncode}: {words or '(it said nothing)'}")
+
+
+async def post_webhook(notify: NotifySpec, document: Mapping[str, Any]) -> None:
+    """Posts the notice. No error repeats the address, which may be a secret, or what the other side said."""
+    import httpx
+
+    address, key = _secret(notify.webhook), _secret(notify.key)
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    try:
+        async with httpx.AsyncClient(timeout=WAY_SECONDS) as client:
+            response = await client.post(address, json=document, headers=headers)
+    except (httpx.HTTPError, httpx.InvalidURL, UnicodeEncodeError) as error:
+        raise _NotDeliveredError(f"the webhook does not answer ({type(error).__name__})") from None
+    if not response.is_success:
+        raise _NotDeliveredError(f"the webhook answers {response.status_code}")
+
+
+def _secret(value: str) -> str:
+    if not value.startswith("env:"):
+        return value
+    name = value.removeprefix("env:")
+    found = os.environ.get(name, "").strip()
+    if not found:
+        raise _NotDeliveredError(f"the environment variable {name} is not set")
+    return found

@@ -1,0 +1,198 @@
+"""What people are told: when, how often, in which ways, and what happens when it does not get through."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from swarm import events as ev
+from swarm.errors import SpecError
+from swarm.runtime.caretaker import Caretaker
+from swarm.runtime.outbox import ATTEMPTS, Outbox
+from swarm.runtime.supervise import Supervisor
+from swarm.store.folder import read_status
+from swarm.testing.invariants import LogWatch
+from tests.desk import Desk, Plain, called, done, failed, readers
+from tests.jobs import events_of, job, run, write_sources
+
+
+class Receiver:
+    """A webhook of this machine: what was posted to it, and how it answers."""
+
+    def __init__(self, status: int = 200) -> None:
+        self.status, self.posted, self.keys = status, list[dict[str, Any]](), list[str]()
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (_Handler,), {"receiver": self}))
+        threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._server.server_address[1]}/hook"
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    def occasions(self) -> list[str]:
+        return [one["occasion"] for one in self.posted]
+
+
+class _Handler(BaseHTTPRequestHandler):
+    receiver: Receiver
+
+    def do_POST(self) -> None:
+        self.receiver.posted.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+        self.receiver.keys.append(self.headers.get("Authorization", ""))
+        self.send_response(self.receiver.status)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Says nothing."""
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    one = Receiver()
+    yield one
+    one.close()
+
+
+def due(events: Sequence[ev.Event]) -> list[str]:
+    return [event.body.notice for event in events if isinstance(event.body, ev.NoticeDue)]
+
+
+def sent(events: Sequence[ev.Event]) -> list[tuple[str, str]]:
+    return [(event.body.notice, event.body.way) for event in events if isinstance(event.body, ev.NoticeSent)]
+
+
+WAYS: dict[str, Any] = {"notify": {"command": ["true"]}}
+
+# ---- when ----
+
+
+def test_a_job_with_nobody_to_tell_tells_nobody() -> None:
+    desk = Desk(Plain(readers(1)))
+    desk.pull(done(desk.one()))
+    assert desk.state.status == "done" and not due(desk.log)
+
+
+def test_the_end_is_told_once() -> None:
+    desk = Desk(Plain(readers(1)), **WAYS)
+    desk.pull(done(desk.one()))
+    assert due(desk.log) == ["finished"] and desk.log[-1].key == "notice:finished"
+    desk = Desk(Plain(readers(1)), **WAYS)
+    desk.keep(desk.core.end(desk.now, "failed", "no luck"))
+    assert due(desk.log) == ["failed"] and desk.last(ev.NoticeDue).reason == "no luck"
+
+
+def test_each_share_of_a_limit_is_told_once() -> None:
+    desk = Desk(Plain(readers(8)), budget={"calls": 10, "reserve": 0}, **WAYS)
+    for _ in range(8):
+        grant = desk.one()
+        desk.pull(done(grant, *called(grant)), want=0)
+    assert sorted(due(desk.log)) == ["budget:calls:50", "budget:calls:80", "finished"]
+
+
+def test_tasks_given_up_are_told_one_by_one_and_then_more_rarely() -> None:
+    desk = Desk(Plain(readers(8)), **WAYS)
+    for _ in range(3):
+        desk.pull(failed(desk.one(), kind="_Malformed", retryable=False), want=0)
+    assert due(desk.log) == ["quarantine:1", "quarantine:2", "quarantine:3"]
+
+
+def test_a_refusal_waits_for_a_person_and_a_persons_pause_does_not() -> None:
+    desk = Desk(Plain(readers(2)), **WAYS)
+    desk.pull(failed(desk.one(), kind="refused", retryable=False), want=0)
+    assert [desk.last(ev.NoticeDue).occasion, len(due(desk.log))] == ["waiting", 1]
+    desk = Desk(Plain(readers(2)), **WAYS)
+    desk.keep(desk.core.pause(desk.now, "lunch"))
+    assert not due(desk.log)
+
+
+# ---- how ----
+
+
+def test_both_ways_get_it_and_the_secrets_stay_secret(
+    tmp_path: Path, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOOK", receiver.url)
+    monkeypatch.setenv("HOOK_KEY", "s3cret")
+    told = tmp_path / "told.json"
+    script = f"import sys; open({str(told)!r}, 'a').write(sys.stdin.read() + chr(10))"
+    notify = {"command": [sys.executable, "-c", script], "webhook": "env:HOOK", "key": "env:HOOK_KEY"}
+    folder = run(job(write_sources(tmp_path), notify=notify), tmp_path / "runs")
+    events = events_of(folder)
+    assert sorted(sent(events)) == [("finished", "command"), ("finished", "webhook")]
+    (posted,) = receiver.posted
+    assert posted == json.loads(told.read_text()) and receiver.keys == ["Bearer s3cret"]
+    assert posted["id"] == f"{folder.id}:finished" and posted["status"] == "done" and posted["run"] == str(folder.path)
+    stored = b"".join(path.read_bytes() for path in folder.path.rglob("*") if path.is_file())
+    assert b"s3cret" not in stored and receiver.url.encode() not in stored
+    watch = LogWatch()
+    for event in events:
+        watch.see(event)
+
+
+def test_what_does_not_get_through_is_tried_again_and_then_no_more(tmp_path: Path, receiver: Receiver) -> None:
+    receiver.status = 503
+    spec = job(write_sources(tmp_path), notify={"webhook": receiver.url, "command": ["/no/such/program"]})
+    folder = run(job(write_sources(tmp_path)), tmp_path / "runs", id="one")
+    now = time.time() + 10
+
+    def clock() -> float:
+        return now
+
+    with Caretaker.take(folder, clock=clock) as keeper:
+        keeper.append([ev.NoticeDue(notice="finished", occasion="finished", reason="done", ways=spec.notify.ways())], {})
+        outbox = Outbox(folder, spec, keeper.state, keeper.store, keeper.append, clock)
+        waits = []
+        while keeper.state.outbox:
+            asyncio.run(outbox.deliver())
+            before, now = now, max((row.retry_at for row in keeper.state.outbox.values()), default=now)
+            waits.append(now - before)
+    assert [round(wait) for wait in waits[:4]] == [2, 4, 8, 16] and len(receiver.posted) == ATTEMPTS
+    assert {one["id"] for one in receiver.posted} == {"one:finished"}
+    failures = [event.body for event in events_of(folder) if isinstance(event.body, ev.NoticeFailed)]
+    assert len(failures) == 2 * ATTEMPTS and failures[-1].retry_at is None
+    with folder.reader() as reader:
+        words = {reader.body(body.error).decode() for body in failures}
+    assert words == {"the webhook answers 503", "/no/such/program cannot be run: No such file or directory"}
+
+
+def test_what_a_dead_driver_did_not_tell_the_supervisor_tells(tmp_path: Path, receiver: Receiver) -> None:
+    folder = run(job(write_sources(tmp_path), notify={"webhook": receiver.url}), tmp_path / "runs", id="one")
+    left = ev.NoticeDue(notice="question:1", occasion="waiting", reason="why?", ways=("webhook",))
+    with Caretaker.take(folder) as keeper:
+        keeper.append([left], {})
+    supervisor = Supervisor([str(folder.root)])
+    (seen,) = asyncio.run(supervisor.look())
+    assert (seen.what, seen.detail) == ("told", "1 of 1 notices") and receiver.occasions() == ["finished", "waiting"]
+    assert asyncio.run(supervisor.look()) == [] == asyncio.run(Supervisor([str(folder.root)]).look())
+    assert receiver.occasions() == ["finished", "waiting"], "once"
+    status = read_status(folder)
+    assert status.status == "done", "whoever only writes something down changes nothing"
+    watch = LogWatch()
+    for event in events_of(folder):
+        watch.see(event)
+
+
+def test_nothing_of_a_notice_is_half_said() -> None:
+    for notify, words in (
+        ({"webhook": "ftp://x"}, "http"),
+        ({"webhook": "https://u:p@x/"}, "user or password"),
+        ({"webhook": "https://x/", "key": "s3cret"}, "plain text"),
+        ({"key": "env:KEY"}, "webhook"),
+        ({"command": [" "]}, "without a program"),
+    ):
+        with pytest.raises(SpecError, match=words) as caught:
+            job(Path("x"), notify=notify)
+        assert "s3cret" not in str(caught.value)
