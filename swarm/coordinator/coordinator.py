@@ -14,12 +14,13 @@ from types import MappingProxyType
 from swarm import events as ev
 from swarm.agents.roles import Role
 from swarm.coordinator import budget
+from swarm.coordinator.leases import Grant, Report
 from swarm.coordinator.needs import Needs
 from swarm.coordinator.notices import due, notice_key
 from swarm.coordinator.state import AGENT_BUDGET, MODEL_FAULTS, OVER_BUDGET, JobState, Phase, RangeRow, TaskRow, range_task
 from swarm.coordinator.stuck import Watch
 from swarm.errors import ProtocolError, SwarmError
-from swarm.events import Body, Event, body_hash, identity, record
+from swarm.events import Body, Event, body_hash, identity
 from swarm.protocol import (
     WORD,
     AddNote,
@@ -41,39 +42,6 @@ LEASE_SECONDS = 120.0
 SILENT_SECONDS = 600.0
 """How long a model may answer nothing but faults before the job pauses. A count of faults would say how many hosts there
 are, and not how long they have waited."""
-
-
-@record
-class Grant:
-    """A lease, as a host gets it. `said` are the calls of the task that are recorded already."""
-
-    task: str
-    role: str
-    goal: str
-    token: int
-    attempt: int
-    spans: tuple[int, ...]
-    reads: tuple[str, ...]
-    said: tuple[tuple[int, int, str, str], ...]
-    words: tuple[str, ...] = ()
-    """Notes that hold what people said, if the role reads them."""
-    left: tuple[int, int] | None = None
-    """Tokens and calls that the agent may still spend; None for no limit."""
-
-
-@record
-class Report:
-    """What a host did on a lease, in order; if the task ended, the last event says how.
-
-    A failure comes as TaskFailed without `retry_at`, with `retryable` saying whether trying again makes sense, and `after`
-    how many seconds to wait at least. A CallStarted at the end is the intent of a call that waits to be let out.
-    """
-
-    task: str
-    token: int
-    events: tuple[Body, ...]
-    retryable: bool = True
-    after: float = 0.0
 
 
 class Coordinator:

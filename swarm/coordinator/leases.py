@@ -1,0 +1,41 @@
+"""What passes between the coordinator and a host: a lease, and what came of it.
+
+Owns the two records. When a lease is given and what a report changes, the coordinator decides.
+"""
+
+from __future__ import annotations
+
+from swarm.events import Body, record
+
+
+@record
+class Grant:
+    """A lease, as a host gets it. `said` are the calls of the task that are recorded already."""
+
+    task: str
+    role: str
+    goal: str
+    token: int
+    attempt: int
+    spans: tuple[int, ...]
+    reads: tuple[str, ...]
+    said: tuple[tuple[int, int, str, str], ...]
+    words: tuple[str, ...] = ()
+    """Notes that hold what people said, if the role reads them."""
+    left: tuple[int, int] | None = None
+    """Tokens and calls that the agent may still spend; None for no limit."""
+
+
+@record
+class Report:
+    """What a host did on a lease, in order; if the task ended, the last event says how.
+
+    A failure comes as TaskFailed without `retry_at`, with `retryable` saying whether trying again makes sense, and `after`
+    how many seconds to wait at least. A CallStarted at the end is the intent of a call that waits to be let out.
+    """
+
+    task: str
+    token: int
+    events: tuple[Body, ...]
+    retryable: bool = True
+    after: float = 0.0
