@@ -20,6 +20,7 @@ from swarm.errors import FencedError, StoreError
 from swarm.events import Event, JobEnded, SnapshotIgnored
 from swarm.runtime.opening import open_state, take_snapshot
 from swarm.runtime.session import Session, fold
+from swarm.store.damage import repair, verify
 from swarm.store.folder import RunFolder
 from swarm.store.interface import Snapshot
 from swarm.store.snapshots import part_name
@@ -190,6 +191,27 @@ def test_a_log_from_before_snapshots_lacks_nothing(tmp_path: Path) -> None:
         assert writer.snapshot() is None and open_state(writer).folded == writer.last()
         take_snapshot(fold(writer), writer)
         assert open_state(writer).folded == 0
+
+
+def test_the_doctor_names_a_bad_snapshot_and_removes_it(finished: RunFolder) -> None:
+    assert verify(finished.path) is None
+    tamper(finished, "UPDATE snapshot SET state = x'00'")
+    found = repair(finished.path)
+    assert found and found.place == "snapshot" and "nothing is lost" in str(found.error())
+    assert opened(finished)[1], "saying so has changed nothing"
+    done = repair(finished.path, apply=True)
+    assert done and done.mended and done.kept is None
+    folded, ignored = opened(finished)
+    assert folded > 20 and not ignored and verify(finished.path) is None
+
+
+def test_cutting_a_tail_takes_the_snapshot_with_it(finished: RunFolder) -> None:
+    tamper(finished, "UPDATE events SET payload = x'00' WHERE seq = (SELECT max(seq) FROM events)")
+    found = repair(finished.path)
+    assert found and found.place == "tail" and found.detail.endswith("1 events, 1 bytes")
+    repair(finished.path, apply=True)
+    folded, ignored = opened(finished)
+    assert folded == found.first - 1 and not ignored
 
 
 # ---- the store's side ----

@@ -30,6 +30,8 @@ from swarm.testing.null import NullModel
 
 BYTES_A_STEP = 200
 AGENTS = 256
+WINDOW = 10_000
+"""Steps at the start and at the end whose cost is compared."""
 _BLOCK = 256
 
 
@@ -69,10 +71,10 @@ class SteppedStore(TimedStore):
             self._enough()
 
     def figures(self) -> dict[str, Any]:
-        """What the first and the last hundredth of the steps cost, and how memory grew after the first tenth."""
-        window = max(1000, self._wanted // 100)
+        """What the first and the last steps cost, and how memory grew over the second half of them."""
+        window = min(WINDOW, self._wanted // 5)
         first, last = self.cost(0, window), self.cost(self._wanted - window, self._wanted)
-        steps, held = next(mark for mark in self.memory if mark[0] * 10 >= self._wanted)
+        steps, held = next(mark for mark in self.memory if mark[0] * 2 >= self._wanted)
         grown = (self.memory[-1][1] - held) / (self.memory[-1][0] - steps)
         return {
             "steps": self._wanted, "steps_per_s": round(self.rate(), 1), "first_us": round(first * 1e6, 1),

@@ -19,7 +19,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from swarm.bench.long_job import BYTES_A_STEP, work_long
+from swarm.bench.long_job import BYTES_A_STEP, WINDOW, work_long
 from swarm.bench.outcome import Floor, Outcome
 from swarm.bench.steps import EVENTS_A_STEP, null_log
 from swarm.coordinator import JobState
@@ -42,8 +42,8 @@ ABOUT = (
     "every transaction on the disk before the next begins. batch is events a transaction.",
     "long job: null steps as in `swarm bench overhead`, in the local shell with its estimate for a tokenizer, over pinned "
     "passages that share one text. first, last: CPU time of the process for a step, lower quartile over the commits of the "
-    "first and last hundredth of the steps. bytes: growth of its resident memory from the first tenth of the steps to the "
-    "end, for a step.",
+    f"first and last {WINDOW:,} steps. bytes: growth of its resident memory over the second half of the steps, for a step: by "
+    "then caches of constant size, of about 100 MB, are full if the steps are some hundred thousand.",
 )
 
 

@@ -112,10 +112,12 @@ def _repair(name: str, apply: bool, runs: str | None, as_json: bool) -> None:
         text = f"{run.id}: nothing is wrong with its log"
     elif found.kept is not None:
         text = f"{run.id}: cut records {found.first} to {found.last}; a copy is in {found.kept}"
+    elif found.mended:
+        text = f"{run.id}: removed a snapshot that was of no use; nothing is lost, the log is read from its first event"
     else:
         text = f"{run.id}: {found.detail}. {_outlook(found, run.id)}"
     people(as_json).print(text, markup=False)
-    mended = found is None or found.kept is not None
+    mended = found is None or found.mended
     if as_json:
         emit({"id": run.id, "ok": mended, "what": text})
     if not mended:
@@ -127,4 +129,6 @@ def _outlook(found: Damage, id: str) -> str:
         return (
             f"`swarm doctor --repair {id} --apply` cuts records {found.first} to {found.last} and keeps a copy of them"
         )
+    if found.place == "snapshot":
+        return f"Nothing is lost: jobs do without it, and `swarm doctor --repair {id} --apply` removes it"
     return "It cannot be cut away; restore the run folder from a copy, or start the job anew"

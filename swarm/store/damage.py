@@ -20,6 +20,7 @@ import apsw
 
 from swarm.errors import StoreError
 from swarm.events import body_hash
+from swarm.store import snapshots
 from swarm.store.blobs import open_blobs, sync_folder
 from swarm.store.connection import naming, open_reading, open_writing
 from swarm.store.lock import FolderLock
@@ -33,16 +34,18 @@ class Damage:
     """What is wrong with a log.
 
     `place` is `tail` (the last records; can be cut), `middle` (intact records follow), `body` (text that an
-    event names), or `file` (SQLite itself cannot read it). `first` and `last` are the records concerned, 0
-    where there are none. `kept` is the copy of what a repair cut, None as long as nothing was cut.
+    event names), `file` (SQLite itself cannot read it), or `snapshot` (the log is sound and lacks nothing). `first`
+    and `last` are the records concerned, 0 where there are none. `kept` is the copy of what a repair cut, None as
+    long as nothing was cut; `mended` says that a repair was made.
     """
 
     file: Path
-    place: Literal["tail", "middle", "body", "file"]
+    place: Literal["tail", "middle", "body", "file", "snapshot"]
     detail: str
     first: int = 0
     last: int = 0
     kept: Path | None = None
+    mended: bool = False
 
     def error(self) -> StoreError:
         """The error that refuses to work on such a log."""
@@ -52,6 +55,8 @@ class Damage:
                 f"`swarm doctor --repair {run}` would cut records {self.first} to {self.last}"
                 f" and keep a copy of them in {_copy_name(self.first)}"
             )
+        elif self.place == "snapshot":
+            cure = "nothing is lost: jobs do without it; `swarm doctor --repair RUN --apply` removes it"
         else:
             cure = "nothing was changed; restore the run folder from a copy, or start the job anew"
         return StoreError(self.detail, str(self.file), cure)
@@ -64,20 +69,21 @@ def survey(connection: apsw.Connection, path: Path, after: int) -> Damage | None
         StoreError: an intact record is newer than this software.
     """
     previous, expected, first, healed = checksum_at(connection, after), after + 1, 0, False
-    seq = after
+    seq, size = after, 0
     for row in _rows(connection, after):
         seq = row[0]
         good = previous is not None and seq == expected and sound(row, previous)
         if not good and not first:
             first = expected
         healed = healed or (good and first > 0)
+        size += len(row[7]) if first and isinstance(row[7], bytes) else 0
         previous, expected = (row[8] if isinstance(row[8], int) else None), seq + 1
     if not first:
         return None
     if healed:
         detail = f"record {first} is damaged or missing, and intact ones follow it"
         return Damage(path, "middle", detail, first, first)
-    detail = f"record {first} is damaged, and so is all after it ({seq} is the last)"
+    detail = f"record {first} is damaged, and so is all after it ({seq} is the last): {seq - first + 1} events, {size} bytes"
     return Damage(path, "tail", detail, first, seq)
 
 
@@ -90,7 +96,7 @@ def checksum_at(connection: apsw.Connection, seq: int) -> int | None:
 
 
 def verify(folder: Path) -> Damage | None:
-    """Checks all of a run: SQLite's structures, every record, every body. Safe while the run works.
+    """Checks all of a run: SQLite's structures, every record, every body, the snapshot. Safe while the run works.
 
     Raises:
         StoreError: there is no log, it is not ours, or it is newer than this software.
@@ -104,7 +110,7 @@ def verify(folder: Path) -> Damage | None:
             if structure != "ok":
                 return Damage(path, "file", f"SQLite finds its structure damaged ({structure})")
             last: Any = connection.execute("SELECT max(seq) FROM events").get
-            return survey(connection, path, 0) or _bodies(connection, path, last or 0)
+            return survey(connection, path, 0) or _bodies(connection, path, last or 0) or _snapshot(connection, path)
     except StoreError as error:
         if isinstance(error.__cause__, (apsw.NotADBError, apsw.CorruptError, UnicodeDecodeError)):
             return Damage(path, "file", error.message)
@@ -112,7 +118,8 @@ def verify(folder: Path) -> Damage | None:
 
 
 def repair(folder: Path, apply: bool = False) -> Damage | None:
-    """Reports the damage of a run; with `apply`, cuts a damaged tail, keeping a copy. None: nothing is wrong.
+    """Reports the damage of a run; with `apply`, cuts a damaged tail, keeping a copy, or removes a snapshot that is of no use.
+    None: nothing is wrong.
 
     Raises:
         StoreError: the run is in use, or `apply` was asked for damage that cannot be cut.
@@ -120,15 +127,31 @@ def repair(folder: Path, apply: bool = False) -> Damage | None:
     found = verify(folder)
     if found is None or not apply:
         return found
-    if found.place != "tail":
+    if found.place not in ("tail", "snapshot"):
         raise found.error()
     with _locked(folder), closing(open_writing(found.file)) as connection, naming(found.file):
-        found = survey(connection, found.file, 0)  # once more, now that nobody else can write
+        path = found.file
+        found = survey(connection, path, 0) or _snapshot(connection, path)  # once more, now that nobody else can write
+        if found is not None and found.place == "snapshot":
+            with connection:
+                snapshots.drop(connection)
+            return replace(found, mended=True)
         if found is None or found.place != "tail":
             return found
-        found = replace(found, kept=_keep(connection, found))
-        connection.execute("DELETE FROM events WHERE seq >= ?", (found.first,))
+        found = replace(found, kept=_keep(connection, found), mended=True)
+        with connection:
+            connection.execute("DELETE FROM events WHERE seq >= ?", (found.first,))
+            snapshots.drop(connection)  # it may be of what was cut; a master takes another
     return found
+
+
+def _snapshot(connection: apsw.Connection, path: Path) -> Damage | None:
+    with connection:  # one view, whatever the writer does meanwhile
+        try:
+            snapshots.get(connection, path)
+        except StoreError as error:
+            return Damage(path, "snapshot", error.message)
+    return None
 
 
 def _bodies(connection: apsw.Connection, path: Path, last: int) -> Damage | None:
