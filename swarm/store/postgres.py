@@ -46,8 +46,8 @@ UPDATE swarmloom.jobs SET bytes = bytes + (SELECT coalesce(sum(size), 0) FROM gi
 class PostgresReader:
     """Reads one job's log. It never writes, sees durable events only, and may be shared by threads."""
 
-    def __init__(self, link: Link, id: str, number: int, blobs: str) -> None:
-        self._link, self.id, self._job = link, id, number
+    def __init__(self, link: Link, id: str, number: int, blobs: str, shared: bool = False) -> None:
+        self._link, self.id, self._job, self._shared = link, id, number, shared
         self.where = f"{link.address}, run {id}"
         self._blobs: Blobs = RemoteBlobs(blobs) if blobs else DatabaseBlobs(link, number, self.where)
 
@@ -60,15 +60,20 @@ class PostgresReader:
         """
         link = Link(address, writing=False)
         try:
-            found = link.run(lambda connection, _: check_schema(connection, str(address))) and link.query(
-                "SELECT number, blobs FROM swarmloom.jobs WHERE id = %s", (id,)
-            )
-            if not found:
-                raise StoreError("there is no log here", f"{address}, run {id}", "`swarm list` shows the runs there are")
-            return cls(link, id, *found[0])
+            return cls.over(link, id, shared=False)
         except StoreError:
             link.close()
             raise
+
+    @classmethod
+    def over(cls, link: Link, id: str, shared: bool = True) -> Self:
+        """As `open`, over a connection for reading; a shared one is not closed with the reader."""
+        where = f"{link.address}, run {id}"
+        known = link.run(lambda connection, _: check_schema(connection, str(link.address)))
+        found = link.query("SELECT number, blobs FROM swarmloom.jobs WHERE id = %s", (id,), where) if known else []
+        if not found:
+            raise StoreError("there is no log here", where, "`swarm list` shows the runs there are")
+        return cls(link, id, *found[0], shared)
 
     def read(self, after: int = 0, upto: int | None = None) -> Iterator[Event]:
         """Durable events with after < seq <= upto, in order; see `Reader.read`."""
@@ -156,7 +161,8 @@ class PostgresReader:
 
     def close(self) -> None:
         """Lets go of the server. A second call does nothing."""
-        self._link.close()
+        if not self._shared:
+            self._link.close()
 
     def __enter__(self) -> Self:
         return self

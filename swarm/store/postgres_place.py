@@ -23,11 +23,15 @@ _TABLES = ("events", "bodies", "blobs", "snapshots", "parts", "inbox")
 
 
 class PostgresPlace:
-    """The place of runs that a database holds; see `Place`. Its own connection is made at the first use, and not pickled."""
+    """The place of runs that a database holds; see `Place`. Its own connections are made at the first use, and not pickled."""
 
     def __init__(self, address: Address) -> None:
         self.address = address
         self._link: Link | None = None
+        self._reading: Link | None = None
+        """What all readers share: a list of runs opens one after the other."""
+        self._known = False
+        """Whether our tables have been seen there."""
 
     def __reduce__(self) -> tuple[Callable[[Address], PostgresPlace], tuple[Address]]:
         return PostgresPlace, (self.address,)
@@ -70,7 +74,9 @@ class PostgresPlace:
         return f"{self.address}, run {folder.name}"
 
     def reader(self, folder: Path) -> PostgresReader:
-        return PostgresReader.open(self.address, folder.name)
+        if self._reading is None:
+            self._reading = Link(self.address, writing=False)
+        return PostgresReader.over(self._reading, folder.name)
 
     def writer(self, folder: Path) -> PostgresWriter:
         with naming(folder):  # a job that began on another machine has no folder here
@@ -132,8 +138,12 @@ class PostgresPlace:
 
     def _run(self, work: Callable[[Connection], Result], empty: Result) -> Result:
         """Does some work in a database that has our tables; in one that has not, `empty` comes of it."""
-        link, title = self._connected(), str(self.address)
-        return link.run(lambda connection, _: work(connection) if check_schema(connection, title) else empty)
+
+        def known(connection: Connection, _: bool) -> Result:
+            self._known = self._known or check_schema(connection, str(self.address)) > 0
+            return work(connection) if self._known else empty
+
+        return self._connected().run(known)
 
     def _connected(self) -> Link:
         if self._link is None:
