@@ -73,7 +73,8 @@ class PostgresReader:
         found = link.query("SELECT number, blobs FROM swarmloom.jobs WHERE id = %s", (id,), where) if known else []
         if not found:
             raise StoreError("there is no log here", where, "`swarm list` shows the runs there are")
-        return cls(link, id, *found[0], shared)
+        number, blobs = found[0]
+        return cls(link, id, number, blobs, shared)
 
     def read(self, after: int = 0, upto: int | None = None) -> Iterator[Event]:
         """Durable events with after < seq <= upto, in order; see `Reader.read`."""
