@@ -43,6 +43,26 @@ def driver(folder: Path, runs: str, *arguments: object) -> subprocess.Popen[str]
     return subprocess.Popen(command, cwd=folder, env=environment, stdout=pipe, stderr=pipe, stdin=subprocess.DEVNULL, text=True)
 
 
+def test_people_take_part_in_a_job_and_fork_it_in_a_database(store: Postgres, tmp_path: Path) -> None:
+    asking = {"name": "map_reduce", "options": {"span_tokens": 160, "approve_plan": True}}
+    path, runs = job_file(tmp_path, write_sources(tmp_path), protocol=asking), ("--runs", store.url)
+    assert swarm("run", path, "--local", "--id", "one", *runs).code == 5
+    assert [one["number"] for one in swarm("inbox", "--json", *runs).document] == [1]
+    assert swarm("tell", "one", "Mind the queue.", *runs).code == 0
+    assert swarm("approve", "one", "--answer", "set", *runs).code == 0
+    again = swarm("approve", "one", *runs)
+    assert again.code == 1 and "answered already" in again.err
+    done = swarm("resume", "one", "--local", "--json", *runs)
+    assert done.code == 0 and done.document["words"][0]["windows"], done.err
+    steps = swarm("steps", "one", "--json", *runs).document
+    forked = swarm("fork", "one", "--at", len(steps) // 2, "--id", "two", "--local", "--json", *runs)
+    assert forked.code == 0 and swarm("diff", "one", "two", *runs).code == 0, forked.err
+    assert swarm("steps", "two", "--json", *runs).document[: len(steps) // 2] == steps[: len(steps) // 2]
+    for id in ("one", "two"):
+        assert swarm("replay", id, "--verify", *runs).code == 0
+    assert swarm("cancel", "two", *runs).code == 1
+
+
 def test_a_job_runs_in_a_database_and_every_verb_finds_it(store: Postgres, tmp_path: Path) -> None:
     path, runs = job_file(tmp_path, write_sources(tmp_path)), ("--runs", store.url)
     ran = swarm("run", path, "--local", "--id", "one", "--json", *runs)

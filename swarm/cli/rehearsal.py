@@ -74,6 +74,8 @@ class _Again(Coordinator):
         body = event.body
         if isinstance(body, ev.Decided) and not event.cause and body.state.get("started"):
             return "start"
+        if isinstance(body, ev.ApprovalAnswered) and self.state.questions[body.question].tasks:
+            return None  # the coordinator asked, and the protocol hears of what becomes of the tasks
         if isinstance(body, ev.BudgetReached | ev.PersonSaid | ev.ApprovalAnswered):
             return "event"
         if isinstance(body, ev.Stuck) and body.times == 1:
