@@ -154,10 +154,12 @@ def test_watch_follows_to_the_end(place: Path) -> None:
     assert lines[0].split()[0] == "6" and "ReportWritten" in lines[-1]
 
 
-def test_a_run_that_nobody_works_on_takes_no_orders(place: Path) -> None:
-    for verb in ("pause", "cancel"):
+def test_a_run_that_has_ended_takes_no_orders(place: Path) -> None:
+    for verb, words in (("pause", "nobody works on this run (it is done)"), ("cancel", "has ended (done)")):
         said = swarm(verb, "first", "--runs", place / "runs")
-        assert said.code == 1 and "nobody works on this run" in said.err
+        assert said.code == 1 and words in said.err
+    said = swarm("resume", "first", "--runs", place / "runs")
+    assert said.code == 1 and "has ended (done)" in said.err and "Ray" not in said.err, "no cluster is started for it"
 
 
 def test_rm_removes(place: Path) -> None:

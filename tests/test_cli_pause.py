@@ -132,7 +132,7 @@ def test_a_paused_job_is_cancelled_and_has_its_report(paused: Path) -> None:
     assert json.loads((paused / "runs" / "one" / "answer.json").read_text())["status"] == "cancelled"
     assert swarm("replay", "one", "--verify", "--runs", paused / "runs").code == 0
     said = swarm("cancel", "one", "--runs", paused / "runs")
-    assert said.code == 1 and "it is cancelled" in said.err
+    assert said.code == 1 and "has ended (cancelled)" in said.err
 
 
 def test_two_at_once(tmp_path: Path) -> None:

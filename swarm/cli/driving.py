@@ -24,7 +24,7 @@ from swarm.plan import Plan, Range, estimate, measure
 from swarm.report import Answer, gather, render
 from swarm.runtime.launch import Opened, Options, run_again, run_new, stopped
 from swarm.runtime.people import questions
-from swarm.runtime.session import check, read_job
+from swarm.runtime.session import check, check_open, read_job
 from swarm.spec import JobSpec
 from swarm.store.folder import RunFolder, reason_words
 from swarm.store.interface import Reader
@@ -106,6 +106,7 @@ async def _run_job(spec: JobSpec, options: Options, as_json: bool) -> int:
 async def _resume_job(run: RunFolder, options: Options, as_json: bool) -> int:
     with run.reader() as reader:
         state, spec, _ = read_job(reader)
+    check_open(run, state)  # before a cluster is started for nothing
     if state.phase is Phase.WAITING and not options.wait and not _may_go_on(run, state):
         async with Drive(as_json) as drive:
             drive.shown.say(f"{spec.name}: {spec.question}")

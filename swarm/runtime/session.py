@@ -98,14 +98,14 @@ class Session:
         with run.reader() as reader:
             opened, spec, roles = open_job(reader)
         state = opened.state
-        _check_open(run, state)
+        check_open(run, state)
         job = prepare(spec, roles)
         if state.created is not None:
             check_pinned(state.created, job)
         store = run.writer()
         try:
             state = caught_up(state, store)
-            _check_open(run, state)
+            check_open(run, state)
             if at is not None and state.seq != at:
                 cure = f"`swarm status {run.id}` says how it stands now"
                 raise StoreError(f"has moved on from event {at} to {state.seq} since it was looked at", run.id, cure)
@@ -209,9 +209,14 @@ class Session:
         self.store.close()
 
 
-def _check_open(run: RunFolder, state: JobState) -> None:
+def check_open(run: RunFolder, state: JobState) -> None:
+    """Refuses to go on with a job that is over.
+
+    Raises:
+        StoreError: it has ended.
+    """
     if state.phase is Phase.ENDED:
-        raise StoreError(f"job {run.id} has ended ({state.status})", run.id, "start a new run to do it again")
+        raise StoreError(f"job {run.id} has ended ({state.status})", run.id, "start a new run, or `swarm fork` this one")
 
 
 def check(spec: JobSpec) -> tuple[Prepared, Pinned]:
