@@ -144,6 +144,11 @@ class JobMaster:
         self._wake()
 
     @property
+    def broken(self) -> StoreError | None:
+        """What the store failed with; this master never acts again then."""
+        return self._broken
+
+    @property
     def resting(self) -> bool:
         """Whether nothing more will happen: the job ended, or no lease is out and it is paused, or waits for a person."""
         return self.state.phase is Phase.ENDED or (self._stands and not self.state.leased)

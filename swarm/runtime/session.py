@@ -23,7 +23,7 @@ import yaml
 from swarm import events as ev
 from swarm.coordinator import JobState, Phase
 from swarm.corpus import Pinned, pin
-from swarm.errors import ModelError, SpecError, StoreError
+from swarm.errors import ModelError, NoSpaceError, SpecError, StoreError
 from swarm.events import body_hash
 from swarm.models.choose import create_model
 from swarm.runtime.master import JobMaster
@@ -37,6 +37,8 @@ from swarm.store.connection import naming
 from swarm.store.folder import RunFolder
 from swarm.store.interface import Message, Reader, Writer
 
+NO_SPACE = "no space is left on the disk"
+"""Why a job is paused whose log could not grow any more."""
 LEFT = "the driver left"
 """Reason of the pause that a driver leaves behind when an error ends it."""
 LAST_SECONDS = 15.0
@@ -207,6 +209,21 @@ class Session:
             if self.master.state.phase not in (Phase.ENDED, Phase.PAUSED, Phase.WAITING):
                 self.master.pause(LEFT)
         self.store.close()
+        if isinstance(self.master.broken, NoSpaceError):
+            with suppress(StoreError):  # not even so much room: then the log ends where it was, and can be resumed as well
+                self._pause_for_space()
+
+    def _pause_for_space(self) -> None:
+        """A full disk refused the last commit. Two small events often find room where it did not, and say why nothing goes
+        on: a new master folds what is durable and appends them."""
+        store = self.run.writer()
+        try:
+            master = JobMaster(self.job, store, open_state(store).state)
+            if master.state.phase is not Phase.ENDED:
+                master.open("close")
+                master.pause(NO_SPACE)
+        finally:
+            store.close()
 
 
 def check_open(run: RunFolder, state: JobState) -> None:

@@ -1,0 +1,48 @@
+"""Bytes as a limit, and a disk that is full: the job stops cleanly, keeps what it has, and goes on when there is room."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from swarm.coordinator import Phase
+from swarm.errors import NoSpaceError
+from swarm.runtime.session import NO_SPACE
+from swarm.store.damage import verify
+from swarm.store.folder import RunFolder
+from tests.jobs import answered, contents, events_of, finished, job, resume, run, state_of, write_sources
+from tests.test_store_full import SmallDisk
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[SmallDisk]:
+    small = SmallDisk(tmp_path / "disk")
+    yield small
+    small.close()
+
+
+def test_a_full_disk_pauses_the_job_and_with_room_it_goes_on_where_it_was(disk: SmallDisk, tmp_path: Path) -> None:
+    source = write_sources(tmp_path, 120)
+    whole = run(job(source), tmp_path / "whole", id="one")
+    with pytest.raises(NoSpaceError, match=r"no space left on the device\n.*free some space and resume"):
+        run(job(source), disk.path / "runs", id="one")
+    folder = RunFolder(disk.path / "runs", "one")
+    assert verify(folder.path) is None, "what was acknowledged is sound"
+    before, state = events_of(folder), state_of(folder)
+    assert state.phase is Phase.PAUSED and state.reason == NO_SPACE and state.finished["reader"] > 0
+    disk.free()
+    resume(folder)
+    events = events_of(folder)
+    assert state_of(folder).status == "done" and events[: len(before)] == before
+    assert len(set(finished(events))) == len(finished(events)) and len(set(answered(events))) == len(answered(events))
+    assert contents(folder, "finding") == contents(whole, "finding")
+
+
+def test_a_job_rests_before_its_run_takes_more_bytes_than_it_may(tmp_path: Path) -> None:
+    limit = 400_000
+    folder = run(job(write_sources(tmp_path, 120), budget={"disk": limit}), tmp_path / "runs")
+    state = state_of(folder)
+    assert (state.status, state.limits[0].limit) == ("budget", "disk") and state.finished["reader"] > 0
+    assert state.limits[0].spent < limit
