@@ -150,6 +150,12 @@ class Simulation:
         self._compare()
         return self.state
 
+    def give(self, more: Mapping[str, float | None]) -> None:
+        """A person resumes the job with other limits of its budget, until that is durable."""
+        while any(self.state.raised.get(name, 0) != value for name, value in more.items()):
+            self.restart()
+            self._decide(lambda: self.core.change_budget(self.now, "a person", more))
+
     def findings(self) -> list[Any]:
         """The content, cites and flags of each finding and headline."""
         notes = [note for kind in ("finding", "headline") for note in self.state.board.notes(kind)]
@@ -426,7 +432,7 @@ class Simulation:
         """Everything that must hold between two steps."""
         check_counters(self.state)
         assert self.state.seq == len(self.log) and self.state.time <= self.now
-        budget, spent = self.spec.budget, self.state.total()
+        budget, spent = self.core.budget, self.state.total()
         assert budget.tokens is None or spent.tokens + self.state.reserved <= budget.tokens, "more tokens than allowed"
         assert budget.calls is None or spent.calls <= budget.calls, "more calls than allowed"
         if self.steps % REFOLD_EVERY == 0:
