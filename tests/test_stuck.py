@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +12,9 @@ from swarm.coordinator import Phase, Report
 from swarm.protocol import AddTask, Decision, Passage
 from swarm.testing.looping import ROLES as ROUND, WAYS, Looping
 from swarm.testing.simulator import STORM, Simulation
+from tests.commands import job_file, swarm
 from tests.desk import ROLES, Desk, Plain, called, done
+from tests.jobs import write_sources
 from tests.simulated import PROSE, ROLLING, SPAN_TOKENS, answer, passage, simulate, spec
 
 WITHIN = 50
@@ -115,6 +118,19 @@ def test_an_agent_that_makes_the_same_call_turn_after_turn_is_stuck() -> None:
         began, ended = called(grant, turn=turn)
         desk.pull(Report(grant.task, grant.token, (began.model_copy(update={"prompt": "p"}), ended)), want=0)
     assert desk.last(ev.Stuck).reason == "the same call again and again"
+
+
+def test_a_stuck_job_leaves_with_the_code_for_waiting(tmp_path: Path) -> None:
+    own = tmp_path / "round.py"
+    own.write_text("from swarm.testing.looping import Looping\n\n\ndef create(spec):\n    return Looping('task')\n")
+    for name in ROUND:
+        (tmp_path / f"{name}.md").write_text(f"---\nname: {name}\nabout: goes round\nmax_tokens: 16\n---\nGo round.\n")
+    roles = {name: str(tmp_path / f"{name}.md") for name in ROUND}
+    path = job_file(tmp_path, write_sources(tmp_path), protocol={"name": str(own)}, roles=roles,
+                    model={"engine": "scripted", "name": "echo"})  # fmt: skip
+    said = swarm("run", path, "--local", "--runs", tmp_path / "runs", "--id", "one")
+    assert said.code == 5 and "paused (stuck: the same" in said.err, said.err
+    assert swarm("replay", "one", "--verify", "--runs", tmp_path / "runs").code == 0
 
 
 def test_zero_never_looks() -> None:

@@ -84,6 +84,8 @@ def test_what_keeps_a_detached_job_from_starting_is_said_at_once(tmp_path: Path)
     said = swarm("run", path, "--local", "--runs", tmp_path / "runs", "--id", "one", "--detach")
     assert said.code == 2 and "nowhere.txt" in said.err
     assert list((tmp_path / "runs").iterdir()) == [], "nothing is left behind"
+    said = swarm("run", path, "--local", "--runs", tmp_path / "runs", "--detach", "--wait")
+    assert said.code == 2 and "exclude each other" in said.err
 
 
 def test_a_killed_driver_is_replaced_and_no_step_is_done_twice(run: RunFolder) -> None:

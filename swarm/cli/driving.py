@@ -181,7 +181,8 @@ def _account(run: RunFolder, drive: Drive) -> int:
         emit(account_document(run, state, drive.plan, answer, error))
     if error is not None:
         say_error(error)
-    if state.phase is Phase.WAITING:
+    stuck = state.phase is Phase.PAUSED and state.reason.startswith("stuck:")
+    if state.phase is Phase.WAITING or stuck:
         return int(ExitCode.WAITING)
     return int(STATUS_EXIT.get(state.status, ExitCode.FAILED))
 

@@ -62,7 +62,7 @@ def run(
     if detach:
         from swarm.cli.detached import submit_detached
 
-        submit_detached(spec, runs, options_of(runs, local, address, id, agents, wait), as_json)
+        submit_detached(spec, runs, options_of(runs, local, address, id, agents, wait, detach), as_json)
         return
     raise typer.Exit(run_job(spec, options_of(runs, local, address, id, agents, wait), as_json))
 
@@ -156,7 +156,7 @@ def resume(
 
     from swarm.cli.driving import resume_job
 
-    options = options_of(runs, local, address, "", agents, wait)
+    options = options_of(runs, local, address, "", agents, wait, detach)
     options = replace(options, pinned=pinned, budget=tuple(budget or ()), at=at)
     if detach:
         from swarm.cli.detached import resume_detached
@@ -166,12 +166,17 @@ def resume(
     raise typer.Exit(resume_job(the_run(id, runs), options, as_json))
 
 
-def options_of(runs: str | None, local: bool, address: str, id: str, agents: int, wait: bool) -> Options:
+def options_of(
+    runs: str | None, local: bool, address: str, id: str, agents: int, wait: bool, detach: bool = False
+) -> Options:
     from swarm.errors import SpecError
     from swarm.runtime.launch import Options
 
     if local and address:
         raise SpecError("--local and --address exclude each other", "--address", "leave one of the two out")
+    if detach and wait:
+        cure = "leave --wait out: `swarm supervise` goes on with the job once it is answered"
+        raise SpecError("--detach and --wait exclude each other", "--wait", cure)
     return Options(runs_of(runs), "local" if local else "ray", address, agents, id, wait=wait)
 
 
