@@ -16,6 +16,7 @@ from swarm.cli.history import diff, fork, steps
 from swarm.cli.jobs import ask, plan, resume, run
 from swarm.cli.people import approve, cancel, inbox, pause, reject, tell
 from swarm.cli.records import artifacts, export, logs, replay, report, show
+from swarm.cli.retention import gc
 from swarm.cli.runs import list_, rm, status, watch
 from swarm.cli.submit import submit
 
@@ -29,7 +30,7 @@ app = typer.Typer(
 )
 _PANELS = {
     "Work": (run, ask, plan, submit, resume, fork),
-    "Runs": (list_, status, watch, supervise, rm),
+    "Runs": (list_, status, watch, supervise, gc, rm),
     "People": (pause, cancel, tell, inbox, approve, reject),
     "Results and how they came about": (report, artifacts, export, logs, show, steps, diff, cost, replay),
     "What there is": (roles, protocols, models, doctor),

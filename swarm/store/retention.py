@@ -1,0 +1,98 @@
+"""What lies in a run's folder and serves nothing any more.
+
+Owns finding it and removing it. Events and the bodies that they may name are never among it, so a fork, a replay and a
+report find all they need; what goes is what crashes left behind, and the snapshot of a job that has ended.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import apsw
+
+from swarm.events import JobEnded
+from swarm.store import snapshots
+from swarm.store.connection import naming, open_reading, open_writing
+from swarm.store.lock import FolderLock
+from swarm.store.sqlite import LOG, SqliteReader
+
+_DRAFT = re.compile(r"\..+\.[0-9a-f]{32}")
+"""What `write_durably` calls a file that is not whole yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Needless:
+    """Something of `size` bytes that nothing needs, and why. `file` is None for what lies inside the log's file: freeing it
+    leaves room there for later events, and the file as long as it is."""
+
+    what: str
+    size: int
+    file: Path | None = None
+
+
+def needless(folder: Path) -> list[Needless]:
+    """What can go from a run's folder. Safe while the run works, when it may name what is being written just now.
+
+    Raises:
+        StoreError: the log can't be read.
+    """
+    return list(_files(folder)) + list(_snapshot(folder))
+
+
+def free(folder: Path) -> list[Needless]:
+    """Removes what can go, and says what that was.
+
+    Raises:
+        StoreError: someone works on the run, or its log can't be read.
+    """
+    lock = FolderLock.take(folder / "lock")
+    try:
+        found = needless(folder)
+        with naming(folder):
+            for one in found:
+                if one.file is not None:
+                    one.file.unlink(missing_ok=True)
+        if any(one.file is None for one in found):
+            with closing(open_writing(folder / LOG)) as connection, naming(folder / LOG), connection:
+                snapshots.drop(connection)
+    finally:
+        lock.release()
+    return found
+
+
+def _files(folder: Path) -> Iterator[Needless]:
+    with closing(open_reading(folder / LOG)) as connection, naming(folder / LOG):
+        query = "SELECT hash FROM bodies WHERE bytes IS NULL"
+        named = {str(hash) for (hash,) in connection.execute(query)}
+    for path in sorted((*folder.iterdir(), *(folder / "blobs").glob("*"))):
+        if not path.is_file():
+            continue
+        size = path.stat().st_size
+        if _DRAFT.fullmatch(path.name):
+            yield Needless("a file that was never finished", size, path)
+        elif path.parent.name == "blobs" and path.name not in named:
+            yield Needless("a body whose events never became durable", size, path)
+
+
+def _snapshot(folder: Path) -> Iterator[Needless]:
+    with SqliteReader.open(folder) as reader:
+        life = list(reader.life())
+    if not life or not isinstance(life[-1].body, JobEnded):
+        return
+    with closing(open_reading(folder / LOG)) as connection, naming(folder / LOG):
+        size = _size(connection)
+    if size:
+        yield Needless("the snapshot of a job that has ended", size)
+
+
+def _size(connection: apsw.Connection) -> int:
+    if not snapshots.exists(connection):
+        return 0
+    query = "SELECT (SELECT total(length(state)) FROM snapshot) + (SELECT total(length(bytes)) FROM parts)"
+    found: Any = connection.execute(query).get
+    return int(found)

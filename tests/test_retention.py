@@ -1,0 +1,84 @@
+"""What nothing needs can go, and nothing else does: a fork, a replay and a report find all as before."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from swarm.errors import StoreError
+from swarm.events import Event, JobCreated, body_hash
+from swarm.runtime.opening import open_state, take_snapshot
+from swarm.runtime.session import fold
+from swarm.store.blobs import BLOB_BYTES
+from swarm.store.damage import verify
+from swarm.store.folder import RunFolder
+from swarm.store.retention import free, needless
+from swarm.store.sqlite import SqliteReader, SqliteWriter
+from swarm.testing.invariants import log_digest
+from tests.commands import swarm
+from tests.jobs import SOURCE, job, run
+
+LARGE = b"l" * (BLOB_BYTES + 1)
+
+
+@pytest.fixture(scope="module")
+def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A job that has ended, with a snapshot, a large body, and what crashes leave."""
+    folder = run(job(Path("unused"), inputs=[f"text:{SOURCE}"]), tmp_path_factory.mktemp("runs"), id="small").path
+    with SqliteWriter.open(folder) as writer:
+        writer.append([], {body_hash(LARGE): LARGE})
+        take_snapshot(fold(writer), writer)
+    (folder / "blobs" / ("0" * 32)).write_bytes(b"of a commit that never came")
+    (folder / "blobs" / f".{'1' * 32}.{'a' * 32}").write_bytes(b"half of")
+    (folder / f".report.md.{'b' * 32}").write_bytes(b"half of it")
+    return folder
+
+
+@pytest.fixture
+def folder(pristine: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(pristine, tmp_path / pristine.name))
+
+
+def said(folder: Path) -> str:
+    with SqliteReader.open(folder) as reader:
+        assert reader.body(body_hash(LARGE)) == LARGE
+        return log_digest(reader.read())
+
+
+def test_what_nothing_needs_goes_and_all_else_stays(folder: Path) -> None:
+    before, files = said(folder), {path.name for path in folder.iterdir() if path.is_file()}
+    found = needless(folder)
+    assert [(one.what.split()[-1], one.size > 0) for one in found if one.file] == [
+        ("finished", True), ("finished", True), ("durable", True),
+    ]  # fmt: skip
+    assert [one.what for one in found if one.file is None] == ["the snapshot of a job that has ended"]
+    assert needless(folder) == found, "saying so removes nothing"
+    assert free(folder) == found and needless(folder) == []
+    assert said(folder) == before and verify(folder) is None
+    assert {path.name for path in folder.iterdir() if path.is_file()} == files - {f".report.md.{'b' * 32}"}
+    with SqliteReader.open(folder) as reader:
+        assert reader.snapshot() is None and open_state(reader).ignored == ""
+
+
+def test_the_snapshot_of_a_job_that_goes_on_stays(tmp_path: Path) -> None:
+    created = JobCreated(job="j", name="j", spec="", protocol="p", protocol_digest="", roles={}, notes="", tokenizer="",
+                         seed=0, software="")  # fmt: skip
+    with SqliteWriter.open(tmp_path) as writer:
+        writer.append([Event(1, 1.0, 1, 0, "", created)], {})
+        take_snapshot(fold(writer), writer)
+        with pytest.raises(StoreError, match="in use"):
+            free(tmp_path)
+    assert needless(tmp_path) == free(tmp_path) == []
+
+
+def test_the_command_says_first_and_removes_when_told(folder: Path) -> None:
+    root = str(folder.parent)
+    listed = swarm("gc", "--runs", root, "--json")
+    assert listed.code == 0 and not listed.document["removed"] and len(listed.document["rows"]) == 4
+    removed = swarm("gc", "small", "--yes", "--runs", root)
+    assert removed.code == 0 and "bytes freed" in removed.out
+    assert swarm("gc", "--runs", root, "--json").document["bytes"] == 0
+    assert swarm("gc", "nothing", "--runs", root).code == 1
+    assert RunFolder(folder.parent, "small").exists()
