@@ -149,33 +149,37 @@ def scenes(resumes: Resumes) -> list[Scene]:
     ]
 
 
-def show(played: list[Scene], resumes: Resumes, seconds: float) -> int:
+def show(played: list[Scene], stamps: list[str], seconds: float) -> int:
     """Prints the table; returns the exit code."""
     width = max(len(scene.promise) for scene in played)
     print(f"{'promise':<{width}}{'runs':>9}{'faults':>10}{'violations':>12}")
     for scene in played:
         idle = "  no fault fired" if not scene.faults else ""
         print(f"{scene.promise:<{width}}{scene.runs:>9,}{scene.faults:>10,}{len(scene.violations):>12}{idle}")
-    print(*resumes.table(), sep="\n")
+    print(*stamps, sep="\n")
     violations, faults = sum(len(scene.violations) for scene in played), sum(scene.faults for scene in played)
     print(f"{seconds / 60:.1f} minutes on {time.strftime('%Y-%m-%d')}")
     print(f"total violations {violations}, faults {faults}")
     return 1 if violations or not all(scene.faults for scene in played) else 0
 
 
-def main(minutes: float, only: str) -> int:
+def take_turns(played: list[Scene], minutes: float, place: Path) -> float:
+    """Plays scenes until the time is up and each came once, or until Ctrl-C; returns the seconds that it took."""
     began = time.monotonic()
+    try:
+        while time.monotonic() - began < minutes * 60 or not all(scene.seconds for scene in played):
+            first = [scene for scene in played if not scene.seconds]
+            (first or sorted(played, key=lambda scene: scene.seconds / scene.share))[0].once(place)
+    except KeyboardInterrupt:
+        print("stopped; so far:", file=sys.stderr)
+    return time.monotonic() - began
+
+
+def main(minutes: float, only: str) -> int:
     with tempfile.TemporaryDirectory(prefix="swarm-chaos-") as name:
-        place = Path(name)
-        resumes = Resumes(place)
+        resumes = Resumes(Path(name))
         played = [scene for scene in scenes(resumes) if only in scene.promise]
-        try:
-            while time.monotonic() - began < minutes * 60 or not all(scene.seconds for scene in played):
-                fresh_ones = [scene for scene in played if not scene.seconds]
-                (fresh_ones or sorted(played, key=lambda scene: scene.seconds / scene.share))[0].once(place)
-        except KeyboardInterrupt:
-            print("stopped; so far:", file=sys.stderr)
-        return show(played, resumes, time.monotonic() - began)
+        return show(played, resumes.table(), take_turns(played, minutes, Path(name)))
 
 
 if __name__ == "__main__":
