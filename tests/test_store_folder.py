@@ -214,3 +214,14 @@ def test_the_root_comes_from_the_option_then_the_environment() -> None:
     assert open_runs("~/x", {}) == Runs(Path.home() / "x")
     with pytest.raises(SpecError, match=r"--runs: runs cannot be kept in mysql://\n.*postgresql://"):
         open_runs("mysql://me:secret@there/runs", {})
+
+
+def test_a_log_that_is_a_folder_is_named(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path, "demo")
+    run.create()
+    run.spec.touch()
+    run.log.mkdir()
+    for opening in (run.reader, run.writer):
+        with pytest.raises(StoreError, match=rf"{run.log}: a folder lies where the log should be"):
+            opening()
+    assert [(status.id, status.status) for status in Runs(tmp_path).list()] == [("demo", "damaged")]

