@@ -97,6 +97,8 @@ class Simulation:
         self.seen: Counter[str] = Counter()
         self.heard: dict[str, float] = {}
         """Ticks at which the present master last heard of each host."""
+        self.charged = 0
+        """Calls that somebody had to pay for."""
         self.watch = LogWatch()
         self.crew = [self._host() for _ in range(hosts)]
         self.faults = NONE  # nothing befalls a job before its corpus is pinned
@@ -341,19 +343,29 @@ class Simulation:
                 held.said.pop()
                 return
             held.events.append(self._failure(held, "_Malformed", action.reason))
-        elif not self._call(held, role, action):
-            if role.turns == 1:
-                return
-            host.outbox.append(Report(held.brief.id, held.token, tuple(held.events)))
-            held.events = []
+        elif (failed := self._call(host, held, role, action)) is None:
+            if held in host.held:
+                host.held.remove(held)
+            return
+        elif not failed:
+            if role.turns > 1 and not self.spec.model.billed:
+                host.outbox.append(Report(held.brief.id, held.token, tuple(held.events)))
+                held.events = []
             return
         ending = held.events[-1]
         retryable = not (isinstance(ending, ev.TaskFailed) and ending.kind in ("refused", "_Malformed"))
         host.outbox.append(Report(held.brief.id, held.token, tuple(held.events), retryable))
         host.held.remove(held)
 
-    def _call(self, held: Held, role: Role, action: CallModel) -> bool:
-        """Asks the model; True if the task failed over it."""
+    def _let_out(self, host: SimHost, held: Held) -> bool:
+        """Brings what was done so far with the intent of the call that is next; whether it may go out."""
+        report, epoch = Report(held.brief.id, held.token, tuple(held.events)), self.epoch
+        held.events = []
+        self._deliver(host.name, [report], 0)
+        return self.epoch == epoch and held.token not in self.core.refused
+
+    def _call(self, host: SimHost, held: Held, role: Role, action: CallModel) -> bool | None:
+        """Asks the model; True if the task failed over it, None if its lease has ended and the call was not let out."""
         turn = len(held.said)
         assert turn < role.turns, f"{role.name} took more than {role.turns} turns"
         sample = held.samples.get(turn, 0)
@@ -368,14 +380,22 @@ class Simulation:
                 tokens=PROMPT_TOKENS,
                 manifest=(),
                 sampling={},
+                key=identity(task, turn, sample) if self.spec.model.billed else "",
             )
         )
+        if self.spec.model.billed:
+            if not self._let_out(host, held):
+                return None
+            self.charged += 1
         refused = self._happens("refused")
         if refused or (self.failures[task] < self.faults.most and self._happens("failed")):
             kind = "refused" if refused else self.random.choice(("overloaded", "broken", "unreachable", "timeout"))
             self.failures[task] += 1
-            error = self._keep(kind.encode())
-            held.events.append(ev.CallFailed(task=task, turn=turn, sample=sample, kind=kind, error=error))
+            error, doubt = self._keep(kind.encode()), self.spec.model.billed and kind in ("broken", "timeout")
+            self.charged -= self.spec.model.billed and not doubt
+            held.events.append(
+                ev.CallFailed(task=task, turn=turn, sample=sample, kind=kind, error=error, doubt=doubt)
+            )
             held.events.append(self._failure(held, kind, kind))
             return True
         held.samples[turn] = sample + 1
@@ -435,6 +455,9 @@ class Simulation:
         budget, spent = self.core.budget, self.state.total()
         assert budget.tokens is None or spent.tokens + self.state.reserved <= budget.tokens, "more tokens than allowed"
         assert budget.calls is None or spent.calls <= budget.calls, "more calls than allowed"
+        open = sum(row.intent is not None for row in self.state.tasks.values())
+        known = spent.calls + self.state.ledger.doubt().calls + open
+        assert self.charged <= known, f"{self.charged} calls were charged, and the log knows of {known}"
         if self.steps % REFOLD_EVERY == 0:
             self._compare()
 
