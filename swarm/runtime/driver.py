@@ -137,7 +137,7 @@ def error_in(document: dict[str, Any]) -> SwarmError | None:
 
 
 async def start_new(spec: JobSpec, run: RunFolder, how: Launch) -> DriverProcess:
-    """Starts a new job in a driver of its own, and returns once its log is there.
+    """Starts a new job in a driver of its own, and returns once its log has begun.
 
     Raises:
         SwarmError: what kept the job from starting.
@@ -148,7 +148,7 @@ async def start_new(spec: JobSpec, run: RunFolder, how: Launch) -> DriverProcess
         run.root.mkdir(parents=True, exist_ok=True)
     driver = await asyncio.to_thread(DriverProcess, ["run", "-", "--id", run.id], how, early, spec)
     try:
-        while not await asyncio.to_thread(run.exists):
+        while not await asyncio.to_thread(_begun, run):
             if await driver.ended():
                 raise await driver.error() or SwarmError("the driver ended without a run", run.id)
             await asyncio.sleep(LOOK_SECONDS)
@@ -186,6 +186,14 @@ async def start_again(run: RunFolder, how: Launch, at: int | None = None) -> Dri
         return driver
     finally:
         starting.release()
+
+
+def _begun(run: RunFolder) -> bool:
+    """Whether the job's first event is durable: from then on whoever finds the run can go on with it."""
+    if not run.exists():
+        return False
+    with run.reader() as reader:
+        return reader.last() > 0
 
 
 def opened(run: RunFolder) -> int:
