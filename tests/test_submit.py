@@ -4,16 +4,18 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from swarm.runtime.environment import settle
 from swarm.store.folder import RunFolder
 from swarm.store.runs import Runs
 from tests.commands import job_file, swarm as here
-from tests.jobs import ROWS, events_of, state_of, write_sources
+from tests.jobs import ROWS, events_of, job, state_of, write_sources
 from tests.ray_head import RayHead, free_ports
 
 pytestmark = pytest.mark.ray
@@ -106,6 +108,21 @@ def test_a_head_that_does_not_let_us_in_is_one_clear_error(
     said = head.submit(tmp_path, job_file(tmp_path, write_sources(tmp_path)), **environment)
     assert said.code in (1, 2) and problem in said.err and said.err.count("error: ") == 1
     assert "Traceback" not in said.err
+
+
+def test_a_databases_password_reaches_the_driver_and_is_shown_to_nobody(tmp_path: Path) -> None:
+    settle()  # before anything loads ray
+    from swarm.runtime.submission import Place, Submission
+
+    place = Place.of("postgresql://me:not-shown@db/swarm")
+    submission = Submission(job(tmp_path), place, "kept", agents=3)
+    assert submission.environment == {"SWARM_RUNS": place.value}
+    assert "not-shown" not in submission.command + json.dumps(submission.metadata)
+    (tmp_path / "job.json").write_text("the spec", encoding="utf-8")
+    assert submission.command.startswith("cd && python3 ")
+    reads = submission.command.replace(submission.command[6 : submission.command.index("<")], "pwd; cat ")
+    ran = subprocess.run(reads, shell=True, capture_output=True, text=True, cwd=tmp_path, check=True, env={"HOME": "/"})
+    assert ran.stdout == "/\nthe spec", "it works in a folder that stays, and reads the one that does not"
 
 
 def test_addresses_that_are_no_heads_are_refused(tmp_path: Path) -> None:
