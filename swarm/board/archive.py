@@ -88,6 +88,11 @@ class Archive:
     def __contains__(self, id: str) -> bool:
         return self._newest(id) is not None
 
+    def knows(self, id: str) -> bool:
+        """Whether a note of this id was archived. By its key alone, without unpacking a block: one unknown id in some thousands
+        is taken for a known one where a million are, so this serves only to catch a protocol's slips."""
+        return id not in self.withdrawn and bool(self._notes.get(id))
+
     def find(self, id: str) -> NoteView | None:
         """The newest copy of a note; None if there is none."""
         found = self._newest(id)

@@ -53,10 +53,10 @@ class Board:
         Raises:
             ProtocolError: the note exists, or it links to a note that does not.
         """
-        if self._stands(event.note):
+        if event.note in self._near or event.note in self.archive:
             raise ProtocolError(f"posted note {event.note} twice", event.kind)
         for kind, other in event.links:
-            if not self._stands(other):
+            if other not in self._near and not self.archive.knows(other):
                 raise ProtocolError(f"note {event.note} {kind} {other}, which is not on the board", event.kind)
         view = NoteView(
             event.note, event.kind, event.task, event.status, "", event.body, seq, event.cites, event.links, event.flags
@@ -80,9 +80,6 @@ class Board:
             self.graph.nodes[event.note]["note"] = judged
         else:
             self._place(judged)
-
-    def _stands(self, id: str) -> bool:
-        return id in self._near or id in self.archive
 
     def _place(self, view: NoteView) -> None:
         """Puts a note into the graph, and some that nobody has touched for long into the archive."""
