@@ -14,6 +14,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, TypedDict
 
+from swarm.errors import ClusterError
+
 MOST = 2000
 """Steps that a peer carries at most: enough for a rate, and the slower ones take seconds for it."""
 EXTRA = "pip install 'swarmloom[peers]'"
@@ -37,8 +39,12 @@ def run_peers(folder: Path, texts: Sequence[str]) -> list[Mapping[str, Any]]:
     from swarm.runtime.plain import plain_rates
 
     texts = texts[:MOST]
-    rates = plain_rates(null_work, texts)
-    return named_peers(folder, texts) + [_row(name, texts, "no", rate) for name, rate in rates.items()]
+    rows = named_peers(folder, texts)
+    try:
+        rates = plain_rates(null_work, texts)
+    except ClusterError as error:
+        return [*rows, {"shell": "plain Ray", "durable": "no", "missing": error.message}]
+    return rows + [_row(name, texts, "no", rate) for name, rate in rates.items()]
 
 
 def named_peers(folder: Path, texts: Sequence[str]) -> list[Mapping[str, Any]]:
