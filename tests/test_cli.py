@@ -7,7 +7,6 @@ import io
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -255,18 +254,13 @@ def test_settings_are_changed_from_the_command_line(place: Path) -> None:
         assert said.code == 2 and "error: " in said.err
 
 
-def test_help_is_quick_and_loads_nothing_heavy() -> None:
+def test_help_loads_nothing_heavy() -> None:
     code = (
         "import sys; sys.argv = ['swarm', '-h']; from swarm.cli import main\ntry: main()\nfinally: print(*sys.modules)"
     )
-    best = 9.9
-    for _ in range(3):
-        began = time.monotonic()
-        ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
-        best = min(best, time.monotonic() - began)
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert ran.returncode == 0 and "resume" in ran.stdout
-    assert not {"ray", "torch", "transformers", "vllm", "networkx", "pydantic"} & set(ran.stdout.split())
-    assert best < 2.0, "0.2 s on an idle machine"
+    assert not {"ray", "torch", "transformers", "vllm", "networkx", "pydantic", "psycopg"} & set(ran.stdout.split())
 
 
 def test_a_job_as_a_process(place: Path) -> None:
