@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -135,3 +136,12 @@ def test_following_ends_when_the_job_rests(ran: tuple[RunFolder, JobSpec, list[E
     console = plain()
     ended = asyncio.run(follow(done, spec, PlainLines(console), lambda progress: progress.state.phase is Phase.ENDED))
     assert ended.state.seq == events[-1].seq
+
+
+def test_a_view_that_reads_a_long_log_remembers_only_its_last_half_minute(ran: tuple[RunFolder, JobSpec, list[Event]]) -> None:
+    _, spec, events = ran
+    progress, calls = Progress(spec), 0
+    for event in events:
+        calls += event.kind == "CallFinished"
+        progress.apply(replace(event, time=event.time + 60.0 * event.seq))
+    assert calls > 3 and len(progress.recent) <= 1, "nobody has asked for a rate yet"

@@ -60,10 +60,14 @@ class Progress:
             self.recent.append((event.time, body.tokens_in + body.tokens_out, 0))
         elif isinstance(body, TaskFinished):
             self.recent.append((event.time, 0, 1))
+        self._forget(event.time)  # here as well: before it is first asked for a rate, a view reads a whole log
 
-    def _rate(self, column: int, now: float) -> float:
+    def _forget(self, now: float) -> None:
         while self.recent and self.recent[0][0] < now - RATE_SECONDS:
             self.recent.popleft()
+
+    def _rate(self, column: int, now: float) -> float:
+        self._forget(now)
         if not self.recent:
             return 0.0
         return sum(row[column] for row in self.recent) / max(1.0, min(RATE_SECONDS, now - self.recent[0][0]))
