@@ -46,7 +46,7 @@ def test_an_append_without_an_answer_is_not_repeated(keeps: bool) -> None:
         assert mute.asked == 1, "the master asks once, and never acts again"
         return mute, master
 
-    store, old = asyncio.run(scene())
+    store, old = asyncio.run(asyncio.wait_for(scene(), 30))
     store.loses = False
     assert folded(store.events).finished["reader"] == (2 if keeps else 0), "reading the log tells which it was"
     asyncio.run(asyncio.wait_for(_goes_on(store, old), 60))

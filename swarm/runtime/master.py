@@ -34,6 +34,8 @@ LONG_POLL_SECONDS = 1.0
 """How long a pull waits for work to appear before it is answered empty."""
 REMEMBERED_BYTES = 64 << 20
 """Bytes of bodies that stay in memory after they were written or read."""
+ENTRY_BYTES = 320
+"""What a body takes in memory beyond its own bytes: its name, and its place in a table. Most bodies are shorter than that."""
 
 SpanRow = tuple[DocumentRow, PinnedSpan]
 
@@ -330,10 +332,12 @@ class JobMaster:
 
     def _remember(self, name: str, data: bytes, keep: int = 1) -> None:
         """Keeps a body in memory, within bounds; the `keep` that were used last stay whatever their size."""
-        self._texts_bytes += len(data) - len(self._texts.pop(name, b""))
+        if name in self._texts:
+            self._texts_bytes -= len(self._texts.pop(name)) + ENTRY_BYTES
+        self._texts_bytes += len(data) + ENTRY_BYTES
         self._texts[name] = data
         while self._texts_bytes > REMEMBERED_BYTES and len(self._texts) > keep:
-            self._texts_bytes -= len(self._texts.popitem(last=False)[1])
+            self._texts_bytes -= len(self._texts.popitem(last=False)[1]) + ENTRY_BYTES
 
     @property
     def remembered(self) -> int:
