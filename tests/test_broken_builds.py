@@ -23,7 +23,9 @@ def test_a_broken_build_fits_the_source_and_names_its_tests(build: BrokenBuild) 
         assert not build.patches and not build.tests
         return
     for patch in build.patches:
-        assert (ROOT / patch.file).read_text(encoding="utf-8").count(patch.old) == 1, patch
+        text = (ROOT / patch.file).read_text(encoding="utf-8")
+        assert text.count(patch.old) == 1, patch
+        compile(text.replace(patch.old, patch.new), patch.file, "exec")
     assert len(build.tests) >= (2 if build.number in TWICE else 1)
     for test in build.tests:
         file, _, name = test.partition("::")
