@@ -195,11 +195,13 @@ def find_quote(text: str, quote: str, taken: Iterable[int] = ()) -> tuple[int, i
     A quote whose end slipped is cut back to the words that do stand there, as long as they are enough to know the place
     by: what is kept as evidence is always the text's own. Returns (start, end) in characters, or None.
     """
-    words = quote.split()
+    words, used = quote.split(), set(taken)
+    if words and (place := _free_place(text, [quote.strip()], used)) is not None and place[0] not in used:
+        return place  # letter by letter goes before a place where only the words are the same
     for kept in range(len(words), 0, -1):
         if kept < len(words) and (kept < QUOTE_WORDS or len(" ".join(words[:kept])) < QUOTE_CHARACTERS):
             return None
-        if (place := _free_place(text, words[:kept], set(taken))) is not None:
+        if (place := _free_place(text, words[:kept], used)) is not None:
             return place
     return None
 

@@ -9,7 +9,7 @@ import pytest
 from swarm import events as ev
 from swarm.agents.roles import Role
 from swarm.coordinator import Grant, Phase, Report
-from swarm.coordinator.coordinator import SILENT_SECONDS
+from swarm.coordinator.coordinator import FIRST_ANSWER_SECONDS, SILENT_SECONDS
 from swarm.errors import ProtocolError, StoreError
 from swarm.events import Event
 from swarm.protocol import AddRange, AddTask, Decision, Judge, View
@@ -199,6 +199,17 @@ def test_a_model_that_answers_nothing_for_a_while_pauses_the_job_and_costs_no_ta
         desk.now += 100
         grants = desk.pull(want=9)
     assert desk.now - began >= SILENT_SECONDS and faults > 8 * desk.roles["reader"].attempts
+    assert not desk.state.failed and desk.state.reason == f"model:{FAULT}"
+
+
+def test_a_model_that_is_full_from_the_first_call_on_pauses_the_job_soon() -> None:
+    desk = Desk(Plain(readers(2)))
+    began, grants = desk.now, desk.pull(want=2)
+    while desk.state.phase is Phase.WORKING:
+        desk.pull(*(failed(grant, kind="overloaded") for grant in grants), want=0)
+        desk.now += 7
+        grants = desk.pull(want=2)
+    assert FIRST_ANSWER_SECONDS <= desk.now - began < SILENT_SECONDS
     assert not desk.state.failed and desk.state.reason == f"model:{FAULT}"
 
 

@@ -55,7 +55,7 @@ def rows(*cells: list[Any], finish: str = "stop", pattern: str = "") -> tuple[Po
         ("raise QueueEmpty(self.names[0])", "raise QueueEmpty(self.names[0])"),
         ("  raise\n QueueEmpty(", "raise QueueEmpty("),
         ("items: raise", "items:\n        raise"),
-        ("raise  QueueEmpty\n", "raise QueueEmpty"),
+        ("raise  QueueEmpty\n", "raise  QueueEmpty"),
         ("raise QueueFull", None),
         ("Raise QueueEmpty", None),
         ("", None),
@@ -390,3 +390,10 @@ def test_rows_of_one_key_show_every_value_that_their_quotes_support() -> None:
     merged = merge_rows(rows, answer, "set")
     assert [one.values["function"] for one in merged] == ["get, peek", "put"]
     assert merged[0].rows == ("a", "c")
+
+
+def test_a_quote_is_found_letter_by_letter_before_it_is_found_by_its_words() -> None:
+    text = "May raise\n    KeyError.\n    raise KeyError(name)\n"
+    at = find_quote(text, "raise KeyError")
+    assert at == (text.rindex("raise"), text.rindex("raise") + len("raise KeyError"))
+    assert find_quote(text, "raise KeyError", [at[0]]) == (text.index("raise"), text.index("raise") + 18)

@@ -42,6 +42,8 @@ LEASE_SECONDS = 120.0
 SILENT_SECONDS = 600.0
 """How long a model may answer nothing but faults before the job pauses. A count of faults would say how many hosts there
 are, and not how long they have waited."""
+FIRST_ANSWER_SECONDS = 30.0
+"""The same for a model that has not answered one call of the job yet: whoever started it is likely to be there to mend it."""
 
 
 class Coordinator:
@@ -231,7 +233,8 @@ class Coordinator:
         if kind not in MODEL_FAULTS:
             return False
         faults = self.state.faults
-        silent = bool(faults.since) and self._now - faults.since >= SILENT_SECONDS
+        patience = SILENT_SECONDS if faults.answers else FIRST_ANSWER_SECONDS
+        silent = bool(faults.since) and self._now - faults.since >= patience
         return kind == "refused" or silent or (last and not faults.answers)
 
     def _back_off(self, row: TaskRow) -> float:
