@@ -19,7 +19,7 @@ import msgpack
 from swarm.board.index import Index
 from swarm.protocol import NoteView
 
-BLOCK = 64
+BLOCK = 32
 """Notes of one block: few, because one that is asked for brings the others along."""
 _OPEN = 128
 """Blocks that stay unpacked after they were read."""
