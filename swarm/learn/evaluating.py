@@ -210,12 +210,12 @@ def claim_example(example: Example, row: Sequence[str]) -> Example:
     )
 
 
-def score(readings: Iterable[Reading], quotes: bool = False) -> Score:
-    """Precision and recall over rows of values (with `quotes`: and quotes), each passage for itself."""
+def score(readings: Iterable[Reading]) -> Score:
+    """Precision and recall over rows of values, each passage for itself."""
     samples = filled = gold = found = right = alarms = 0
     for reading in readings:
-        wanted = {row if quotes else row[:-1] for row in reading.gold}
-        kept = {row if quotes else row[:-1] for row in reading.kept}
+        wanted = {row[:-1] for row in reading.gold}
+        kept = {row[:-1] for row in reading.kept}
         samples, filled = samples + 1, filled + bool(wanted)
         gold, found, right = gold + len(wanted), found + len(kept), right + len(wanted & kept)
         alarms += bool(kept and not wanted)
