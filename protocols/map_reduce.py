@@ -167,15 +167,11 @@ class MapReduce:
     def _after_reader(self, state: Mapping[str, Any], view: View) -> Decision:
         """Each row goes to a verifier at once, ahead of further reading, so that findings grow as the job runs."""
         assert view.ended is not None
-        commands: list[Command] = []
-        for note in view.board.by_task(view.ended.id):
-            if note.kind != "row":
-                continue
-            if self.options.verify:
-                commands.append(AddTask("verifier", spans=(note.cites[0][0],), reads=(note.id,), priority=-1))
-            else:
-                commands.append(Judge(note.id, "unchecked", view.ended.id))
-        return self._onwards(state, view, commands)
+        found = view.board.by_task(view.ended.id) if self.options.verify else ()
+        rows = [note for note in found if note.kind == "row"]
+        return self._onwards(
+            state, view, [AddTask("verifier", spans=(row.cites[0][0],), reads=(row.id,), priority=-1) for row in rows]
+        )
 
     def _onwards(self, state: Mapping[str, Any], view: View, commands: list[Command]) -> Decision:
         """Starts the reduction once nothing is left to read or to judge."""
@@ -292,7 +288,8 @@ class MapReduce:
         return CallModel(parts, self._rows_schema)
 
     def _rows(self, passage: Passage, said: Said) -> Action:
-        notes = read_rows(passage, said.text, said.finish, self.columns, self.spec.answer.quote_pattern)
+        verdict = "" if self.options.verify else "unchecked"
+        notes = read_rows(passage, said.text, said.finish, self.columns, self.spec.answer.quote_pattern, verdict)
         if isinstance(notes, Failed):
             return notes
         kept = sum(note.kind == "row" for note in notes)

@@ -18,12 +18,10 @@ from swarm.protocol import (
     Action,
     AddTask,
     CallModel,
-    Command,
     Decision,
     Done,
     Failed,
     Finish,
-    Judge,
     Material,
     Part,
     Passage,
@@ -71,12 +69,7 @@ class Rolling:
             return Decision()  # a person's word: it is in the log and the report
         if ended.role == "reducer":
             return Decision({"phase": "done"}, [Finish()])
-        rows = [note for note in view.board.by_task(ended.id) if note.kind == "row"]
-        judged: list[Command] = [Judge(note.id, "unchecked", ended.id) for note in rows]
-        if view.open.get("notetaker", 0):
-            return Decision({}, judged)
-        following = self._reduce()
-        return Decision(following.state, [*judged, *following.commands])
+        return Decision() if view.open.get("notetaker", 0) else self._reduce()
 
     def _reduce(self) -> Decision:
         return Decision({"phase": "reduce"}, [AddTask("reducer", query=("row", "unchecked", 0), calls=0)])
@@ -111,7 +104,7 @@ class Rolling:
 
     def _notes(self, passage: Passage, said: Said) -> tuple[Post, ...] | Failed:
         answer = self.spec.answer
-        return read_rows(passage, said.text, said.finish, answer.columns, answer.quote_pattern)
+        return read_rows(passage, said.text, said.finish, answer.columns, answer.quote_pattern, "unchecked")
 
     def _merge(self, material: Material) -> Action:
         rows = [(note.id, dict(note.content["values"]), note.cites) for note in material.notes]

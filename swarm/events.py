@@ -383,14 +383,16 @@ class NotePosted(Body):
     """A note with its evidence.
 
     `cites` are (span number, first character, end character) in document offsets; `links` are (kind, other note's id);
-    `flags` are small facts that queries select on.
+    `flags` are small facts that queries select on. `verdict` is what NoteJudged would say, where nobody is going to judge it.
     """
 
+    version: ClassVar[int] = 2
     note: str
     kind: str
     task: str
     body: str
     status: str = ""
+    verdict: str = ""
     cites: tuple[tuple[int, int, int], ...] = ()
     links: tuple[tuple[str, str], ...] = ()
     flags: dict[str, str | int | float | bool] = {}
@@ -419,6 +421,7 @@ UPCASTS: dict[tuple[str, int], Upcast] = {
     ("CallFinished", 1): lambda fields: {**fields, "cached": False},
     ("ApprovalAsked", 1): lambda fields: {**fields, "tasks": ()},
     ("CallFailed", 1): lambda fields: {**fields, "doubt": False},
+    ("NotePosted", 1): lambda fields: {**fields, "verdict": ""},
     ("BudgetReached", 1): lambda fields: {**fields, "role": "", "closing": True},
 }
 """(kind, version) → the step from that version's fields to the next one's."""

@@ -268,11 +268,12 @@ class CallModel:
 
 @record
 class Post:
-    """A note to post. `content` is plain data of the note kind's model."""
+    """A note to post. `content` is plain data of the note kind's model; `verdict` is for a note that nobody will judge."""
 
     kind: str
     content: Mapping[str, Any]
     status: str = ""
+    verdict: str = ""
     cites: tuple[tuple[int, int, int], ...] = ()
     links: tuple[tuple[str, str], ...] = ()
     flags: Mapping[str, str | int | float | bool] = field(default_factory=dict)

@@ -113,9 +113,10 @@ def parsed(text: str) -> Any:
 
 
 def read_rows(
-    passage: Passage, text: str, finish: str, columns: Sequence[Column], quote_pattern: str
+    passage: Passage, text: str, finish: str, columns: Sequence[Column], quote_pattern: str, verdict: str = ""
 ) -> tuple[Post, ...] | Failed:
     """The notes that a reader's output amounts to: `row` where code finds nothing wrong, else `rejected` with the reason.
+    `verdict` is what rows carry that nobody will judge.
 
     An output that was cut off (`finish` is `length`) gives the rows that are whole in it.
     """
@@ -131,14 +132,14 @@ def read_rows(
         cells = [cell.strip() for cell in cells]
         if tuple(cells[:-1]) in seen or tuple(cells) in seen:
             continue
-        note = _row(passage, cells, columns, quote_pattern, places)
+        note = _row(passage, cells, columns, quote_pattern, verdict, places)
         seen.add(tuple(cells[:-1] if note.kind == "row" else cells))  # a refused row may come again with a good quote
         notes.append(note)
     return tuple(notes)
 
 
 def _row(
-    passage: Passage, cells: list[str], columns: Sequence[Column], quote_pattern: str, places: set[int]
+    passage: Passage, cells: list[str], columns: Sequence[Column], quote_pattern: str, verdict: str, places: set[int]
 ) -> Post:
     *values, quote = cells
     content = dict(zip((column.name for column in columns), values, strict=True))
@@ -151,7 +152,7 @@ def _row(
         return Post("rejected", {"values": content, "quote": quote, "reason": reason}, cites=(whole,))
     places.add(at[0])
     cite = (passage.number, passage.start + at[0], passage.start + at[1])
-    return Post("row", {"values": content, "quote": stands}, cites=(cite,))
+    return Post("row", {"values": content, "quote": stands}, verdict=verdict, cites=(cite,))
 
 
 def _line_end(text: str, start: int, end: int) -> int:

@@ -222,7 +222,8 @@ class HandDriven:
             bodies[body_hash(packed)] = packed
             events.append(
                 ev.NotePosted(note=identity(grant.task, index), kind=post.kind, task=grant.task, body=body_hash(packed),
-                              status=post.status, cites=post.cites, links=post.links, flags=dict(post.flags))
+                              status=post.status, verdict=post.verdict, cites=post.cites, links=post.links,
+                              flags=dict(post.flags))
             )  # fmt: skip
         events.append(
             ev.TaskFinished(task=grant.task, token=grant.token, outcome=action.outcome, notes=len(action.notes))

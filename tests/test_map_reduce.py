@@ -86,6 +86,7 @@ def test_a_reader_sees_one_passage_and_its_rows_are_checked() -> None:
     rows = [["f0", "ValueError", "raise ValueError(0)"], ["f1", "ValueError", "raise ValueError(0)"]]
     found = play("reader", material, json.dumps(rows))
     assert [post.kind for post in found.notes] == ["row", "rejected"] and found.outcome == "rows"
+    assert [post.verdict for post in found.notes] == ["", ""], "a verifier says it"
     assert play("reader", material, json.dumps(rows[1:])).outcome == "rejected"
     assert play("reader", material, "[]") == Done((), "none")
     assert isinstance(play("reader", material, "f0 raises"), Failed)
@@ -233,7 +234,7 @@ def test_each_row_goes_to_a_verifier_ahead_of_further_reading() -> None:
     ]
     unverified = {"protocol": {"name": "map_reduce", "options": {"verify": False}}}
     decision = react({"phase": "read"}, "reader", "rows", board, unverified, open={"reader": 3})
-    assert decision.commands == [Judge("n0", "unchecked", "t"), Judge("n2", "unchecked", "t")]
+    assert not decision.commands, "nobody judges them: they were posted as unchecked"
 
 
 @pytest.mark.parametrize(

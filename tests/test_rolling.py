@@ -18,7 +18,6 @@ from swarm.protocol import (
     Done,
     Failed,
     Finish,
-    Judge,
     Material,
     Said,
     TaskBrief,
@@ -83,15 +82,15 @@ def test_passages_are_dealt_out_in_runs_with_a_call_for_each() -> None:
     ]  # fmt: skip
 
 
-def test_rows_are_marked_unchecked_and_reduced_when_the_last_agent_has_ended() -> None:
+def test_rows_are_reduced_when_the_last_agent_has_ended() -> None:
     board = Board()
     for number, kind in enumerate(["row", "rejected"]):
         board.post(ev.NotePosted(note=f"n{number}", kind=kind, task="t", body="", cites=((0, 0, 1),)), number + 1)
     ended = TaskView("t", "notetaker", "", (0,), (), "rows")
     finished = ev.TaskFinished(task="t", token=1, outcome="rows", notes=2)
-    assert react(finished, ended, board, {"notetaker": 1}).commands == [Judge("n0", "unchecked", "t")]
+    assert react(finished, ended, board, {"notetaker": 1}).commands == ()
     reducer = AddTask("reducer", query=("row", "unchecked", 0), calls=0)
-    assert react(finished, ended, board, {}).commands == [Judge("n0", "unchecked", "t"), reducer]
+    assert react(finished, ended, board, {}).commands == [reducer]
     reached = ev.BudgetReached(limit="calls", allowed=1, spent=1)
     assert react(reached, None, board, {"notetaker": 2}).commands == [reducer]
     stopped = ev.BudgetReached(limit="calls", allowed=1, spent=1, role="notetaker", closing=False)

@@ -26,12 +26,13 @@ NEAR = 2048
 
 
 class Board:
-    """Notes and links of one job. `graph` is a networkx MultiDiGraph of the notes touched last, and of what they link to; an
-    edge's key is its kind, spans included. Queries answer from all notes. `near` is how many notes stay in the graph."""
+    """Notes and links of one job. Queries answer from all notes. `near` is how many notes stay in the graph."""
 
     def __init__(self, near: int = NEAR) -> None:
         self.near = near
-        self.graph: nx.MultiDiGraph[str] = nx.MultiDiGraph()
+        self._graph: nx.MultiDiGraph[str] = nx.MultiDiGraph()
+        self._undrawn: dict[str, NoteView] = {}
+        """Notes that belong into the graph and have not been asked for in it yet. Most leave it before anybody does."""
         self.archive = Archive()
         self.edges = 0
         """Links and cites of all notes."""
@@ -44,6 +45,19 @@ class Board:
 
     def __len__(self) -> int:
         return sum(map(len, self._orders.values()))
+
+    @property
+    def graph(self) -> nx.MultiDiGraph[str]:
+        """The notes touched last and what they link to. An edge's key is its kind, spans included."""
+        graph = self._graph
+        for view in self._undrawn.values():
+            graph.add_node(view.id, note=view)
+            for span, start, end in view.cites:
+                graph.add_edge(view.id, f"s:{span}", key=f"cites:{start}:{end}")
+            for kind, other in view.links:
+                graph.add_edge(view.id, other, key=kind)
+        self._undrawn.clear()
+        return graph
 
     # ---- folding ----
 
@@ -59,10 +73,11 @@ class Board:
             if other not in self._near and not self.archive.knows(other):
                 raise ProtocolError(f"note {event.note} {kind} {other}, which is not on the board", event.kind)
         view = NoteView(
-            event.note, event.kind, event.task, event.status, "", event.body, seq, event.cites, event.links, event.flags
+            event.note, event.kind, event.task, event.status, event.verdict, event.body, seq, event.cites, event.links,
+            event.flags,
         )
         self.edges += len(view.cites) + len(view.links)
-        self._orders[view.kind, "", view.status].add(_position(view))
+        self._orders[view.kind, view.verdict, view.status].add(_position(view))
         self._place(view)
 
     def judge(self, event: NoteJudged) -> None:
@@ -77,7 +92,10 @@ class Board:
         if event.note in self._near:
             del self._near[event.note]
             self._near[event.note] = judged
-            self.graph.nodes[event.note]["note"] = judged
+            if event.note in self._undrawn:
+                self._undrawn[event.note] = judged
+            else:
+                self._graph.nodes[event.note]["note"] = judged
         else:
             self._place(judged)
 
@@ -86,11 +104,7 @@ class Board:
         self.archive.withdrawn.discard(view.id)
         self._near[view.id] = view
         self._tasks[view.task].append(view.id)
-        self.graph.add_node(view.id, note=view)
-        for span, start, end in view.cites:
-            self.graph.add_edge(view.id, f"s:{span}", key=f"cites:{start}:{end}")
-        for kind, other in view.links:
-            self.graph.add_edge(view.id, other, key=kind)
+        self._undrawn[view.id] = view
         if len(self._near) >= self.near + BLOCK:
             oldest = list(islice(self._near.values(), BLOCK))
             self.archive.add(oldest)
@@ -99,11 +113,13 @@ class Board:
 
     def _leave(self, view: NoteView) -> None:
         """Takes a note out of the graph. Its node stays, bare, as long as a note of the graph links to it."""
-        graph, id = self.graph, view.id
+        graph, id = self._graph, view.id
         del self._near[id]
         self._tasks[view.task].remove(id)
         if not self._tasks[view.task]:
             del self._tasks[view.task]
+        if self._undrawn.pop(id, None) is not None:
+            return
         below = list(graph.successors(id))
         if graph.pred[id]:
             graph.remove_edges_from(list(graph.out_edges(id, keys=True)))
@@ -201,8 +217,8 @@ class Board:
 
     def citing(self, span: int) -> list[NoteView]:
         """Notes that cite a span."""
-        node = f"s:{span}"
-        above = self.graph.predecessors(node) if node in self.graph else ()
+        node, graph = f"s:{span}", self.graph
+        above = graph.predecessors(node) if node in graph else ()
         found = self.archive.citing(span) | {id: self._near[id] for id in above}
         return [self.note(id) for id in sorted(found)]
 

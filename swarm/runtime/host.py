@@ -175,7 +175,7 @@ class Host:
         content: dict[str, Any] = self.protocol.note_kinds[post.kind].model_validate(post.content).__dict__
         return ev.NotePosted(
             note=identity(task, index), kind=post.kind, task=task, body=doing.keep(pack_note(content)),
-            status=post.status, cites=post.cites, links=post.links, flags=dict(post.flags),
+            status=post.status, verdict=post.verdict, cites=post.cites, links=post.links, flags=dict(post.flags),
         )  # fmt: skip
 
 

@@ -22,7 +22,7 @@ from swarm.coordinator.coordinator import LEASE_SECONDS
 from swarm.coordinator.state import DocumentRow
 from swarm.errors import StoreError
 from swarm.events import ApprovalAnswered, Body, Event, SnapshotIgnored, body_hash
-from swarm.protocol import Material, NoteText, Passage, Said, TaskBrief
+from swarm.protocol import Material, NoteText, NoteView, Passage, Said, TaskBrief
 from swarm.runtime.clock import LogClock
 from swarm.runtime.opening import EVENTS_BETWEEN, take_snapshot
 from swarm.runtime.pins import PinnedSpan, unpack_block
@@ -262,21 +262,20 @@ class JobMaster:
 
     def _work(self, grants: Sequence[Grant]) -> tuple[Work, ...]:
         spans = {number: self._span(number) for grant in grants for number in grant.spans}
-        named = {span.digest for _, span in spans.values()}
-        for grant in grants:
-            named.update(self.state.board.note(id).body for id in (*grant.reads, *grant.words))
-            named.update(output for _, _, output, _ in grant.said)
+        notes = {id: self.state.board.note(id) for grant in grants for id in (*grant.reads, *grant.words)}
+        named = {span.digest for _, span in spans.values()} | {view.body for view in notes.values()}
+        named.update([output for grant in grants for _, _, output, _ in grant.said])
         self._fetch(named)
-        return tuple([self._one(grant, spans) for grant in grants])
+        return tuple([self._one(grant, spans, notes) for grant in grants])
 
-    def _one(self, grant: Grant, spans: Mapping[int, SpanRow]) -> Work:
+    def _one(self, grant: Grant, spans: Mapping[int, SpanRow], notes: Mapping[str, NoteView]) -> Work:
         last = {turn: (sample, output, finish) for turn, sample, output, finish in grant.said}
         said = tuple([Said(turn, self._text(output), finish) for turn, (_, output, finish) in sorted(last.items())])
         material = Material(
             tuple([self._passage(number, spans[number]) for number in grant.spans]),
-            tuple([self._note(id) for id in grant.reads]),
+            tuple([self._note(notes[id]) for id in grant.reads]),
             self._inventory() if grant.role == "planner" else {},
-            tuple([self._note(id) for id in grant.words]),
+            tuple([self._note(notes[id]) for id in grant.words]),
         )
         samples = {turn: sample + 1 for turn, (sample, _, _) in last.items()}
         brief = TaskBrief(grant.task, grant.role, grant.goal, grant.attempt)
@@ -296,8 +295,7 @@ class JobMaster:
                 self._blocks.popitem(last=False)
         return self.state.documents[document], rows[at]
 
-    def _note(self, id: str) -> NoteText:
-        view = self.state.board.note(id)
+    def _note(self, view: NoteView) -> NoteText:
         content = msgpack.unpackb(self._texts_of(view.body), unicode_errors="surrogatepass", strict_map_key=True)
         return NoteText(view.id, view.kind, content, view.cites, view.flags, view.verdict)
 

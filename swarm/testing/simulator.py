@@ -426,6 +426,7 @@ class Simulation:
                     kind=post.kind,
                     task=held.brief.id,
                     status=post.status,
+                    verdict=post.verdict,
                     body=self._keep(pack_note(content)),
                     cites=post.cites,
                     links=post.links,
