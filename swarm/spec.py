@@ -255,7 +255,7 @@ class BudgetSpec(Frozen):
     def limited(self) -> bool:
         """Whether there is any limit but those of single agents."""
         whole = (self.tokens, self.calls, self.money, self.seconds, self.disk)
-        return bool(self.roles) or any(limit is not None for limit in whole)
+        return bool(self.roles) or whole.count(None) < len(whole)
 
 
 class ProtocolSpec(Frozen):

@@ -75,7 +75,7 @@ def refused(folder: Path) -> str:
         "UPDATE events SET epoch = 2 WHERE seq >= 1498",
         "UPDATE events SET cause = 0 WHERE seq >= 1498",
         "UPDATE events SET kind = 'JobMelted' WHERE seq >= 1498",
-        "UPDATE events SET version = 2 WHERE seq >= 1498",
+        "UPDATE events SET version = version + 1 WHERE seq >= 1498",
         "UPDATE events SET key = key || 'x' WHERE seq >= 1498",
         "UPDATE events SET cause = -1, payload = x'' WHERE seq >= 1498",
     ],

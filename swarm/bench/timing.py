@@ -38,13 +38,13 @@ class TimedStore:
     def append(self, events: Sequence[Event], bodies: Mapping[str, bytes]) -> None:
         self._store.append(events, bodies)
         now, finished = time.perf_counter(), self._steps
-        for event in events:
-            body = event.body
-            if isinstance(body, TaskLeased) and body.range:
+        for body in [event.body for event in events if type(event.body) in (TaskLeased, TaskFinished)]:
+            if isinstance(body, TaskFinished):
+                if (since := self._leased.pop(body.task, None)) is not None:
+                    self._latencies.append(now - since)
+                    self._steps += 1
+            elif body.range:
                 self._leased[body.task] = now
-            elif isinstance(body, TaskFinished) and (since := self._leased.pop(body.task, None)) is not None:
-                self._latencies.append(now - since)
-                self._steps += 1
         if not self._marks and self._leased:
             self._size = database_bytes(self._log)
             self.mark(0)

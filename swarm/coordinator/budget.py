@@ -62,8 +62,7 @@ def dearest(price: Price | None) -> float:
 
 def check(budget: BudgetSpec, price: Price | None, state: JobState, now: float, disk: int, need: Need) -> Refusal | None:
     """Whether a task may start, counting what is spent, what may have been without being on record, and what running work
-    may still spend. `disk` is the bytes that the
-    run takes. What costs nothing and the report needs is never refused."""
+    may still spend. `disk` is the bytes that the run takes. What costs nothing and the report needs is never refused."""
     if not need.calls and need.reserve:
         return None
     share = 1.0 if need.reserve else 1.0 - budget.reserve
