@@ -453,15 +453,6 @@ class Event:
         return type(self.body).__name__
 
 
-@record
-class Draft:
-    """An event that has not happened yet: no number, no time. `key` makes appending it twice the same as once."""
-
-    body: Body
-    cause: int = 0
-    key: str = ""
-
-
 def encode(body: Body) -> bytes:
     """The payload of an event as it stands on disk.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -45,6 +46,13 @@ def lines(text: str) -> dict[tuple[str, str], float]:
     return found
 
 
+def titles(head: RayHead) -> Iterator[str]:
+    """How the processes of a head name themselves."""
+    for process in head.processes():
+        with suppress(FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
+            yield Path(f"/proc/{process}/cmdline").read_text(encoding="utf-8")
+
+
 WANTED = {
     ("swarm_steps_total", 'role="reader"'), ("swarm_tokens_total", 'direction="in",role="reader"'),
     ("swarm_tokens_total", 'direction="out",role="verifier"'), ("swarm_retries_total", ""), ("swarm_open_questions", ""),
@@ -56,10 +64,13 @@ WANTED = {
 @pytest.mark.ray
 def test_a_running_jobs_numbers_are_scraped_and_the_dashboard_reads_like_the_job(head: RayHead, tmp_path: Path) -> None:
     async def scraped() -> str:
+        """What Prometheus gets, once it is all there and a host's process has been seen under its name."""
+        named = False
         async with asyncio.timeout(90), httpx.AsyncClient() as client:
             while True:
                 text = (await client.get(head.metrics)).text
-                if lines(text).keys() >= WANTED:
+                named |= any(re.match(r"ray::swarm:measured:host@.* \(8 agents, \d busy\)", title) for title in titles(head))
+                if named and lines(text).keys() >= WANTED:
                     return text
                 await asyncio.sleep(0.2)
 
@@ -76,5 +87,3 @@ def test_a_running_jobs_numbers_are_scraped_and_the_dashboard_reads_like_the_job
     assert shown["swarm:measured:master"] == "swarm:measured:master"
     host = next(name for name in shown if name.startswith("swarm:measured:host@"))
     assert shown[host] == f"{host} (8 agents)", "Ray keeps the repr of the beginning"
-    titles = [Path(f"/proc/{process}/cmdline").read_text(encoding="utf-8") for process in head.processes()]
-    assert any(re.match(rf"ray::{host} \(8 agents, \d busy\)", title) for title in titles), titles
