@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
 import subprocess
 import sys
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from contextlib import chdir
 from pathlib import Path
 
 import pytest
 
+from swarm.errors import StoreError
+from swarm.runtime.driver import Launch, start_again
 from swarm.runtime.session import Session, check, fold
 from swarm.store.folder import RunFolder
 from swarm.store.runs import open_runs
@@ -88,6 +92,27 @@ def test_a_job_runs_in_a_database_and_every_verb_finds_it(store: Postgres, tmp_p
     store.execute("UPDATE swarmloom.bodies SET bytes = '\\x00'")
     assert "is damaged: its content has another hash" in swarm("replay", "one", "--verify", *runs).err
     assert swarm("rm", "one", *runs).code == 0 and swarm("list", "--json", *runs).document == []
+
+
+def test_a_run_in_a_database_leaves_alone_the_folder_of_another_that_has_its_name(store: Postgres, tmp_path: Path) -> None:
+    path, here, there = job_file(tmp_path, write_sources(tmp_path)), tmp_path / "here", tmp_path / "there"
+    for folder in (here, there):
+        folder.mkdir()
+    assert swarm("run", path, "--local", "--id", "one", "--runs", here / "runs").code == 0
+    with chdir(there):
+        assert swarm("run", path, "--local", "--id", "one", "--runs", store.url).code == 0
+    before = {file.name: file.read_bytes() for file in (here / "runs/one").iterdir()}
+    with chdir(here):
+        for verb in ("rm", "report"):
+            said = swarm(verb, "one", "--runs", store.url)
+            assert said.code == 1 and "holds another run called 'one'" in said.err
+        with pytest.raises(StoreError, match="holds another run"):
+            the_run(store).writer()
+        with pytest.raises(StoreError, match="holds another run"):
+            asyncio.run(start_again(the_run(store), Launch(store.url)))
+    assert {file.name: file.read_bytes() for file in (here / "runs/one").iterdir()} == before
+    with chdir(there):
+        assert swarm("rm", "one", "--runs", store.url).code == 0
 
 
 def test_a_killed_job_is_held_until_its_time_is_up_and_then_goes_on(store: Postgres, tmp_path: Path) -> None:

@@ -34,8 +34,7 @@ def write_report(reader: Reader, folder: RunFolder) -> dict[str, str]:
         folder.report_html: render_html(gathered),
     }
     digests = {}
-    with naming(folder.path):
-        folder.path.mkdir(parents=True, exist_ok=True)  # of a run that began on another machine
+    folder.make_folder()
     for path, text in texts.items():
         data = text.encode("utf-8")
         with naming(path):

@@ -168,8 +168,8 @@ async def start_again(run: RunFolder, how: Launch, at: int | None = None) -> Dri
         StoreError: someone else works on the job, or is about to.
         SwarmError: what kept the driver from taking it.
     """
+    run.make_folder()
     with naming(run.path):
-        run.path.mkdir(parents=True, exist_ok=True)  # a run whose log is in a database may have begun elsewhere
         starting = FolderLock.take(run.path / "starting")
     try:
         if (other := await asyncio.to_thread(run.holder)) is not None:

@@ -169,6 +169,10 @@ class RunFolder:
         if taken:
             raise self._taken()
 
+    def make_folder(self) -> None:
+        """Makes the folder for the run's files, where there is none yet; see `Place.make_folder`."""
+        self.place.make_folder(self.path)
+
     def make_latest(self) -> None:
         """Points `latest` at this run, in one step.
 

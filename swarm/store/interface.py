@@ -145,6 +145,14 @@ class Place(Protocol):
         """Reserves a run's id; False if a run has it already. The folder exists, and is new."""
         ...
 
+    def make_folder(self, folder: Path) -> None:
+        """Makes the folder for the files of a run that exists, where it has none yet: it may have begun on another machine.
+
+        Raises:
+            StoreError: a run of another place has that folder.
+        """
+        ...
+
     def exists(self, folder: Path) -> bool:
         """Whether a run's log has been made."""
         ...

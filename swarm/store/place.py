@@ -39,6 +39,10 @@ class FolderPlace:
     def create(self, folder: Path) -> bool:
         return True  # whoever made the folder has the name
 
+    def make_folder(self, folder: Path) -> None:
+        with naming(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+
     def exists(self, folder: Path) -> bool:
         return (folder / LOG).exists()
 

@@ -17,6 +17,7 @@ from swarm.store.database import Address, Connection, Link, check_schema, fetch,
 from swarm.store.hold import holding, in_use
 from swarm.store.interface import Message
 from swarm.store.postgres import PostgresReader, PostgresWriter
+from swarm.store.sqlite import LOG
 
 Result = TypeVar("Result")
 _TABLES = ("events", "bodies", "blobs", "snapshots", "parts", "inbox")
@@ -67,6 +68,18 @@ class PostgresPlace:
         query = "INSERT INTO swarmloom.jobs(id, blobs) VALUES (%s, '') ON CONFLICT DO NOTHING RETURNING 1"
         return bool(fetch(connection, query, (folder.name,)))
 
+    def make_folder(self, folder: Path) -> None:
+        self._check_ours(folder)
+        with naming(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+
+    def _check_ours(self, folder: Path) -> None:
+        """Before anything is written into a folder or removed with it: of two runs of one name, it may be the other's."""
+        if (folder / LOG).exists():
+            problem = f"this folder holds another run called {folder.name!r}, which has its own log"
+            cure = f"work from another folder; nothing was done to that run, nor to {self.where(folder)}"
+            raise StoreError(problem, str(folder), cure)
+
     def exists(self, folder: Path) -> bool:
         return bool(self._read("SELECT 1 FROM swarmloom.jobs WHERE id = %s", folder.name))
 
@@ -79,8 +92,7 @@ class PostgresPlace:
         return PostgresReader.over(self._reading, folder.name)
 
     def writer(self, folder: Path) -> PostgresWriter:
-        with naming(folder):  # a job that began on another machine has no folder here
-            folder.mkdir(parents=True, exist_ok=True)
+        self.make_folder(folder)
         return PostgresWriter.open(self.address, folder.name)
 
     def holder(self, folder: Path) -> str | None:
@@ -113,6 +125,7 @@ class PostgresPlace:
             reader.verify()
 
     def remove(self, folder: Path) -> None:
+        self._check_ours(folder)
         self._run(lambda connection: self._remove(connection, folder), None)
         with naming(folder):
             if folder.is_dir():
