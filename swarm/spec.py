@@ -379,7 +379,7 @@ def parse_spec(data: Any, where: str = "job") -> JobSpec:
         raise SpecError(*explain(error, JobSpec, where)) from None
 
 
-def load_spec(path: Path) -> JobSpec:
+def load_spec(path: str | Path) -> JobSpec:
     """Reads a job file.
 
     Relative inputs, roles, gold and protocol paths are taken from the folder that the file stands in.
@@ -387,6 +387,7 @@ def load_spec(path: Path) -> JobSpec:
     Raises:
         SpecError: the file is missing, is not YAML, or does not say what a job must say.
     """
+    path = Path(path)
     if not path.is_file():
         raise SpecError("there is no such job file", str(path), "check the path, or see examples/ for job files that run")
     try:

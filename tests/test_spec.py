@@ -162,6 +162,7 @@ def test_relative_paths_start_from_the_job_file(tmp_path: Path) -> None:
     assert [item.source for item in spec.inputs] == [
         f"{tmp_path}/a.txt", "/b.txt", "python:json", "text:hello", f"{tmp_path}/docs/*.md",
     ]  # fmt: skip
+    assert load_spec(str(tmp_path / "job.yaml")) == spec, "a path may be plain text"
     assert spec.roles == {"reader": f"{tmp_path}/mine.md"} and spec.protocol.name == f"{tmp_path}/ways/mine.py"
     assert spec.answer.gold == f"{tmp_path}/gold.jsonl"
     assert anchored(spec, Path("/elsewhere")) == spec
