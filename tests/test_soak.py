@@ -1,0 +1,127 @@
+"""The soak test's own judgement: what counts as a finished step, what as growth, and that no data is no good news."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from swarm.events import Event, TaskFinished, TaskLeased
+from swarm.runtime.driver import Launch, start_new
+from swarm.store.folder import RunFolder
+from swarm.testing.slopes import Slope, slope
+from swarm.testing.soak import ENDING, SOAKED, WARM_UP_SECONDS, Finished, fault_at, lines_through
+from swarm.testing.soaked import SAMPLES
+from tests.jobs import events_of, job, write_sources
+
+MIB = 2**20
+HOUR = 3600
+
+
+def lives(*seconds: int) -> Iterator[tuple[int, int, int]]:
+    """(pid, time, age) of samples of processes that live so long, one after the other."""
+    time = 0
+    for pid, life in enumerate(seconds):
+        yield from ((pid, time + age, age) for age in range(0, life, 5))
+        time += life
+
+
+def samples(*seconds: int, leak: float = 0.0, slower: float = 0.0) -> list[Mapping[str, float]]:
+    """What processes of 80 to 85 MiB write of themselves; `leak` is in bytes a second, `slower` a share an hour."""
+    draw = random.Random(1)
+    return [
+        {
+            "pid": pid, "time": time, "age": age, "files": 20, "steps": 8 * age,
+            "rss": (80 + pid % 6) * MIB + 200 * 8 * age + leak * age + draw.uniform(0, MIB / 4),
+            "work": 1e-3 * (1 + slower * time / HOUR) * draw.uniform(0.9, 1.1), "append": 3e-3 * draw.uniform(0.9, 1.1),
+        }
+        for pid, time, age in lives(*seconds)
+    ]  # fmt: skip
+
+
+def disk(growth: float = 0.0) -> list[tuple[float, float]]:
+    """Bytes a step; `growth` is a share an hour."""
+    return [(time, 800 * (1 + growth * time / HOUR)) for time in range(0, HOUR, 5)]
+
+
+def judged(soaked: list[Mapping[str, float]], folder: list[tuple[float, float]]) -> dict[str, Slope]:
+    return {one.name.split(",")[0].split()[0] + one.name[-4:]: one for one in lines_through(soaked, folder)}
+
+
+STEADY = (*[60] * 15, 45 * 60)
+"""How long the drivers of an hour live: one a fault, then one for all the rest."""
+
+
+def test_what_does_not_grow_is_met() -> None:
+    assert all(one.met for one in lines_through(samples(*STEADY), disk())), lines_through(samples(*STEADY), disk())
+
+
+def test_a_leak_is_seen_though_each_driver_takes_it_with_it_when_it_is_killed() -> None:
+    leaking = judged(samples(*STEADY, leak=MIB / 30), disk())["memory MiB"]
+    assert leaking.verdict == "grows" and leaking.percent > 50
+
+
+def test_a_driver_that_grows_by_a_few_per_cent_an_hour_grows() -> None:
+    assert judged(samples(*STEADY, leak=3 * MIB / HOUR), disk())["memory MiB"].verdict == "grows"
+
+
+def test_appends_that_take_longer_and_a_folder_that_swells_are_seen() -> None:
+    slow = lines_through(samples(*STEADY, slower=0.2), disk(growth=0.05))
+    assert [one.name for one in slow if one.verdict == "grows"] == ["append, ms of work", "disk, bytes a step"]
+
+
+@pytest.mark.parametrize("seconds", [(), (60,) * 60, (WARM_UP_SECONDS + 600,)], ids=["none", "all too young", "ten minutes"])
+def test_too_little_to_judge_by_is_not_met(seconds: tuple[int, ...]) -> None:
+    for one in lines_through(samples(*map(int, seconds)), disk()):
+        assert one.name.startswith("disk") or (not one.met and "too few" in one.verdict), one
+
+
+def test_a_line_that_is_lost_in_noise_is_not_met() -> None:
+    draw = random.Random(2)
+    noisy = slope("noise", {1: [(60.0 * minute, draw.uniform(0, 2)) for minute in range(40)]})
+    assert not noisy.met and "noise" in noisy.verdict
+
+
+def test_processes_of_different_sizes_are_no_growth() -> None:
+    levels = {pid: [(60.0 * (30 * pid + minute), 10.0 * pid + 1) for minute in range(30)] for pid in range(5)}
+    assert slope("levels", levels).percent == pytest.approx(0.0)
+
+
+def test_one_driver_outlives_all_faults_of_three_quarters_of_an_hour() -> None:
+    ending = [any(fault_at(60 * minute, 10 * HOUR, number) in ("kill", "pause", "terminate") for number in range(12))
+              for minute in range(180)]  # fmt: skip
+    assert ending == ([True] * 15 + [False] * 45) * 3
+    assert {fault_at(0, HOUR, number) for number in range(4)} == set(ENDING)
+
+
+def test_a_driver_under_the_stop_watch_does_its_job_and_tells_of_itself(tmp_path: Path) -> None:
+    """And steps count when they are finished: not for being leased, and not for calls."""
+    run = RunFolder(tmp_path / "runs", "soaked")
+
+    async def go() -> None:
+        driver = await start_new(job(write_sources(tmp_path)), run, Launch(str(run.root), local=True, program=SOAKED))
+        while not await driver.ended():
+            await asyncio.sleep(0.1)
+        assert await driver.error() is None
+
+    finished = Finished(run)
+    asyncio.run(go())
+    events = events_of(run)
+    assert finished.count() == finished.count() == sum(isinstance(event.body, TaskFinished) for event in events) > 0
+    sample = json.loads((run.path / SAMPLES).read_text().splitlines()[0])
+    assert sample["rss"] > 10 * MIB and sample["files"] > 3 and 0 < sample["work"] <= 1 and sample["append"] > 0
+
+
+def test_a_job_that_finishes_nothing_has_no_finished_step(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path, "idle")
+    with closing(run.writer()) as store:
+        finished = Finished(run)
+        for seq in range(1, 41):
+            lease = TaskLeased(task=f"t{seq}", host="h", token=seq, until=0, attempt=1, reserved=0)
+            store.append([Event(seq, float(seq), store.epoch, 0, "", lease)], {})
+        assert finished.count() == 0, "work that begins and never ends is no life"
