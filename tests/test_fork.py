@@ -12,9 +12,13 @@ from typing import Any
 import pytest
 
 from swarm import events as ev
+from swarm.coordinator import JobState
+from swarm.coordinator.ledger import Doubt
 from swarm.events import Event
+from swarm.report.activity import Activity
 from swarm.report.steps import steps
 from swarm.store.folder import RunFolder
+from swarm.testing.endpoint import Endpoint
 from swarm.testing.invariants import LogWatch, check_counters, refold
 from tests.commands import Said, job_file, swarm
 from tests.jobs import ROWS, answered, events_of, finished, write_sources
@@ -138,6 +142,45 @@ def test_a_fork_outlives_what_it_came_from(place: Path) -> None:
         assert over(place, *verb).code == 0
     assert all(cite["quote"].startswith("raise") for row in over(place, "report", "two", "--json").document["rows"]
                for cite in row["cites"])  # fmt: skip
+
+
+def test_the_time_between_a_job_and_its_fork_is_nobodys(place: Path) -> None:
+    assert forked(place, 5).code == 0
+    old, new = log(place, "one"), log(place, "two")
+    mark = next(at for at, event in enumerate(new) if isinstance(event.body, ev.Forked))
+    assert new[mark].time > old[mark - 1].time
+    held = refold(old[:mark]).seconds(old[mark - 1].time)
+    assert refold(new[: mark + 2]).seconds(new[mark + 1].time) == held
+    opened = refold(new[: mark + 3])
+    assert opened.seconds(opened.time) == held, "the clock begins when a master takes the fork"
+    state, activity = JobState(), Activity()
+    for event in new[: mark + 2]:
+        state.apply(event)
+        activity.follow(event, state)
+    assert activity.seconds == pytest.approx(held), "and the report says so too"
+
+
+def step_with_calls_out(events: list[Event]) -> int:
+    """The number of the first step at whose end other agents' calls were out."""
+    state, step = JobState(), 0
+    for event in events:
+        state.apply(event)
+        if isinstance(event.body, ev.TaskFinished):
+            step += 1
+            if any(row.intent for row in state.tasks.values()):
+                return step
+    raise AssertionError("no call was out at the end of any step")
+
+
+def test_calls_that_were_out_at_the_cut_are_the_other_jobs_to_account_for(tmp_path: Path) -> None:
+    with Endpoint() as endpoint:
+        model = {"engine": "openai", "name": "m", "url": endpoint.url}
+        path = job_file(tmp_path, write_sources(tmp_path, COPIES), model=model)
+        said = swarm("run", path, "--local", "--agents", 4, "--runs", tmp_path / "runs", "--id", "one")
+        assert said.code == 0, said.err
+        step = step_with_calls_out(log(tmp_path, "one"))
+        assert forked(tmp_path, step).code == 0
+    assert [refold(log(tmp_path, id)).ledger.doubt() for id in ("one", "two")] == [Doubt(), Doubt()]
 
 
 def test_a_fork_of_a_fork(place: Path) -> None:

@@ -18,6 +18,7 @@ from swarm.board import Board
 from swarm.coordinator.closing import budget_changed, budget_reached
 from swarm.coordinator.faults import MODEL_FAULTS, Faults
 from swarm.coordinator.ledger import Doubt, Fenced, Ledger
+from swarm.coordinator.spending import call_failed, call_finished, call_started, call_strayed
 from swarm.coordinator.tables import (
     AGENT_BUDGET,
     OVER_BUDGET,
@@ -230,6 +231,13 @@ def _created(state: JobState, event: Event, body: ev.JobCreated) -> None:
     state.created, state.started = body, event.time
 
 
+def _forked(state: JobState, event: Event, body: ev.Forked) -> None:
+    """Nobody holds the fork yet, and the other job's calls that were out are that job's to account for."""
+    state.held, state.opened_at = state.seconds(state.time), 0.0
+    for row in state.tasks.values():
+        row.intent = None
+
+
 def _opened(state: JobState, event: Event, body: ev.JobOpened) -> None:
     """A new master: every lease of the last one ends here, and its time is counted up to its last event."""
     state.held = state.seconds(state.time)
@@ -370,53 +378,6 @@ def _failed(state: JobState, event: Event, body: ev.TaskFailed) -> None:
     state.push(row)
 
 
-def _started(state: JobState, event: Event, body: ev.CallStarted) -> None:
-    """Only what has a key may have to be paid for, and stands before its call."""
-    if body.key:
-        state.ledger.billed = True
-        most = body.tokens + int(body.sampling.get("max_tokens", 0))
-        state.tasks[body.task].intent = (body.turn, body.sample, most)
-
-
-def _call(state: JobState, event: Event, body: ev.CallFinished) -> None:
-    row = state.tasks[body.task]
-    if row.said is None:
-        row.said = []
-    row.said.append((body.turn, body.sample, body.output, body.finish))
-    row.failures = row.setbacks = 0
-    state.faults.forget()
-    state.faults.answers += 1
-    row.heard, row.intent, row.doubt = -1, None, False
-    if body.cached:
-        state.ledger.cached += 1
-    else:
-        row.spent += body.tokens_in + body.tokens_out
-        _spent(state, row.role, body)
-
-
-def _spent(state: JobState, role: str, body: ev.CallFinished | ev.CallStrayed) -> None:
-    spend = state.spend.get((role, body.weights))
-    if spend is None:
-        spend = state.spend[role, body.weights] = Spend()
-    spend.calls += 1
-    spend.tokens_in += body.tokens_in
-    spend.tokens_out += body.tokens_out
-    spend.seconds += body.seconds
-
-
-def _call_failed(state: JobState, event: Event, body: ev.CallFailed) -> None:
-    state.calls_failed += 1
-    row = state.tasks[body.task]
-    if body.doubt:
-        state.lose(row)
-    row.intent = None
-
-
-def _strayed(state: JobState, event: Event, body: ev.CallStrayed) -> None:
-    role = state.ledger.stray(body.token, body.turn, body.sample, body.tokens_in + body.tokens_out)
-    _spent(state, role, body)
-
-
 def _posted(state: JobState, event: Event, body: ev.NotePosted) -> None:
     state.board.post(body, event.seq)
     if state.closing is not None and body.task:  # what people said stays
@@ -487,9 +448,9 @@ _FOLD: dict[type[ev.Body], Callable[[JobState, Event, Any], None]] = {
     ev.BudgetChanged: budget_changed, ev.JobEnded: _ended, ev.ReportWritten: _report, ev.SourceSkipped: _skipped,
     ev.SpansPinned: _spans, ev.DocumentPinned: _document, ev.CorpusPinned: _pinned, ev.TaskAdded: _task, ev.RangeAdded: _range,
     ev.TaskLeased: _leased, ev.LeaseEnded: _lease_ended, ev.TaskFinished: _finished, ev.TaskFailed: _failed,
-    ev.CallStarted: _started, ev.CallFinished: _call, ev.CallFailed: _call_failed, ev.CallStrayed: _strayed,
+    ev.CallStarted: call_started, ev.CallFinished: call_finished, ev.CallFailed: call_failed, ev.CallStrayed: call_strayed,
     ev.NotePosted: _posted, ev.NoteJudged: _judged, ev.Decided: _decided, ev.SnapshotIgnored: _nothing,
     ev.Stuck: _stuck, ev.NoticeDue: _notice_due, ev.NoticeSent: _notice_sent, ev.NoticeFailed: _notice_failed,
-    ev.Forked: _nothing,
+    ev.Forked: _forked,
     ev.PersonSaid: _said, ev.ApprovalAsked: _asked, ev.ApprovalAnswered: _answered,
 }  # fmt: skip
