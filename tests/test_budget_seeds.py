@@ -21,11 +21,14 @@ from tests.test_master import finished, ran, started
 from tests.test_simulator import KINDS, STORMY, undisturbed
 
 SEEDS = 6
+PAID = {"engine": "scripted", "name": "raises", "price": {"input": 1.0, "output": 4.0}}
 BUDGETS: dict[str, dict[str, Any]] = {
     "tokens": {"tokens": 4000, "reserve": 0.3},
     "calls": {"calls": 9, "reserve": 0.2},
     "roles": {"roles": {"reader": {"calls": 6}, "notetaker": {"calls": 8}, "verifier": {"tokens": 1500}}},
+    "money": {"money": 0.012, "reserve": 0.2, "roles": {"verifier": {"money": 0.005}}},
 }
+BASE = {"tokens": 4000, "calls": 9, "money": 0.012}
 
 
 @pytest.mark.parametrize("budget", BUDGETS)
@@ -33,9 +36,11 @@ BUDGETS: dict[str, dict[str, Any]] = {
 def test_a_job_that_is_given_more_again_and_again_finds_what_one_without_limits_finds(kind: str, budget: str) -> None:
     expected, rests, done = undisturbed(kind).findings(), 0, 0
     limits = BUDGETS[budget]
-    names = [f"roles.{role}.{one}" for role, own in limits.get("roles", {}).items() for one in own] or [budget]
+    names = [f"roles.{role}.{one}" for role, own in limits.get("roles", {}).items() for one in own]
+    names += [budget] if budget in limits else []
+    model = {"model": PAID} if budget == "money" else {}
     for seed in range(SEEDS):
-        one = simulate(seed, STORM, changes={**KINDS[kind], "budget": limits})
+        one = simulate(seed, STORM, changes={**KINDS[kind], **model, "budget": limits})
         for more in (1.5, 3, 10, None):
             one.run_live(one.steps + STORMY)
             if one.state.status != "budget":
@@ -43,8 +48,8 @@ def test_a_job_that_is_given_more_again_and_again_finds_what_one_without_limits_
             rests += 1
             assert not one.core.pulled(one.now, "anyone", (), 9)[1] and one.state.phase is Phase.PAUSED
             one.faults = STORM
-            base = {"tokens": 4000, "calls": 9}
-            one.give({name: more and round(base[name.rpartition(".")[2]] * more) for name in names})
+            base = {name: BASE[name.rpartition(".")[2]] for name in names}
+            one.give({name: more and (base[name] * more if "money" in name else round(base[name] * more)) for name in names})
         assert one.state.status == "done", f"seed {seed} ends {one.state.status}: {one.state.reason}"
         assert one.findings() == expected, f"seed {seed} finds something else"
         done += 1

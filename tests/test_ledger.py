@@ -213,13 +213,15 @@ def test_events_of_the_first_version_are_read(kind: type[Body], gained: str) -> 
     assert decode(kind.__name__, 1, encode(old)) == bodies[kind]
 
 
-def test_what_a_silent_host_may_still_spend_stays_set_aside() -> None:
+@pytest.mark.parametrize("limits", [{"tokens": 3 * 642}, {"roles": {"reader": {"tokens": 3 * 642}}}], ids=["job", "role"])
+def test_what_a_silent_host_may_still_spend_stays_set_aside(limits: dict[str, Any]) -> None:
     """Nobody is billed and nobody asks before a call: a budget holds only if the whole lease is reckoned with."""
-    desk = Desk(Plain(readers()), budget={"tokens": 3 * 642, "reserve": 0.0})
+    desk = Desk(Plain(readers()), budget={**limits, "reserve": 0.0})
     old = desk.one()
     desk.keep(desk.core.lost(desk.now, "h", "silent"))
     assert len(desk.pull(want=8, host="i")) == 2
     desk.pull(done(old, *called(old)), want=0)
     assert desk.state.ledger.unsettled().tokens == 642 - 100, "what it has spent is in the spend now"
+    assert desk.state.ledger.unsettled("reader") == desk.state.ledger.unsettled() != desk.state.ledger.unsettled("writer")
     desk.resumed()
     assert desk.state.ledger.unsettled() == Doubt(), "hosts die with their master"

@@ -12,7 +12,6 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from swarm.coordinator.ledger import Doubt
 from swarm.coordinator.state import JobState
 from swarm.errors import SpecError
 from swarm.events import BudgetReached
@@ -89,8 +88,8 @@ def check(budget: BudgetSpec, price: Price | None, state: JobState, now: float, 
 
 
 def _check_role(budget: RoleBudget, price: Price | None, state: JobState, need: Need) -> Refusal | None:
-    spent, doubt = state.total(need.role), state.ledger.doubts.get(need.role, Doubt())
-    tokens, calls = state.reserved_by[need.role] + doubt.tokens, state.reserved_calls_by[need.role] + doubt.calls
+    spent, more = state.total(need.role), state.ledger.unsettled(need.role)
+    tokens, calls = state.reserved_by[need.role] + more.tokens, state.reserved_calls_by[need.role] + more.calls
     if budget.tokens is not None and spent.tokens + tokens + need.tokens > budget.tokens:
         return Refusal("tokens", budget.tokens, spent.tokens + tokens, need.role)
     if budget.calls is not None and spent.calls + calls + need.calls > budget.calls:

@@ -46,15 +46,16 @@ class Ledger:
     """Answers from the cache; they are in nobody's spend."""
     fenced: dict[int, Fenced] = field(default_factory=dict)
     """Token → a lease that this master has ended, the last ones only."""
-    held: Doubt = field(default_factory=Doubt)
-    """What such leases may still spend without asking."""
+    held: dict[str, Doubt] = field(default_factory=dict)
+    """Role → what such leases may still spend without asking."""
     billed: bool = False
     """Whether calls have intents. Then nothing is spent under a lease that has ended but what is in doubt already."""
 
-    def unsettled(self) -> Doubt:
-        """What may have been spent already, or be spent unasked, and stands in no spend: a budget sets it aside."""
-        doubt = self.doubt()
-        return Doubt(doubt.calls + self.held.calls, doubt.tokens + self.held.tokens)
+    def unsettled(self, role: str = "") -> Doubt:
+        """What may have been spent already, or be spent unasked, and stands in no spend: a budget sets it aside. Of one role,
+        or of all."""
+        found = [one for held in (self.doubts, self.held) for whose, one in held.items() if role in ("", whose)]
+        return Doubt(sum(one.calls for one in found), sum(one.tokens for one in found))
 
     def doubt(self) -> Doubt:
         """All calls in doubt."""
@@ -71,15 +72,16 @@ class Ledger:
         if self.billed:
             lease.held = Doubt()
         self.fenced[token] = lease
-        self.held.calls += lease.held.calls
-        self.held.tokens += lease.held.tokens
+        held = self.held.setdefault(lease.role, Doubt())
+        held.calls += lease.held.calls
+        held.tokens += lease.held.tokens
         if len(self.fenced) > REMEMBERED:
             self._settle(self.fenced.pop(next(iter(self.fenced))), 1 << 62, 1 << 62)
 
     def forget(self) -> None:
         """A new master: hosts died with the last one, and what they still knew will never be heard."""
         self.fenced.clear()
-        self.held = Doubt()
+        self.held.clear()
 
     def stray(self, token: int, turn: int, sample: int, tokens: int) -> str:
         """An answer came too late: it settles its intent, which is in doubt no more but paid for. Returns its role."""
@@ -97,6 +99,6 @@ class Ledger:
     def _settle(self, lease: Fenced, calls: int, tokens: int) -> None:
         """So much of what a lease held is spent, or will not be."""
         calls, tokens = min(calls, lease.held.calls), min(tokens, lease.held.tokens)
-        for one in (lease.held, self.held):
+        for one in (lease.held, self.held[lease.role]):
             one.calls -= calls
             one.tokens -= tokens

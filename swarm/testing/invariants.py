@@ -1,7 +1,8 @@
 """What must hold for a job's log and its fold at every moment, written down a second time and independently.
 
-Owns the recount of what `JobState` counts as it goes, the promises that a log keeps (dense numbers, time that never
-decreases, every lease ended once, no step finished twice, no call recorded twice), and digests to compare two folds by.
+Owns the recount of what `JobState` counts as it goes, the limits of a budget, the promises that a log keeps (dense numbers,
+time that never decreases, every lease ended once, no step finished twice, no call recorded twice), and digests to compare
+two folds by.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from swarm.board import Board
 from swarm.coordinator import JobState, Phase
 from swarm.coordinator.state import RangeRow, TaskRow
 from swarm.events import KINDS, Event, decode, encode
+from swarm.spec import BudgetSpec, Price, RoleBudget
 
 CACHES = ("board", "ready", "later")
 """Fields of JobState that are compared otherwise (the board), or hold stale entries by design (the heaps)."""
@@ -94,6 +96,25 @@ def check_counters(state: JobState) -> None:
     assert not any(row.host or row.reserved for row in rows if not row.token)
     assert sum(state.finished.values()) == sum(state.outcomes.values())
     check_nothing_is_forgotten(state)
+
+
+def check_limits(budget: BudgetSpec, price: Price | None, state: JobState) -> None:
+    """Neither the job nor a role has spent more than it may, if all that is in doubt or still out has to be paid for."""
+    scopes: list[tuple[str, BudgetSpec | RoleBudget]] = [("", budget), *budget.roles.items()]
+    for role, most in scopes:
+        spends = [one for (whose, _), one in state.spend.items() if role in ("", whose)]
+        doubts = [one for whose, one in state.ledger.doubts.items() if role in ("", whose)]
+        out = [row.intent[2] for row in state.tasks.values() if row.intent is not None and role in ("", row.role)]
+        calls = sum(one.calls for one in spends) + sum(one.calls for one in doubts) + len(out)
+        unpaid = sum(one.tokens for one in doubts) + sum(out)
+        tokens = sum(one.tokens for one in spends) + unpaid
+        whose = f"of role {role}" if role else "of the job"
+        assert most.calls is None or calls <= most.calls, f"{calls} calls {whose}, and {most.calls} are allowed"
+        assert most.tokens is None or tokens <= most.tokens, f"{tokens} tokens {whose}, and {most.tokens} are allowed"
+        if most.money is not None and price is not None:
+            paid = sum(one.tokens_in * price.input + one.tokens_out * price.output for one in spends)
+            paid = (paid + unpaid * max(price.input, price.output)) / 1e6
+            assert paid <= most.money * (1 + 1e-9), f"{paid} paid {whose}, and {most.money} are allowed"
 
 
 def check_nothing_is_forgotten(state: JobState) -> None:

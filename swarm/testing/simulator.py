@@ -27,7 +27,7 @@ from swarm.runtime.clock import LogClock
 from swarm.runtime.host import pack_note
 from swarm.spec import JobSpec
 from swarm.testing.faults import NONE, STORM, Faults
-from swarm.testing.invariants import LogWatch, again, check_counters, folded, state_digest
+from swarm.testing.invariants import LogWatch, again, check_counters, check_limits, folded, state_digest
 
 __all__ = ["NONE", "STORM", "Faults", "Simulation"]
 PROMPT_TOKENS = 60
@@ -453,11 +453,9 @@ class Simulation:
         """Everything that must hold between two steps."""
         check_counters(self.state)
         assert self.state.seq == len(self.log) and self.state.time <= self.now
-        budget, spent = self.core.budget, self.state.total()
-        assert budget.tokens is None or spent.tokens + self.state.reserved <= budget.tokens, "more tokens than allowed"
-        assert budget.calls is None or spent.calls <= budget.calls, "more calls than allowed"
+        check_limits(self.core.budget, self.spec.model.price, self.state)
         open = sum(row.intent is not None for row in self.state.tasks.values())
-        known = spent.calls + self.state.ledger.doubt().calls + open
+        known = self.state.total().calls + self.state.ledger.doubt().calls + open
         assert self.charged <= known, f"{self.charged} calls were charged, and the log knows of {known}"
         if self.steps % REFOLD_EVERY == 0:
             self._compare()
