@@ -20,14 +20,14 @@ COPIES = 4
 
 
 @contextmanager
-def working(folder: Path, script: str = "raises+slow:0.3") -> Iterator[subprocess.Popen[str]]:
-    """A slow job called `one`, at work in a process of its own."""
+def working(folder: Path, script: str = "raises+slow:0.3", said: str = "working…") -> Iterator[subprocess.Popen[str]]:
+    """A slow job called `one` in a process of its own, once it has said that it is at work."""
     path = job_file(folder, write_sources(folder, COPIES), model={"engine": "scripted", "name": script})
     process = start("run", path, "--local", "--agents", 1, "--runs", folder / "runs", "--id", "one")
     assert process.stderr is not None
     try:
         for line in process.stderr:
-            if "working…" in line:
+            if said in line:
                 break
         yield process
     finally:
@@ -97,6 +97,18 @@ def test_sigterm_pauses_under_its_own_name(tmp_path: Path) -> None:
         process.send_signal(signal.SIGTERM)
         _, err = process.communicate(timeout=60)
     assert process.returncode == 1 and "paused (SIGTERM)" in err and "Ctrl-C" not in err
+
+
+@pytest.mark.parametrize("signals", [[signal.SIGTERM], [signal.SIGTERM, signal.SIGINT]], ids=["one", "two"])
+def test_a_model_that_still_loads_keeps_no_process_that_was_told_to_stop(tmp_path: Path, signals: list[int]) -> None:
+    """Its thread cannot be ended, and would last for an hour."""
+    with working(tmp_path, "raises+load:3600", "starting the agents…") as process:
+        for number in signals:
+            process.send_signal(number)
+        _, err = process.communicate(timeout=30)
+    assert process.returncode == 1 and "swarm resume one" in err and "Traceback" not in err, err
+    status = swarm("status", "one", "--runs", tmp_path / "runs", "--json").document
+    assert status["status"] == "paused" and status["holder"] is None
 
 
 def test_words_from_before_do_not_stop_a_resume(paused: Path) -> None:

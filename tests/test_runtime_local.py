@@ -6,6 +6,7 @@ import asyncio
 import signal
 import subprocess
 import sys
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -18,6 +19,7 @@ from swarm import events as ev
 from swarm.board import Board
 from swarm.coordinator import JobState, Phase
 from swarm.errors import CorpusError, StoreError
+from swarm.models.loading import load
 from swarm.protocol import NoteView
 from swarm.runtime.local import first_error, work_locally
 from swarm.runtime.master import JobMaster
@@ -118,6 +120,35 @@ def test_a_fault_of_the_program_comes_out_as_itself(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError, match="a fault of the program"):
         asyncio.run(work_locally(session, 8, Broken(prepared.tokenizer, prepared.template)))
     session.close()
+
+
+class Loading(NullModel):
+    """A model that never gets ready."""
+
+    closed = False
+
+    async def start(self) -> None:
+        await load(threading.Event().wait)
+
+    async def close(self) -> None:
+        self.closed = True
+
+
+@pytest.mark.parametrize(("order", "phase"), [("pause", Phase.PAUSED), ("cancel", Phase.ENDED)])
+def test_a_job_that_is_stopped_while_its_model_loads_does_not_wait_for_it(tmp_path: Path, order: str, phase: Phase) -> None:
+    prepared, corpus = check(job(write_sources(tmp_path)))
+    folder = RunFolder(tmp_path, "one")
+    session = Session.create(prepared, corpus, folder)
+    model = Loading(prepared.tokenizer, prepared.template)
+    post(folder.path, order, "enough")
+
+    async def work() -> None:
+        async with asyncio.timeout(30):
+            await work_locally(session, 8, model)
+
+    asyncio.run(work())
+    session.close()
+    assert state_of(folder).phase is phase and model.closed
 
 
 def test_of_several_errors_the_one_that_was_meant_is_told() -> None:

@@ -5,6 +5,9 @@ Owns the list and its order. Each verb stands in the file of its group; none loa
 
 from __future__ import annotations
 
+import os
+import sys
+
 import typer
 
 from swarm.cli.bench import app as bench
@@ -19,6 +22,7 @@ from swarm.cli.records import artifacts, export, logs, replay, report, show
 from swarm.cli.retention import gc
 from swarm.cli.runs import list_, rm, status, watch
 from swarm.cli.submit import submit
+from swarm.models.loading import still_loading
 
 app = typer.Typer(
     name="swarm",
@@ -42,5 +46,12 @@ app.add_typer(bench, name="bench", rich_help_panel="What there is")
 
 
 def main() -> None:
-    """Runs the command line."""
-    app()
+    """Runs the command line. A model that is still loading when all is done keeps nobody."""
+    try:
+        app()
+    except SystemExit as ended:
+        if not still_loading():
+            raise
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(ended.code if isinstance(ended.code, int) else 0 if ended.code is None else 1)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from swarm.errors import ModelError, WeightsError
 from swarm.models.grammar import GrammarMask, compact_grammar, grammar_tokenizer
 from swarm.models.interface import Completion, Request
+from swarm.models.loading import load
 from swarm.models.weights import Served, base_weights, chosen, merged_channels, needed_first
 from swarm.spec import ModelSpec
 from swarm.window.pack import ChatTemplate
@@ -85,8 +86,8 @@ class TransformersModel:
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="transformers")
 
     async def start(self) -> None:
-        base = await asyncio.to_thread(base_weights, self._spec)
-        self._served = await asyncio.to_thread(merged_channels, base, self._adapters)
+        base = await load(base_weights, self._spec)
+        self._served = await load(merged_channels, base, self._adapters)
         for folder in needed_first(self._served):
             await self._weights_in(folder)
 
@@ -128,7 +129,7 @@ class TransformersModel:
         """The weights of a folder, loaded if it is the first time that they are asked for."""
         async with self._loading:
             if folder not in self._loaded:
-                self._loaded[folder] = await asyncio.to_thread(Loaded, folder)
+                self._loaded[folder] = await load(Loaded, folder)
             return self._loaded[folder]
 
     async def close(self) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 
 from swarm.errors import ModelError
 from swarm.models.interface import Completion, Request
+from swarm.models.loading import load
 from swarm.window.pack import ChatTemplate
 from swarm.window.tokens import Tokenizer
 
@@ -28,8 +29,8 @@ class ScriptedModel:
         name: a script, and with `+` what befalls its calls: `raises`, `raises+slow:0.05`, `echo+flaky:3`.
             Scripts: `raises` (reads Python passages for raise statements, judges, plans and writes),
             `first-line` (one row from each passage's first line), `echo` (the prompt's last line), `null`
-            (`[]`). `slow:SECONDS` delays each call; `flaky:N` fails every N-th call, once; `hang:N` answers no call after the
-            N-th.
+            (`[]`). `load:SECONDS` is the time until it is ready; `slow:SECONDS` delays each call; `flaky:N` fails every N-th
+            call, once; `hang:N` answers no call after the N-th.
 
     Raises:
         ModelError: there is no such script.
@@ -39,23 +40,25 @@ class ScriptedModel:
         self.name, self.tokenizer, self.template = name, tokenizer, template
         script, *effects = name.split("+")
         settings = dict(effect.partition(":")[::2] for effect in effects)
-        known = script in SCRIPTS and settings.keys() <= {"slow", "flaky", "hang"}
+        known = script in SCRIPTS and settings.keys() <= {"load", "slow", "flaky", "hang"}
         if not known or not all(re.fullmatch(r"\d+(\.\d+)?", value) for value in settings.values()):
             raise ModelError(
                 f"there is no script {name!r}",
                 "model.name",
-                f"scripts: {', '.join(SCRIPTS)}; after one of them +slow:SECONDS, +flaky:N or +hang:N",
+                f"scripts: {', '.join(SCRIPTS)}; after one of them +load:SECONDS, +slow:SECONDS, +flaky:N or +hang:N",
                 kind="refused",
                 retryable=False,
             )
         self._script = SCRIPTS[script]
+        self._load = float(settings.get("load", 0))
         self._delay = float(settings.get("slow", 0))
         self._every = int(float(settings.get("flaky", 0)))
         self._left = int(float(settings["hang"])) if "hang" in settings else None
         self._calls: set[str] = set()
 
     async def start(self) -> None:
-        return None
+        if self._load:
+            await load(time.sleep, self._load)
 
     async def close(self) -> None:
         return None

@@ -21,6 +21,7 @@ from swarm.errors import ModelError
 from swarm.models.grammar import copying_grammar, plain_schema
 from swarm.models.interface import Completion, Request
 from swarm.models.liveness import probe_request, until_it_hangs
+from swarm.models.loading import load
 from swarm.models.vllm_engine import PRIVATE, Engine, first_line, has_gpu, start_engine
 from swarm.models.weights import (
     Served,
@@ -64,15 +65,16 @@ class VllmModel:
         self._engines: dict[Path, Engine] = {}
         self._watches: dict[Path, asyncio.Task[None]] = {}
         self._starting = asyncio.Lock()
+        self._beginning: asyncio.Task[Engine] | None = None
         self._gpu = False
         self._numbers = itertools.count()
 
     async def start(self) -> None:
         os.environ.update(PRIVATE)
-        self._gpu = await asyncio.to_thread(has_gpu)
-        base = await asyncio.to_thread(base_weights, self._spec)
+        self._gpu = await load(has_gpu)
+        base = await load(base_weights, self._spec)
         place = adapter_channels if self._gpu else merged_channels
-        self._served = await asyncio.to_thread(place, base, self._adapters)
+        self._served = await load(place, base, self._adapters)
         for folder in needed_first(self._served):
             await self._engine(folder)
 
@@ -105,7 +107,9 @@ class VllmModel:
         )
 
     async def close(self) -> None:
-        """Ends the engines and waits until their processes are gone."""
+        """Ends the engines and waits until their processes are gone. One that is just starting is given up."""
+        if self._beginning is not None:
+            self._beginning.cancel()
         async with self._starting:
             self._served = {}
             while self._engines:
@@ -122,7 +126,8 @@ class VllmModel:
                 await self._engines.pop(folder).close()
             if folder not in self._engines:
                 adapters = [served.adapter for served in self._served.values() if served.adapter]
-                self._engines[folder] = engine = await start_engine(folder, self._spec, adapters, self._gpu)
+                self._beginning = asyncio.create_task(start_engine(folder, self._spec, adapters, self._gpu))
+                self._engines[folder] = engine = await self._beginning
                 self._watches[folder] = asyncio.create_task(self._watch(engine, folder))
             return self._engines[folder]
 

@@ -13,6 +13,7 @@ import multiprocessing
 import os
 import signal
 import subprocess
+import threading
 from collections.abc import Iterator, Mapping
 from multiprocessing import resource_tracker
 from multiprocessing.process import BaseProcess
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from swarm.errors import ModelError
+from swarm.models.loading import load
 from swarm.spec import ModelSpec
 
 if TYPE_CHECKING:
@@ -90,13 +92,20 @@ class Engine:
 
 
 async def start_engine(folder: Path, spec: ModelSpec, adapters: list[Path], gpu: bool) -> Engine:
-    """Loads the weights of `folder`; takes about half a minute on a CPU, and blocks no other task.
+    """Loads the weights of `folder`; takes about half a minute on a CPU, and blocks no other task. Cancelled, it ends the
+    processes that it has started.
 
     Raises:
         ModelError: vLLM does not start.
     """
-    before = set(multiprocessing.active_children())
-    llm = await asyncio.to_thread(_start, folder, spec, adapters, gpu)
+    before, given_up = set(multiprocessing.active_children()), threading.Event()
+    try:
+        llm = await load(_start, folder, spec, adapters, gpu, given_up)
+    except asyncio.CancelledError:
+        given_up.set()
+        for process in set(multiprocessing.active_children()) - before:
+            process.kill()
+        raise
     return Engine(llm, set(multiprocessing.active_children()) - before)
 
 
@@ -112,14 +121,20 @@ def first_line(problem: BaseException) -> str:
     return lines[0] if lines else type(problem).__name__
 
 
-def _start(folder: Path, spec: ModelSpec, adapters: list[Path], gpu: bool) -> AsyncLLM:
+def _start(folder: Path, spec: ModelSpec, adapters: list[Path], gpu: bool, given_up: threading.Event) -> AsyncLLM:
+    """The engine, once it is ready. If nobody waits for it any more, none is started, or it is ended at once."""
     with _environment(QUIET), _deaf_to_interrupts():
         from vllm.engine.arg_utils import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM
 
         try:
             arguments: Any = AsyncEngineArgs(**_settings(folder, spec, adapters, gpu))
-            return AsyncLLM.from_engine_args(arguments)
+            if given_up.is_set():
+                raise ModelError("nobody waits for it any more", "model", "")
+            llm = AsyncLLM.from_engine_args(arguments)
+            if given_up.is_set():
+                llm.shutdown(timeout=0)
+            return llm
         except (ValueError, RuntimeError, OSError) as problem:
             raise ModelError(
                 f"vLLM does not start with {spec.name}: {first_line(problem)}",

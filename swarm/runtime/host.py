@@ -27,6 +27,8 @@ from swarm.runtime.wire import Master, Order, Pull, Work
 from swarm.spec import JobSpec
 
 HEARTBEAT_SECONDS = 5.0
+START_LOOK_SECONDS = 1.0
+"""How often a host whose model is starting asks whether it is still needed."""
 REMEMBERED = 4096
 """Waits of calls that a host keeps."""
 
@@ -190,9 +192,16 @@ def pack_note(content: Mapping[str, Any]) -> bytes:
 
 
 async def serve(host: Host, master: Master) -> None:
-    """Starts the host's model, works until told to stop, and closes the model whatever happens."""
-    await host.model.start()
+    """Starts the host's model, works until told to stop, and closes the model whatever happens. If the job comes to rest
+    before the model has started, nobody waits for that any more."""
+    starting = asyncio.create_task(host.model.start())
     try:
+        while not (await asyncio.wait([starting], timeout=START_LOOK_SECONDS))[0]:
+            if (await master.pull(Pull(host.name, 0))).order is Order.STOP:
+                return
+        await starting
         await host.run(master)
     finally:
+        starting.cancel()
+        await asyncio.gather(starting, return_exceptions=True)
         await host.model.close()
