@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
+import subprocess
 import sys
 import threading
 import time
@@ -15,9 +18,9 @@ from typing import Any
 import pytest
 
 from swarm import events as ev
-from swarm.errors import SpecError
+from swarm.errors import SpecError, SwarmError
 from swarm.runtime.caretaker import Caretaker
-from swarm.runtime.outbox import ATTEMPTS, Outbox
+from swarm.runtime.outbox import ATTEMPTS, WAY_SECONDS, Outbox, run_command
 from swarm.runtime.supervise import Supervisor
 from swarm.store.folder import read_status
 from swarm.testing.invariants import LogWatch
@@ -166,6 +169,58 @@ def test_what_does_not_get_through_is_tried_again_and_then_no_more(tmp_path: Pat
     with folder.reader() as reader:
         words = {reader.body(body.error).decode() for body in failures}
     assert words == {"the webhook answers 503", "/no/such/program cannot be run: No such file or directory"}
+
+
+def test_a_command_that_hangs_holds_up_nothing_and_leaves_nothing(tmp_path: Path) -> None:
+    pids = tmp_path / "pids"
+    notify = {"command": ["sh", "-c", f"echo $$ >> {pids}; sleep 300 & echo $! >> {pids}; wait; true"]}
+    spec = job(write_sources(tmp_path), notify=notify)
+    folder = run(job(tmp_path / "code"), tmp_path / "runs", id="one")
+    with Caretaker.take(folder) as keeper:
+        for number in range(5):
+            left = ev.NoticeDue(notice=f"question:{number}", occasion="waiting", reason="why?", ways=("command",))
+            keeper.append([left], {})
+        outbox = Outbox(folder, spec, keeper.state, keeper.store, keeper.append, patience=0.5)
+        began = time.monotonic()
+        asyncio.run(outbox.deliver())
+        assert time.monotonic() - began < 5.0
+        attempts = [row.attempts for row in keeper.state.outbox.values()]
+    assert sorted(attempts) in ([0, 0, 0, 0, 1], [0, 0, 0, 1, 1]), "those behind one that hangs wait for the next time"
+    with folder.reader() as reader:
+        failures = [event.body for event in reader.read() if isinstance(event.body, ev.NoticeFailed)]
+        assert {reader.body(body.error).decode() for body in failures} == {"the command took longer than 0.5 s"}
+    end = time.monotonic() + 10
+    while any(map(lives, pids.read_text().split())):
+        assert time.monotonic() < end, "the command, or what it started, lives on"
+        subprocess.run(["sleep", "0.05"], check=True)
+
+
+def lives(pid: str) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_a_command_that_leaves_a_child_behind_has_told_once_it_ends(tmp_path: Path) -> None:
+    told, child = tmp_path / "told", tmp_path / "child"
+    script = f"cat >> {told}; echo >> {told}; echo no trouble >&2; sleep 300 & echo $! > {child}; exit 0"
+    began = time.monotonic()
+    try:
+        folder = run(job(write_sources(tmp_path), notify={"command": ["sh", "-c", script]}), tmp_path / "runs")
+        assert time.monotonic() - began < WAY_SECONDS
+        os.kill(int(child.read_text()), 0)
+    finally:
+        os.kill(int(child.read_text()), signal.SIGKILL)
+    assert sent(events_of(folder)) == [("finished", "command")]
+    assert [json.loads(line)["occasion"] for line in told.read_text().splitlines()] == ["finished"], "once"
+
+
+def test_the_last_words_of_a_command_that_fails_are_told() -> None:
+    noisy = ("sh", "-c", "seq 100000 >&2; echo no such phone >&2; exit 3")
+    with pytest.raises(SwarmError, match=r"^sh ended with exit code 3: .* 100000 no such phone$") as caught:
+        asyncio.run(run_command(noisy, {}))
+    assert len(caught.value.message) < 400
 
 
 def test_what_a_dead_driver_did_not_tell_the_supervisor_tells(tmp_path: Path, receiver: Receiver) -> None:

@@ -10,8 +10,11 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
+import tempfile
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from swarm import events as ev
@@ -28,6 +31,8 @@ FIRST_SECONDS, MOST_SECONDS = 2.0, 300.0
 """Wait after the first failure, which doubles with each further one, and the longest."""
 WAY_SECONDS = 10.0
 """How long one delivery may take."""
+KILL_SECONDS = 2.0
+"""How long a command that was killed is waited for; one that hangs in the kernel is left to it."""
 SHOWN = 300
 """Characters of a command's own words that an error repeats."""
 
@@ -43,26 +48,29 @@ class Outbox:
         reader: Reader,
         append: Callable[[list[Body], Mapping[str, bytes]], None],
         clock: Callable[[], float] = time.time,
+        patience: float = WAY_SECONDS,
     ) -> None:
         self._run, self._spec, self._state, self._reader, self._append = run, spec, state, reader, append
-        self._clock = clock
+        self._clock, self._patience = clock, patience
 
     async def deliver(self) -> None:
-        """Delivers what is due now, and records what came of it."""
+        """Delivers what is due now, and records what came of it. Where ways hang, this returns after two patiences at most,
+        and leaves the rest for the next time."""
+        end = time.monotonic() + self._patience
         for row in list(self._state.outbox.values()):
-            if row.retry_at <= max(self._clock(), self._state.time):
+            if row.retry_at <= max(self._clock(), self._state.time) and time.monotonic() < end:
                 await self._try(row)
 
     async def _try(self, row: NoticeRow) -> None:
         document = self._document(row)
         try:
-            async with asyncio.timeout(WAY_SECONDS):
+            async with asyncio.timeout(self._patience):
                 if row.way == "command":
                     await run_command(self._spec.notify.command, document)
                 else:
                     await post_webhook(self._spec.notify, document)
         except TimeoutError:
-            self._failed(row, f"the {row.way} took longer than {WAY_SECONDS:g} s")
+            self._failed(row, f"the {row.way} took longer than {self._patience:g} s")
         except _NotDeliveredError as error:
             self._failed(row, error.message)
         else:
@@ -118,21 +126,32 @@ class _NotDeliveredError(SwarmError):
 
 
 async def run_command(command: tuple[str, ...], document: Mapping[str, Any]) -> None:
-    """Runs the program with the notice on its stdin."""
-    pipe, nowhere = asyncio.subprocess.PIPE, asyncio.subprocess.DEVNULL
-    try:
-        process = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=nowhere, stderr=pipe)
-    except OSError as error:
-        raise _NotDeliveredError(f"{command[0]} cannot be run: {error.strerror}") from None
-    try:
-        _, said = await process.communicate(json.dumps(document).encode())
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    if process.returncode:
-        words = " ".join(said.decode(errors="replace").split())[-SHOWN:]
-        raise _NotDeliveredError(f"{command[0]} ended with exit code {process.returncode}: {words or '(it said nothing)'}")
+    """Runs the program with the notice on its stdin, and waits for its exit code. What it leaves in the background goes on;
+    if this is cancelled, all that it has started is killed, but for what has made a session of its own.
+
+    There are no pipes: one is open for as long as any descendant lives, and `wait` would wait for them all.
+    """
+    with open(os.memfd_create("notice"), "w+b") as given, tempfile.TemporaryFile() as said:  # a full disk can be told of
+        given.write(json.dumps(document).encode())
+        given.seek(0)
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *command, stdin=given, stdout=asyncio.subprocess.DEVNULL, stderr=said, start_new_session=True
+            )
+        except OSError as error:
+            raise _NotDeliveredError(f"{command[0]} cannot be run: {error.strerror}") from None
+        try:
+            code = await process.wait()
+        finally:
+            if process.returncode is None:
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(process.wait(), KILL_SECONDS)
+        if code:
+            said.seek(-min(said.seek(0, os.SEEK_END), 4 * SHOWN), os.SEEK_END)
+            words = " ".join(said.read().decode(errors="replace").split())[-SHOWN:]
+            raise _NotDeliveredError(f"{command[0]} ended with exit code {code}: {words or '(it said nothing)'}")
 
 
 async def post_webhook(notify: NotifySpec, document: Mapping[str, Any]) -> None:

@@ -28,7 +28,7 @@ from swarm.events import body_hash
 from swarm.models.choose import create_model
 from swarm.runtime.master import JobMaster
 from swarm.runtime.opening import Opened, open_state
-from swarm.runtime.outbox import Outbox
+from swarm.runtime.outbox import WAY_SECONDS, Outbox
 from swarm.runtime.pins import Block, check_unchanged, pin_blocks
 from swarm.runtime.prepare import Prepared, check_budget, check_pinned, prepare, raise_budget
 from swarm.spec import RAISES, JobSpec, parse_spec
@@ -149,7 +149,8 @@ class Session:
                 self.store.renew()
                 self.master.expire()
                 await asyncio.sleep(TEND_SECONDS)
-            await telling
+            with suppress(TimeoutError):
+                await asyncio.wait_for(telling, WAY_SECONDS)  # what is under way; the rest is told after the work
         finally:
             telling.cancel()
 
