@@ -75,9 +75,9 @@ def test_appends_that_take_longer_and_a_folder_that_swells_are_seen() -> None:
     assert [one.name for one in slow if one.verdict == "grows"] == ["append, ms of work", "disk, bytes a step"]
 
 
-@pytest.mark.parametrize("seconds", [(), (60,) * 60, (WARM_UP_SECONDS + 600,)], ids=["none", "all too young", "ten minutes"])
+@pytest.mark.parametrize("seconds", [(), (60,) * 60, (int(WARM_UP_SECONDS) + 600,)], ids=["none", "all too young", "too soon"])
 def test_too_little_to_judge_by_is_not_met(seconds: tuple[int, ...]) -> None:
-    for one in lines_through(samples(*map(int, seconds)), disk()):
+    for one in lines_through(samples(*seconds), disk()):
         assert one.name.startswith("disk") or (not one.met and "too few" in one.verdict), one
 
 

@@ -44,11 +44,11 @@ READ_SECONDS = 5.0
 LIVELY_SECONDS = 60.0
 """Within which a fault must be followed by a new step."""
 LOOK_SECONDS = 5.0
-AGENTS, CALL_SECONDS = 8, 1.0
+AGENTS, CALL_SECONDS = 8, 0.5
 RATE = AGENTS / CALL_SECONDS
 """Steps a second at most."""
-WARM_UP_SECONDS = 300.0
-"""Age of a process from which it is judged whether it grows."""
+WARM_UP_SECONDS = 1200.0
+"""Age of a process from which it is judged whether it grows: by then a master remembers as many passages as it ever will."""
 BYTES_A_STEP = 200
 """What a finished step may take of a driver's memory for good: this much is promised, and is not counted as growth."""
 
@@ -77,7 +77,7 @@ class Soak:
     violations: list[str] = field(default_factory=list)
     seen: Counter[str] = field(default_factory=Counter)
     disk: list[tuple[float, float]] = field(default_factory=list)
-    """(time, bytes of the run's folder a finished step)."""
+    """(time, bytes by which the run's folder has grown for each finished step)."""
     waits: list[float] = field(default_factory=list)
     """Seconds from each fault to the next finished step."""
 
@@ -93,7 +93,7 @@ class Soak:
     async def go(self) -> None:
         """Starts the job, harms it until the time is over, and ends it."""
         await start_new(self._spec(), self.run, self._how())
-        await self._until(lambda: self.finished.count() > 0, 300.0)
+        await self._until(lambda: self.finished.count() > 0, 900.0)
         supervisor = Supervisor([str(self.run.root)], say=self._heard, program=SOAKED)
         watching = asyncio.create_task(supervisor.watch())
         sampling = asyncio.create_task(self._sample())
@@ -118,14 +118,14 @@ class Soak:
         return Launch(str(self.run.root), local=True, agents=AGENTS, program=SOAKED)
 
     def _spec(self) -> JobSpec:
-        """A job with more passages than can be read in the time, in which nothing is found."""
+        """A job with more passages than can be read in the time, in which nothing is found. Their texts repeat, so that
+        what remembers texts is soon full."""
         words = ["loom", "warp", "weft", "shuttle", "heddle", "reed", "treadle", "bobbin", "selvage", "pick", "shed", "batten"]
         text = self.run.root / "corpus.txt"
         self.run.root.mkdir(parents=True, exist_ok=True)
         with text.open("w", encoding="utf-8") as file:
             for number in range(int(self.hours * 3600 * RATE * 1.3) + 2000):
-                line = " ".join(words[(number * 7 + at * (number % 11 + 1)) % len(words)] for at in range(18))
-                file.write(f"Paragraph {number}. {line}.\n\n")
+                file.write(" ".join(words[(number * 7 + at * (number % 11 + 1)) % len(words)] for at in range(22)) + ".\n\n")
         return parse_spec(
             {
                 "name": "soak",
@@ -198,11 +198,13 @@ class Soak:
         return {"env": environment, "stdout": asyncio.subprocess.PIPE, "stderr": asyncio.subprocess.STDOUT}
 
     async def _sample(self) -> None:
+        size, steps = self._size(), self.finished.count()  # the inputs are in it, and what a log takes to begin with
         while True:
             await asyncio.sleep(LOOK_SECONDS)
-            if steps := self.finished.count():
-                size = sum(path.stat().st_size for path in self.run.path.rglob("*") if path.is_file())
-                self.disk.append((time.time(), size / steps))
+            self.disk.append((time.time(), (self._size() - size) / max(1, self.finished.count() - steps)))
+
+    def _size(self) -> int:
+        return sum(path.stat().st_size for path in self.run.path.rglob("*") if path.is_file())
 
     async def _until(self, condition: Any, seconds: float) -> bool:
         end = time.monotonic() + seconds
