@@ -16,8 +16,6 @@ GOAL = 1.0
 """Per cent an hour that a thing may grow."""
 FEWEST = 20
 """Minutes of samples below which nothing can be said."""
-VAGUE = 5.0
-"""Per cent an hour: a line that is known no better than this says nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +28,8 @@ class Slope:
     mean: float
     percent: float
     error: float
+    vague: float
+    """Per cent an hour: a line that is known no better than this says nothing."""
 
     @property
     def verdict(self) -> str:
@@ -37,10 +37,8 @@ class Slope:
             return "cannot tell: too few samples"
         if self.percent - self.error > GOAL:
             return "grows"
-        if self.error > VAGUE:
+        if self.error > self.vague:
             return "cannot tell: too much noise"
-        if self.percent > GOAL:
-            return "cannot tell"
         return "met" if self.percent + self.error <= GOAL else "met within noise"
 
     @property
@@ -48,14 +46,16 @@ class Slope:
         return self.verdict.startswith("met")
 
 
-def slope(name: str, samples: Mapping[int, Sequence[tuple[float, float]]], scale: float = 1.0) -> Slope:
+def slope(
+    name: str, samples: Mapping[int, Sequence[tuple[float, float]]], scale: float = 1.0, vague: float = GOAL
+) -> Slope:
     """Least squares through (seconds, value) of each process, with one slope for all; `scale` is for the mean shown."""
     lines = [line for line in (by_minute(pairs) for pairs in samples.values()) if len(line) > 1]
     count = sum(map(len, lines))
     mean = fmean(value for line in lines for _, value in line) if lines else 0.0
     free = count - len(lines) - 1
     if free < 1 or not mean:
-        return Slope(name, count, len(lines), mean * scale, 0.0, float("inf"))
+        return Slope(name, count, len(lines), mean * scale, 0.0, float("inf"), vague)
     inner = [
         (at - fmean(when for when, _ in line), value - fmean(one for _, one in line)) for line in lines for at, value in line
     ]
@@ -63,7 +63,8 @@ def slope(name: str, samples: Mapping[int, Sequence[tuple[float, float]]], scale
     rise = sum(at * value for at, value in inner) / spread
     rest = sum((value - rise * at) ** 2 for at, value in inner)
     share = 3600 * 100 / mean
-    return Slope(name, count, len(lines), mean * scale, rise * share, 2 * (rest / free / spread) ** 0.5 * share)
+    error = 2 * (rest / free / spread) ** 0.5
+    return Slope(name, count, len(lines), mean * scale, rise * share, error * share, vague)
 
 
 def by_minute(pairs: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:

@@ -1,7 +1,7 @@
 """A driver with a stop-watch at its store: `python -m swarm.testing.soaked run|resume ID …`, with the options of `swarm`.
 
 Owns the samples that the soak test reads: every few seconds a line of JSON in the run's folder says how large this process
-is, how many files it has open, how many steps it has finished, and how long its appends took since the line before.
+is, how many files it has open, and how long its appends took since the line before.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from statistics import median
 from typing import Self
 
-from swarm.events import Event, TaskFinished
+from swarm.events import Event
 from swarm.report import render
 from swarm.runtime.launch import Options, run_again, run_new
 from swarm.spec import parse_spec
@@ -36,7 +36,7 @@ class TimedWriter(SqliteWriter):
     """A writer that times its appends and writes the samples of its process."""
 
     born = time.monotonic()
-    sampled, steps = 0.0, 0
+    sampled = 0.0
     took: tuple[tuple[float, float], ...] = ()
     """Seconds that appends took since the last sample: by the clock, and of this thread's work."""
 
@@ -50,7 +50,6 @@ class TimedWriter(SqliteWriter):
         began, worked = time.perf_counter(), time.thread_time()
         super().append(events, bodies)
         self.took = (*self.took, (time.perf_counter() - began, time.thread_time() - worked))
-        self.steps += sum(isinstance(event.body, TaskFinished) for event in events)
         if time.monotonic() - self.sampled >= SAMPLE_SECONDS:
             self.sampled = time.monotonic()
             self._sample()
@@ -59,7 +58,7 @@ class TimedWriter(SqliteWriter):
         took, self.took = self.took, ()
         line = {
             "time": time.time(), "pid": os.getpid(), "age": time.monotonic() - self.born, "rss": resident(),
-            "files": len(os.listdir("/proc/self/fd")), "steps": self.steps, "appends": len(took),
+            "files": len(os.listdir("/proc/self/fd")), "appends": len(took),
             "append": median(clock for clock, _ in took), "work": median(work for _, work in took),
         }  # fmt: skip
         with (self.path.parent / SAMPLES).open("a", encoding="utf-8") as file:
