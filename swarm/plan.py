@@ -7,8 +7,10 @@ nothing.
 from __future__ import annotations
 
 import os
+import re
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from swarm.corpus import Pinned, open_spans, pin
@@ -68,7 +70,8 @@ class Measure:
     spans: int
     tokens: int
     exact: bool
-    skipped: int = 0
+    skipped: Mapping[str, int] = field(default_factory=dict)
+    """How often each reason for leaving something out was met."""
     remarks: tuple[str, ...] = ()
 
 
@@ -135,7 +138,7 @@ def measure(job: Prepared, corpus: Pinned) -> Measure:
         round(spans * scale),
         round(tokens * scale),
         exact,
-        len(corpus.skipped),
+        dict(Counter(re.split(r"[:.(;]", one.reason)[0].strip() for one in corpus.skipped)),
         corpus.remarks,
     )
 

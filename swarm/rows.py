@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from swarm.protocol import COPIED_LAST, Failed, Part, Passage, Post
@@ -116,7 +116,8 @@ def read_rows(
     passage: Passage, text: str, finish: str, columns: Sequence[Column], quote_pattern: str, verdict: str = ""
 ) -> tuple[Post, ...] | Failed:
     """The notes that a reader's output amounts to: `row` where code finds nothing wrong, else `rejected` with the reason.
-    `verdict` is what rows carry that nobody will judge.
+    `verdict` is what rows carry that nobody will judge. A row that comes again with another quote is the same note with
+    one more cite.
 
     An output that was cut off (`finish` is `length`) gives the rows that are whole in it.
     """
@@ -124,18 +125,37 @@ def read_rows(
     if not isinstance(answer, list):
         return Failed(f"is no list of rows: {text[:80]}")
     notes: list[Post] = []
-    seen: set[tuple[str, ...]] = set()
+    again: list[list[str]] = []
+    refused: set[tuple[str, ...]] = set()
+    rows: dict[tuple[str, ...], int] = {}
     places: set[int] = set()
+
+    def note_of(cells: list[str]) -> Post:
+        note = _row(passage, cells, columns, quote_pattern, verdict, places)
+        if note.kind == "rejected":
+            refused.add(tuple(cells))
+            notes.append(note)
+        return note
+
     for cells in answer:
         if not isinstance(cells, list) or len(cells) != len(columns) + 1 or not all(isinstance(c, str) for c in cells):
             return Failed(f"has a row that does not fit the columns: {json.dumps(cells)[:80]}")
         cells = [cell.strip() for cell in cells]
-        if tuple(cells[:-1]) in seen or tuple(cells) in seen:
-            continue
-        note = _row(passage, cells, columns, quote_pattern, verdict, places)
-        seen.add(tuple(cells[:-1] if note.kind == "row" else cells))  # a refused row may come again with a good quote
-        notes.append(note)
+        if tuple(cells[:-1]) in rows:
+            again.append(cells)
+        elif tuple(cells) not in refused and (note := note_of(cells)).kind == "row":  # a refused row may come again
+            rows[tuple(cells[:-1])] = len(notes)
+            notes.append(note)
+    for cells in again:  # last, so that no row's first quote depends on them
+        if tuple(cells) not in refused and (note := note_of(cells)).kind == "row":
+            at = rows[tuple(cells[:-1])]
+            if not _overlap(note.cites[0], notes[at].cites):
+                notes[at] = replace(notes[at], cites=(*notes[at].cites, *note.cites))
     return tuple(notes)
+
+
+def _overlap(place: Cite, places: Iterable[Cite]) -> bool:
+    return any(place[1] < end and start < place[2] for _, start, end in places)
 
 
 def _row(
@@ -308,35 +328,29 @@ def merge_rows(rows: Sequence[NotedRow], answer: AnswerSpec, merge: str) -> list
     """Merges rows exactly. The order of `rows` (that of the text) decides ties, so completion order never shows.
 
     `set` keeps each distinct row, `group` the same ordered by the values of the `by` column, `count` gives one row for
-    each value of it with how many distinct rows have it, `top-k` the most frequent of those, and `join` puts the rows
-    that share a value of it together, their other columns' distinct values joined.
+    each value of it with how many rows that differ in the key have it, `top-k` the most frequent of those, and `join` puts
+    the rows that share a value of it together, their other columns' distinct values joined.
     """
-    names = [column.name for column in answer.columns]
-    by = answer.by or names[-1]
-    distinct = _grouped(rows, answer.key or tuple(names))
+    names = tuple(column.name for column in answer.columns)
+    by, key = answer.by or names[-1], answer.key or names
     if merge == "set":
-        return distinct
+        return _grouped(rows, key)
     if merge == "group":
-        order = {value: rank for rank, value in enumerate(dict.fromkeys(one.values[by] for one in distinct))}
-        return sorted(distinct, key=lambda one: order[one.values[by]])
-    groups: dict[str, list[Merged]] = defaultdict(list)
-    for one in distinct:
-        groups[one.values[by]].append(one)
+        merged = _grouped(rows, key)
+        order = {value: rank for rank, value in enumerate(dict.fromkeys(one.values[by] for one in merged))}
+        return sorted(merged, key=lambda one: order[one.values[by]])
+    groups = _grouped(rows, (by,))  # not of merged rows, in which a column may hold several values
     if merge == "join":
-        return [_joined(members) for members in groups.values()]
-    counted = [_counted(value, members, by) for value, members in groups.items()]
-    if merge == "top-k":
-        counted = sorted(counted, key=lambda one: -int(one.values["count"]))[: answer.top]
-    return counted
+        return groups
+    distinct = Counter(one.values[by] for one in _grouped(rows, (by, *key)))
+    counted = [_counted(one, by, distinct[one.values[by]]) for one in groups]
+    return _most_frequent(counted, answer.top) if merge == "top-k" else counted
 
 
 def headlines(rows: Sequence[NotedRow], answer: AnswerSpec, most: int) -> list[Merged]:
-    """The most frequent values of the `by` column with their counts: what a writer puts first."""
-    names = [column.name for column in answer.columns]
-    if not rows or not most:
-        return []
-    wanted = answer.model_copy(update={"top": most, "by": answer.by or names[-1]})
-    return merge_rows(rows, wanted, "top-k")
+    """The values of the `by` column that are quoted in most places, with the number of those: what a writer puts first."""
+    by = answer.by or answer.columns[-1].name
+    return _most_frequent([_counted(one, by, len(set(one.cites))) for one in _grouped(rows, (by,))], most)
 
 
 def _grouped(rows: Sequence[NotedRow], key: tuple[str, ...]) -> list[Merged]:
@@ -353,20 +367,14 @@ def _grouped(rows: Sequence[NotedRow], key: tuple[str, ...]) -> list[Merged]:
     ]
 
 
-def _joined(members: list[Merged]) -> Merged:
-    return _together(_united([one.values for one in members]), members)
-
-
 def _united(rows: Sequence[Mapping[str, str]]) -> dict[str, str]:
     """One row for several: each column's distinct values side by side, so that every quote still supports what is shown."""
     return {name: ", ".join(dict.fromkeys(row[name] for row in rows)) for name in rows[0]}
 
 
-def _counted(value: str, members: list[Merged], by: str) -> Merged:
-    return _together({by: value, "count": str(len(members))}, members)
+def _counted(group: Merged, by: str, count: int) -> Merged:
+    return replace(group, values={by: group.values[by], "count": str(count)})
 
 
-def _together(values: dict[str, str], members: list[Merged]) -> Merged:
-    return Merged(
-        values, tuple(id for one in members for id in one.rows), tuple(cite for one in members for cite in one.cites)
-    )
+def _most_frequent(counted: list[Merged], most: int) -> list[Merged]:
+    return sorted(counted, key=lambda one: -int(one.values["count"]))[:most]

@@ -134,8 +134,9 @@ class AnswerSpec(Frozen):
         names = [column.name for column in self.columns]
         if len(set(names)) != len(names):
             raise ValueError(f"has two columns of the same name among {', '.join(names)}")
-        if "quote" in names:
-            raise ValueError("has a column called `quote`; that name is the evidence's own, choose another")
+        for name, use in (("quote", "the evidence's"), ("count", "a merge's")):
+            if name in names:
+                raise ValueError(f"has a column called `{name}`; that name is {use} own, choose another")
         for field, wanted in (("key", self.key), ("by", (self.by,) if self.by else ())):
             for name in wanted:
                 if name not in names:

@@ -100,8 +100,8 @@ class Canned:
     def _sentence(self, number: int, values: dict[str, str]) -> list[Any]:
         if number == 3:
             return [f"{values['exception']} is raised often, like OSError.", number]
-        places = "function" if values["count"] == "1" else "functions"
-        return [f"{values['exception']} is raised by {values['count']} {places}.", number]
+        places = "place" if values["count"] == "1" else "places"
+        return [f"{values['exception']} is raised in {values['count']} {places}.", number]
 
 
 @dataclass

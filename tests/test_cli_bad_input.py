@@ -70,9 +70,12 @@ def test_files_of_a_folder_that_cannot_be_read_are_skipped_and_reported(tmp_path
     source = write_sources(tmp_path)
     (source / "garbage.py").write_bytes(bytes(range(256)))
     (source / "gone.py").symlink_to(tmp_path / "nowhere.py")
+    (source / "latin.txt").write_bytes("Größe".encode("latin-1"))
     said = swarm("run", job_file(tmp_path, source), "--local", "--runs", tmp_path / "runs", "--json")
-    assert said.code == 0 and "left out: 2 files" in said.err
-    assert {"garbage.py", "gone.py"} == {Path(one["path"]).name for one in said.document["skipped"]}
+    left_out = "left out: 2 × is not UTF-8 text; 1 × No such file or directory"
+    assert said.code == 0 and left_out in said.err
+    skipped = {Path(one["path"]).name: one["reason"] for one in said.document["skipped"]}
+    assert skipped.keys() == {"garbage.py", "gone.py", "latin.txt"} and "iconv" in skipped["latin.txt"]
 
 
 # ---- jobs ----

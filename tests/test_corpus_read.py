@@ -70,7 +70,10 @@ def test_a_file_a_folder_and_a_literal(tmp_path: Path) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(f"text of {name}")
     found = list(resolve([wanted("docs", origin="ours", licence="MIT", train=True)], tmp_path))
-    assert [one.path for one in found] == ["docs/a/b/c.html", "docs/a/z.py", "docs/a.md", "docs/b.txt"]
+    *read, left_out = found
+    assert [one.path for one in read] == ["docs/a/b/c.html", "docs/a/z.py", "docs/a.md", "docs/b.txt"]
+    why = "holds what is hidden or a cache of Python's (3): .git, a/.hidden, a/__pycache__"
+    assert left_out == Skipped("docs", why), "what is not read is said"
     first = found[0]
     assert isinstance(first, Source)
     assert (first.media, first.origin, first.licence, first.train) == (Media.HTML, "ours", "MIT", True)
@@ -226,8 +229,9 @@ def test_a_folder_with_things_that_cannot_be_read(tmp_path: Path) -> None:
     unreadable = [] if os.access(folder / "copy.txt", os.R_OK) else ["docs/copy.txt"]
     pinned = pin([wanted(folder)])
     assert "docs/fine.txt" in [document.path for document in pinned.documents]
-    assert [one.path for one in pinned.skipped] == ["docs/broken", *unreadable, "docs/image.png", "docs/pipe"]
+    assert [one.path for one in pinned.skipped] == ["docs/loop", "docs/broken", *unreadable, "docs/image.png", "docs/pipe"]
     reasons = {one.path: one.reason for one in pinned.skipped}
+    assert reasons["docs/loop"] == "is a link to a folder, and those are not followed"
     assert reasons["docs/broken"] == "No such file or directory"
     assert reasons["docs/pipe"] == "is not a regular file"
     assert all(reasons.values())

@@ -308,8 +308,29 @@ def test_the_last_column_is_what_is_counted_unless_said() -> None:
     assert merged("count", by="") == merged("count", by="exception")
 
 
-def test_headlines_are_the_most_frequent_values() -> None:
+@pytest.mark.parametrize(
+    ("merge", "wanted"),
+    [
+        ("count", [("KeyError", "1"), ("ValueError", "2")]),
+        ("top-k", [("ValueError", "2"), ("KeyError", "1")]),
+        ("join", [("f", "KeyError"), ("f, g", "ValueError")]),
+    ],
+)
+def test_a_key_that_leaves_out_what_is_counted_by_does_not_run_its_values_together(
+    merge: str, wanted: list[tuple[str, ...]]
+) -> None:
+    rows: list[NotedRow] = [
+        ("a", {"function": "f", "exception": "KeyError"}, ((0, 0, 1),)),
+        ("b", {"function": "f", "exception": "ValueError"}, ((0, 2, 3),)),
+        ("c", {"function": "g", "exception": "ValueError"}, ((1, 0, 1),)),
+    ]
+    assert [values for values, _ in merged(merge, rows, key=("function",))] == wanted
+
+
+def test_headlines_count_the_places_that_are_quoted() -> None:
     assert [one.values for one in headlines(NOTED, ANSWER, 1)] == [{"exception": "K", "count": "3"}]
+    found = headlines(NOTED, ANSWER, 3)
+    assert [one.values["count"] for one in found] == [str(len(one.cites)) for one in found] == ["3", "2", "2"]
     assert headlines([], ANSWER, 3) == [] == headlines(NOTED, ANSWER, 0)
 
 
@@ -371,6 +392,21 @@ def test_a_row_that_was_refused_may_come_again_with_a_good_quote() -> None:
     said = '[["word","not there at all"],["word","the word stands"],["word","stands here"]]'
     notes = read_rows(place, said, "stop", columns, "")
     assert isinstance(notes, tuple) and [note.kind for note in notes] == ["rejected", "row"]
+
+
+def test_a_row_that_comes_again_with_another_quote_cites_that_as_well() -> None:
+    columns = (Column(name="error", description="its class", found_in="quote"),)
+    text = "raise E(1)\nraise E(2)\nraise F(3)\nraise E(4)\n"
+    place = Passage(5, "d", "a.py", 100, text, 9, "a.py", True)
+    quotes = ["raise E(1)", "raise E(2)", "raise E(1)", "raise E(4)", "raise F(3)"]
+    said = json.dumps([*(["E", quote] for quote in quotes), ["F", "raise F(3)"]])
+    notes = read_rows(place, said, "stop", columns, "")
+    assert isinstance(notes, tuple)
+    assert [(note.kind, note.content["values"], note.cites) for note in notes] == [
+        ("row", {"error": "E"}, ((5, 100, 110), (5, 111, 121), (5, 133, 143))),
+        ("row", {"error": "F"}, ((5, 122, 132),)),
+        ("rejected", {"error": "E"}, ((5, 100, 100 + len(text)),)),
+    ]
 
 
 @pytest.mark.parametrize(

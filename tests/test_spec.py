@@ -104,6 +104,7 @@ def test_a_spec_never_changes() -> None:
         ({"model": {"url": "http://x/v1"}}, "job.yaml: model", "only `engine: openai` uses"),
         ({"answer": {"columns": {"thing": "x"}, "statements": True}}, "job.yaml: answer", "keep one of the two"),
         ({"answer": {"columns": {"quote": "x"}}}, "job.yaml: answer", "choose another"),
+        ({"answer": {"columns": {"item": "x", "count": "how many"}}}, "job.yaml: answer", "choose another"),
         ({"answer": {"columns": {"Thing": "x"}}}, "job.yaml: answer.columns.0.name", "Thing"),
         ({"answer": {"columns": {"thing": {"description": "x", "pattern": "["}}}}, "pattern", "regular expression"),
         ({"answer": {"columns": {"thing": "x"}, "quote_pattern": "("}}, "quote_pattern", "regular expression"),

@@ -140,9 +140,8 @@ def plan_lines(plan: Plan) -> list[str]:
     lines = [f"input: {number(size.documents)} documents, {about}{number(size.spans)} passages, "
              f"{about}{number(size.tokens)} tokens"]  # fmt: skip
     if size.skipped:
-        lines.append(
-            f"left out: {number(size.skipped)} files that hold no text or cannot be read (the report lists them)"
-        )
+        why = "; ".join(f"{number(count)} × {reason}" for reason, count in size.skipped.items())
+        lines.append(f"left out: {why} (the report lists them, with what helps)")
     lines.extend(f"note: {remark}" for remark in size.remarks[:5])
     calls = ", ".join(f"{role} {_range(count)}" for role, count in plan.calls.items())
     lines.append(

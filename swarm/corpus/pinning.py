@@ -65,7 +65,7 @@ def pin(inputs: Iterable[InputSpec], folder: Path | None = None) -> Pinned:
         except CorpusError as problem:
             if not source.found:
                 raise
-            skipped.append(Skipped(source.path, problem.message))
+            skipped.append(Skipped(source.path, f"{problem.message}. {problem.cure}"))
             continue
         if document.id in documents:
             skipped.append(Skipped(source.path, "has the name and the content of another document"))

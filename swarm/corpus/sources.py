@@ -20,6 +20,9 @@ from swarm.corpus.media import Media, media_of
 from swarm.errors import CorpusError
 from swarm.spec import InputSpec
 
+HIDDEN_NAMED = 5
+"""Hidden files and folders that are named of those in one input; all are counted."""
+
 
 @dataclass(frozen=True, slots=True)
 class Source:
@@ -169,6 +172,8 @@ def _file_or_reason(item: InputSpec, place: Path, shown: str) -> Source | Skippe
 def _walk(item: InputSpec, place: Path, shown: str, ending: str = "") -> Iterator[Source | Skipped]:
     """What lies in a folder, sorted; links to folders are not followed, so that no walk goes in circles."""
     waiting = [(place, shown)]
+    hidden: list[str] = []
+    root = shown
     while waiting:
         place, shown = waiting.pop()
         if place.is_dir():
@@ -177,15 +182,19 @@ def _walk(item: InputSpec, place: Path, shown: str, ending: str = "") -> Iterato
             except OSError as problem:
                 yield Skipped(_printable(shown), problem.strerror or str(problem))
                 continue
-            waiting.extend(
-                (Path(entry.path), f"{shown}/{entry.name}")
-                for entry in entries
-                if not entry.name.startswith(".") and entry.name != "__pycache__"
-                if not (entry.is_symlink() and entry.is_dir())
-                if entry.is_dir() or entry.name.endswith(ending)
-            )
+            for entry in entries:
+                within = f"{shown}/{entry.name}"
+                if entry.name.startswith(".") or entry.name == "__pycache__":
+                    hidden.append(within.removeprefix(f"{root}/"))
+                elif entry.is_symlink() and entry.is_dir():
+                    yield Skipped(_printable(within), "is a link to a folder, and those are not followed")
+                elif entry.is_dir() or entry.name.endswith(ending):
+                    waiting.append((Path(entry.path), within))
         else:
             yield _file_or_reason(item, place, shown)
+    if hidden and not ending:  # of a package, its sources are all that was asked for
+        named = ", ".join(sorted(hidden)[:HIDDEN_NAMED]) + (", …" if len(hidden) > HIDDEN_NAMED else "")
+        yield Skipped(_printable(root), _printable(f"holds what is hidden or a cache of Python's ({len(hidden):,}): {named}"))
 
 
 def _python(item: InputSpec, name: str) -> Iterator[Source | Skipped]:

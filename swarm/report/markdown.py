@@ -44,6 +44,8 @@ def _sentences(answer: Answer, references: References) -> Iterator[str]:
     if answer.sentences:
         yield "## In short"
         yield ""
+        yield "Numbers count the places that are quoted, by code."
+        yield ""
         for sentence in answer.sentences:
             yield f"- {escaped(sentence.text)} {_numbers(sentence.cites, references)}"
 
@@ -89,7 +91,7 @@ def _unread(answer: Answer) -> Iterator[str]:
         yield f"- {code(run.document)}, {spans}, {run.tokens:,} tokens: {escaped(run.reason)}"
     yield from _rest(answer.unread)
     if not answer.unread:
-        yield "Every passage of every input was read."
+        yield f"Every passage{'' if answer.skipped else ' of every input'} was read."
     for skipped in answer.skipped[:MOST_LISTED]:
         yield f"- left out: {code(skipped.path)}: {escaped(skipped.reason)}"
     yield from _rest(answer.skipped)
