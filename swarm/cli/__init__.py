@@ -22,7 +22,7 @@ from swarm.cli.records import artifacts, export, logs, replay, report, show
 from swarm.cli.retention import gc
 from swarm.cli.runs import list_, rm, status, watch
 from swarm.cli.submit import submit
-from swarm.models.loading import still_loading
+from swarm.models.loading import left_loading
 
 app = typer.Typer(
     name="swarm",
@@ -46,11 +46,11 @@ app.add_typer(bench, name="bench", rich_help_panel="What there is")
 
 
 def main() -> None:
-    """Runs the command line. A model that is still loading when all is done keeps nobody."""
+    """Runs the command line. A model whose loading was given up keeps nobody."""
     try:
         app()
     except SystemExit as ended:
-        if not still_loading():
+        if not left_loading():
             raise
         sys.stdout.flush()
         sys.stderr.flush()

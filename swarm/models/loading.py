@@ -14,7 +14,7 @@ from typing import ParamSpec, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
-NAME = "swarm-loading"
+_left: list[threading.Thread] = []
 
 
 async def load(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -39,11 +39,16 @@ async def load(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T
         with suppress(RuntimeError):  # the loop has ended meanwhile
             loop.call_soon_threadsafe(settle, result, failed)
 
-    threading.Thread(target=work, name=NAME, daemon=True).start()
-    return await future
+    thread = threading.Thread(target=work, name="swarm-loading", daemon=True)
+    thread.start()
+    try:
+        return await future
+    except asyncio.CancelledError:
+        _left.append(thread)
+        raise
 
 
-def still_loading() -> bool:
-    """Whether a thread of `load` is at work, so that the interpreter cannot end in order: native code in a thread that is
-    cut off there takes the process down with an abort."""
-    return any(thread.name == NAME for thread in threading.enumerate())
+def left_loading() -> bool:
+    """Whether a load was ever left behind in this process. Its interpreter cannot be trusted to end in order: native code
+    that is cut off in a thread aborts, and that of an engine which was ended while it started may hang."""
+    return bool(_left)
