@@ -1,4 +1,4 @@
-"""Names that follow from what they name: ids of tasks and notes, and the hashes that bodies go by.
+"""Names that follow from what they name: ids of tasks and notes, the hashes that bodies go by, and nouns by their number.
 
 Owns nothing else.
 """
@@ -16,3 +16,10 @@ def identity(*parts: object) -> str:
 def body_hash(data: bytes) -> str:
     """The name of a body: blake2b, 128 bits, hexadecimal."""
     return hashlib.blake2b(data, digest_size=16).hexdigest()
+
+
+def counted(count: int, noun: str) -> str:
+    """A number and its noun as people read them: 1 document, 2,000 queries, 1.2 M tokens."""
+    if count != 1:
+        noun = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
+    return f"{count:,} {noun}" if count < 1e6 else f"{count / 1e6:,.1f} M {noun}"

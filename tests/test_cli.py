@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from swarm.names import counted
 from swarm.report import gather
 from swarm.report.write import rows_csv
 from swarm.store.sqlite import SqliteReader
@@ -105,6 +107,16 @@ def show(place: Path, call: str, *options: str) -> Said:
 def test_show_says_what_fits_no_call(place: Path) -> None:
     for name, code in (("zzz", 1), ("a:b", 2), ("", 2)):
         assert swarm("show", name, "--runs", place / "runs").code == code
+
+
+@pytest.mark.parametrize("name", ["latest", "first"])
+def test_show_of_a_run_names_calls_of_it(place: Path, name: str) -> None:
+    said = swarm("show", name, "--runs", place / "runs")
+    assert said.code == 2 and f"{name} is a run" in said.err
+    offered = [line.split() for line in said.err.splitlines() if "swarm show" in line]
+    assert len(offered) == 3
+    for command in offered:
+        assert swarm(*command[1:], "--runs", place / "runs").code == 0, command
 
 
 def test_report_and_artifacts(place: Path) -> None:
@@ -220,6 +232,32 @@ def test_the_catalogue() -> None:
     assert swarm("roles", "nobody").code == 2
     assert "map_reduce" in {one["name"] for one in swarm("protocols", "--json").document}
     assert {"vllm", "openai"} <= {engine["name"] for engine in swarm("models", "--json").document["engines"]}
+
+
+def test_the_scores_of_an_adapter_are_told_in_words_and_given_in_full_as_json() -> None:
+    said = swarm("models").out
+    assert "held-out schema: finds nothing" in said and "{" not in said
+    (adapter,) = swarm("models", "--json").document["adapters"]
+    scores = adapter["scores"]
+    assert f"held-out wording: precision {scores['held-out wording']['precision']:.2f}" in said
+    assert max(map(len, said.splitlines())) < 200
+
+
+def test_one_is_said_as_one(tmp_path: Path) -> None:
+    """In what a job says before and after its work, in its status and in both reports."""
+    (tmp_path / "one.py").write_text("def f():\n    raise KeyError\n")
+    said = swarm("run", job_file(tmp_path, tmp_path / "one.py"), "--local", "--id", "one", "--runs", tmp_path / "runs")
+    assert said.code == 0, said.err
+    texts = [said.err, swarm("status", "one", "--runs", tmp_path / "runs").out]
+    texts += [(tmp_path / "runs" / "one" / name).read_text() for name in ("report.md", "report.html")]
+    for text in texts:
+        assert not re.search(r"(?<![\d.,])1 (documents|passages|rows|findings|sentences|sessions|plans)\b", text)
+    assert "1 document, 1 passage" in said.err and "answer: 1 row," in said.err
+
+
+def test_numbers_and_nouns_agree() -> None:
+    assert [counted(n, "query") for n in (0, 1, 2)] == ["0 queries", "1 query", "2 queries"]
+    assert counted(1_234_567, "token") == "1.2 M tokens"
 
 
 def test_doctor_finds_nothing_wrong_here(place: Path) -> None:

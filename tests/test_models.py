@@ -105,7 +105,10 @@ def test_the_scripted_planner_and_writer_follow_their_contracts() -> None:
     written = answer_raises(
         "Question: q\nFindings:\n[1] function = f; exception = E\n[2] function = g; exception = E\n"
     )
-    assert json.loads(written) == [["function f; exception E.", 1], ["function g; exception E.", 2]]
+    assert json.loads(written) == [
+        ["The function is f and the exception is E.", 1],
+        ["The function is g and the exception is E.", 2],
+    ]
 
 
 def test_the_scripted_model_says_what_it_is_and_counts() -> None:

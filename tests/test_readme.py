@@ -45,6 +45,12 @@ def test_every_command_that_the_readme_shows_exists() -> None:
         assert swarm(verb, "--help").code == 0, verb
 
 
+def test_a_reader_is_told_where_swarm_is_before_the_first_use_of_it() -> None:
+    """`make demo` installs it where no shell looks."""
+    verbs = [line.split()[0] for line in commands()]
+    assert "source .venv/bin/activate" in commands()[: verbs.index("swarm")]
+
+
 def test_every_file_that_the_readme_names_is_there() -> None:
     named = set(re.findall(r"`((?:examples|swarm|roles|protocols|deploy|tests)/[\w./-]+)`", README))
     assert named and not [name for name in named if not (ROOT / name).exists()]

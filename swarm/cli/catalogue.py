@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 import typer
@@ -71,7 +72,9 @@ def models(as_json: Json = False) -> None:
     state = embedded["path"] or f"not installed: {embedded['install']}"
     out().print(f"{'embedded':<13} {embedded['model']}: {state}", markup=False)
     for adapter in adapters:
-        out().print(f"{adapter['name']:<13} {adapter['about']}", markup=False)
+        out().print(f"{adapter['name']:<13} adapter in {adapter['path']}; --json gives all its scores", markup=False)
+        for line in _score_lines(adapter["scores"]):
+            out().print(f"{'':<13} {line}", markup=False)
 
 
 def _engines() -> list[dict[str, Any]]:
@@ -99,15 +102,27 @@ def _embedded() -> dict[str, str]:
     return {"model": MODEL_NAME, "path": path, "install": INSTALL}
 
 
-def _adapters() -> list[dict[str, str]]:
+def _adapters() -> list[dict[str, Any]]:
     """The adapters in roles/weights, with what their manifests say of them."""
     from swarm.shipped import shipped
 
     found = []
     for folder in sorted(shipped("roles").glob("weights/*/adapter_config.json")):
         manifest = folder.parent / "manifest.json"
-        about = json.loads(manifest.read_text(encoding="utf-8")) if manifest.is_file() else {}
-        scores = about.get("scores")
-        text = f"adapter in {folder.parent}{f'; scores {json.dumps(scores)}' if scores else ''}"
-        found.append({"name": f"shipped:{folder.parent.name}", "about": text})
+        scores = json.loads(manifest.read_text(encoding="utf-8"))["scores"] if manifest.is_file() else {}
+        found.append({"name": f"shipped:{folder.parent.name}", "path": str(folder.parent), "scores": scores})
     return found
+
+
+def _score_lines(scores: dict[str, Any]) -> Iterator[str]:
+    """What an adapter was judged on and how well it did, a line each."""
+    for name, one in scores.items():
+        match one.get("and verified", one):
+            case {"found": 0}:
+                yield f"{name}: finds nothing"
+            case {"precision": precision, "recall": recall}:
+                yield f"{name}: precision {precision:.2f}, recall {recall:.2f}"
+            case {"accept_rate": accepted, "reject_rate": rejected}:
+                yield f"{name}: accepts {accepted:.0%} of what is supported, rejects {rejected:.0%} of what is not"
+            case {"share": share}:
+                yield f"{name}: {share:.0%} exact"

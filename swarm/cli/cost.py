@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from swarm.cli.door import Json, RunId, Runs, duration, emit, number, people, the_run, verb
+from swarm.names import counted
 
 if TYPE_CHECKING:
     from swarm.report.cost import Cost
@@ -54,7 +55,7 @@ def cost(
     if len(found) > MOST_ROWS:
         where.print(f"and {number(len(found) - MOST_ROWS)} more, with --json", markup=False)
     if doubt.calls:
-        text = f"in doubt: {number(doubt.calls)} calls, up to {number(doubt.tokens)} tokens, may have been paid for besides"
+        text = f"in doubt: {counted(doubt.calls, 'call')}, up to {counted(doubt.tokens, 'token')}, may have been paid for besides"
         where.print(text, markup=False)
     for name, allowed, spent in limits:
         where.print(f"budget {name}: {spent:,.10g} of {allowed:,.10g} ({spent / allowed:.0%})", markup=False)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from swarm.cli.door import Json, Runs, emit, number, people, runs_of, the_run, verb
+from swarm.names import counted
 
 if TYPE_CHECKING:
     from swarm.store import runs as store
@@ -98,7 +99,7 @@ def _runs(place: store.Runs) -> list[tuple[bool, str]]:
         for one in found
         if one.status == "damaged"
     ]
-    return bad + [(True, f"{number(len(found) - len(bad))} runs can be read in {place}")]
+    return bad + [(True, f"{counted(len(found) - len(bad), 'run')} can be read in {place}")]
 
 
 def _repair(name: str, apply: bool, runs: str | None, as_json: bool) -> None:

@@ -20,6 +20,7 @@ from swarm.coordinator import JobState, Phase
 from swarm.coordinator.budget import limits_reached, money
 from swarm.coordinator.state import OVER_BUDGET
 from swarm.errors import ExitCode, ModelError, SwarmError
+from swarm.names import counted
 from swarm.plan import Plan, Range, estimate, measure
 from swarm.report import Answer, gather, render
 from swarm.runtime.launch import Opened, Options, run_again, run_new, stopped
@@ -137,8 +138,8 @@ def plan_lines(plan: Plan) -> list[str]:
     """A plan as people read it."""
     size = plan.input
     about = "" if size.exact else "about "
-    lines = [f"input: {number(size.documents)} documents, {about}{number(size.spans)} passages, "
-             f"{about}{number(size.tokens)} tokens"]  # fmt: skip
+    lines = [f"input: {counted(size.documents, 'document')}, {about}{counted(size.spans, 'passage')}, "
+             f"{about}{counted(size.tokens, 'token')}"]  # fmt: skip
     if size.skipped:
         why = "; ".join(f"{number(count)} × {reason}" for reason, count in size.skipped.items())
         lines.append(f"left out: {why} (the report lists them, with what helps)")
@@ -206,12 +207,12 @@ def account_lines(run: RunFolder, state: JobState, spec: JobSpec, plan: Plan | N
     why = reason_of(run, state).removeprefix(OVER_BUDGET)
     reason = f" ({why})" if why and not state.reason.startswith("model:") else ""
     lines.append(
-        f"{status}{reason}: {number(spent.calls)} calls, {number(spent.tokens)} tokens, {duration(seconds)}{priced}"
+        f"{status}{reason}: {counted(spent.calls, 'call')}, {counted(spent.tokens, 'token')}, {duration(seconds)}{priced}"
     )
     if (doubt := state.ledger.doubt()).calls:
         lines.append(
-            f"in doubt: {number(doubt.calls)} calls of at most {number(doubt.tokens)} tokens may have been paid for without "
-            "an answer on record"
+            f"in doubt: {counted(doubt.calls, 'call')} of at most {counted(doubt.tokens, 'token')} may have been paid for "
+            "without an answer on record"
         )
     if plan is not None and state.phase is Phase.ENDED:
         lines.append("against the plan: " + ", ".join(_off(plan, spent.calls, spent.tokens, seconds)))
@@ -235,11 +236,11 @@ def reason_of(run: RunFolder, state: JobState) -> str:
 def answer_lines(answer: Answer) -> list[str]:
     """How much was found, and the score where gold was given."""
     found = (
-        f"{number(len(answer.rows))} rows" if answer.rows is not None else f"{len(answer.statements or ())} statements"
+        counted(len(answer.rows), "row") if answer.rows is not None else counted(len(answer.statements or ()), "statement")
     )
     cover = answer.coverage
     lines = [
-        f"answer: {found}, each with its source; {number(cover.spans_read)} of {number(cover.spans)} passages read"
+        f"answer: {found}, each with its source; {number(cover.spans_read)} of {counted(cover.spans, 'passage')} read"
     ]
     if (score := answer.score) is not None:
         if score.problem:

@@ -26,6 +26,7 @@ from swarm.cli.people import lines_of
 from swarm.coordinator import JobState, Phase
 from swarm.coordinator.budget import effective, used
 from swarm.events import CallFinished, Event, TaskFinished, TaskLeased
+from swarm.names import counted
 from swarm.runtime.people import questions
 from swarm.spec import JobSpec
 from swarm.store.folder import RunFolder
@@ -108,16 +109,16 @@ class Progress:
         if not kinds:
             return "no notes yet"
         if "row" in kinds:
-            parts = [f"{number(kinds['row'])} rows"]
+            parts = [counted(kinds["row"], "row")]
             for verdict in ("supported", "unsupported", "unchecked"):
                 if count := board.count("row", verdict):
                     parts.append(f"{number(count)} {verdict}")
             if kinds.get("rejected"):
                 parts.append(f"{number(kinds['rejected'])} refused by code")
             if kinds.get("finding"):
-                parts.append(f"{number(kinds['finding'])} findings")
+                parts.append(counted(kinds["finding"], "finding"))
             return ", ".join(parts)
-        return ", ".join(f"{number(count)} {kind}" for kind, count in kinds.items())
+        return ", ".join(counted(count, kind) for kind, count in kinds.items())
 
     def budget_left(self, now: float) -> str:
         """The scarcest part of the budget, or that there is no limit."""
@@ -249,7 +250,7 @@ def summary(progress: Progress) -> str:
 def _facts(progress: Progress) -> str:
     now = time.time()
     parts = [
-        f"{number(progress.state.total().tokens)} tokens",
+        counted(progress.state.total().tokens, "token"),
         f"{progress.tokens_a_second(now):,.0f} tokens/s",
         f"budget: {progress.budget_left(now)}",
     ]

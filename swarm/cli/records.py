@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from swarm.cli.door import Json, RunId, Runs, emit, err, json_seen, number, out, people, the_run, verb
+from swarm.cli.door import Json, RunId, Runs, emit, err, json_seen, number, out, people, runs_of, the_run, verb
+from swarm.names import counted
 
 if TYPE_CHECKING:
     from swarm.events import Event
@@ -170,8 +171,16 @@ def show(
 
     `swarm logs ID --kind CallStarted` lists the calls.
     """
-    from swarm.cli.windows import find_calls, window_document, window_lines
+    from swarm.cli.windows import find_calls, last_calls, window_document, window_lines
+    from swarm.errors import SpecError
+    from swarm.store.place import LATEST
 
+    if call == LATEST or call in runs_of(runs).ids():
+        with the_run(call, runs).reader() as reader:
+            last = last_calls(reader, 3)
+        names = "".join(f"\n  swarm show {name} --run {call}" for name in last)
+        cure = f"name one of its calls; the last are{names}" if last else "no model has been called in it yet"
+        raise SpecError(f"{call} is a run", "CALL", cure)
     folder: RunFolder = the_run(run, runs)
     with folder.reader() as reader:
         calls = find_calls(reader, call)
@@ -209,7 +218,7 @@ def replay(
             "status": state.status or str(state.phase),
             "notes": state.board.kinds(),
         }
-        people(as_json).print(f"{run.id}: {number(state.seq)} events fold to {document['status']}", markup=False)
+        people(as_json).print(f"{run.id}: {counted(state.seq, 'event')} fold to {document['status']}", markup=False)
         if verify:
             outcome = rehearse(reader)
             document |= {"decisions": outcome.decisions, "difference": outcome.difference}
@@ -220,7 +229,7 @@ def replay(
                     where,
                     "the protocol or a role differs from what the run was made with",
                 )
-            text = f"every checksum holds, and the protocol decides {number(outcome.decisions)} times as it did"
+            text = f"every checksum holds, and the protocol decides {counted(outcome.decisions, 'time')} as it did"
             people(as_json).print(text, markup=False)
     if as_json:
         emit(document)

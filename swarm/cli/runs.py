@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from swarm.cli.door import Json, RunId, Runs, duration, emit, err, number, out, people, runs_of, the_run, verb
+from swarm.names import counted
 
 if TYPE_CHECKING:
     from swarm.cli.live import Progress
@@ -86,17 +87,17 @@ def _status_lines(run: RunFolder, known: RunStatus, progress: Progress) -> list[
     lines = [
         f"{run.id}: {known.status}{f', worked on by {known.holder}' if known.holder else ''}",
         f"  {progress.spec.question}",
-        f"  corpus    {number(len(state.documents))} documents, {number(state.spans)} passages, "
-        f"{number(state.span_tokens)} tokens",
+        f"  corpus    {counted(len(state.documents), 'document')}, {counted(state.spans, 'passage')}, "
+        f"{counted(state.span_tokens, 'token')}",
     ]
-    lines += [f"  {name:<9} {number(done)} of {number(known)} tasks" for name, done, known in progress.roles()]
+    lines += [f"  {name:<9} {number(done)} of {counted(known, 'task')}" for name, done, known in progress.roles()]
     lines += [
         f"  board     {progress.notes()}",
-        f"  spent     {number(spent.calls)} calls, {number(spent.tokens)} tokens, {duration(state.seconds(now))}",
+        f"  spent     {counted(spent.calls, 'call')}, {counted(spent.tokens, 'token')}, {duration(state.seconds(now))}",
         f"  budget    {progress.budget_left(now)}",
     ]
     if state.failed:
-        lines.append(f"  given up  {number(len(state.failed))} tasks (`swarm logs {run.id} --kind TaskFailed`)")
+        lines.append(f"  given up  {counted(len(state.failed), 'task')} (`swarm logs {run.id} --kind TaskFailed`)")
     if known.status in ("paused", "interrupted"):
         more = "".join(f" --budget {name}=+MORE" for name in limits_reached(state))
         lines.append(f"  go on with: swarm resume {run.id}{more}")

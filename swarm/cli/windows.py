@@ -7,6 +7,7 @@ how many tokens. It reads the manifest that was recorded with the call, and comp
 from __future__ import annotations
 
 import hashlib
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -64,6 +65,12 @@ def find_calls(reader: Reader, name: str) -> list[Call]:
     if len(tasks) > 1:
         raise StoreError(f"{name!r} could be of {', '.join(tasks[:5])}", "CALL", "write more of the task's id")
     return list(calls.values())
+
+
+def last_calls(reader: Reader, most: int) -> list[str]:
+    """The names of the calls that were begun last, at most so many."""
+    started = deque((event.body for event in reader.read() if isinstance(event.body, CallStarted)), maxlen=most)
+    return [Call(body).name for body in started]
 
 
 def window_lines(reader: Reader, call: Call) -> Iterator[str]:

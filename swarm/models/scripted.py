@@ -99,7 +99,7 @@ def answer_raises(text: str) -> str:
     if "\nClaim: " in text:
         return _verdict(text)
     if "\nFindings:\n" in text:
-        return _json([[f"{claim.replace(' = ', ' ')}.", number] for number, claim in _numbered(text)])
+        return _json([[_sentence(claim), number] for number, claim in _numbered(text)])
     if "\nStatements:\n" in text:
         return _json([[claim, [number]] for number, claim in _numbered(text)])
     if "\nPassage: " in text:
@@ -148,6 +148,12 @@ def _joined(place: str, names: list[str]) -> str:
     parts = place.split(".") if place else []
     shared = next(n for n in range(min(len(parts), len(names)), -1, -1) if parts[len(parts) - n :] == names[:n])
     return ".".join([*parts, *names[shared:]])
+
+
+def _sentence(claim: str) -> str:
+    """`exception = OSError; count = 2` in words."""
+    values = [part.partition(" = ") for part in claim.split("; ")]
+    return f"The {' and the '.join(f'{name} is {value}' for name, _, value in values)}."
 
 
 def _row(columns: list[str], function: str, exception: str, quote: str) -> list[str]:

@@ -18,6 +18,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from swarm.names import counted
 from swarm.report.answer import Gathered
 from swarm.report.drawing import chart, flow, shortened, spoken_seconds
 from swarm.report.notices import notices
@@ -154,6 +155,7 @@ def _environment() -> Environment:
     )
     environment.filters |= {
         "number": _number,
+        "counted": counted,
         "spoken": spoken_seconds,
         "size": _size,
         "money": money,

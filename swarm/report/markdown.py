@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
+from swarm.names import counted
 from swarm.report.drawing import shortened, spoken_seconds
 from swarm.report.html import MOST_LISTED, columns_of, day, money, place_of, visible
 from swarm.report.notices import notices
@@ -84,7 +85,7 @@ def _doubts(answer: Answer, references: References) -> Iterator[str]:
 
 def _unread(answer: Answer) -> Iterator[str]:
     cover = answer.coverage
-    yield f"## Not read ({cover.spans - cover.spans_read:,} of {cover.spans:,} passages)"
+    yield f"## Not read ({cover.spans - cover.spans_read:,} of {counted(cover.spans, 'passage')})"
     yield ""
     for run in answer.unread[:MOST_LISTED]:
         spans = f"passage {run.first}" if run.spans == 1 else f"passages {run.first} to {run.last}"
@@ -139,9 +140,11 @@ def _cost(answer: Answer) -> Iterator[str]:
     yield "## What it took"
     yield ""
     time = spoken_seconds(answer.seconds)
-    yield f"{answer.tokens:,} tokens in {answer.calls:,} calls, {time}{paid}; {answer.retries:,} retries."
+    tokens, calls = counted(answer.tokens, "token"), counted(answer.calls, "call")
+    yield f"{tokens} in {calls}, {time}{paid}; {counted(answer.retries, 'retry')}."
     if answer.cached:
-        yield f"{answer.cached:,} calls were answered from the cache and cost nothing."
+        were = "was" if answer.cached == 1 else "were"
+        yield f"{counted(answer.cached, 'call')} {were} answered from the cache and cost nothing."
     yield ""
     yield _table_row(["role", "what answered", "calls", "tokens in", "tokens out", "time in calls"])
     yield _table_row(["---", "---", "--:", "--:", "--:", "--:"])
@@ -154,7 +157,7 @@ def _provenance(answer: Answer) -> Iterator[str]:
     made = answer.provenance
     yield "## What the run was made of"
     yield ""
-    yield f"- run {code(made.job)}: {made.events:,} events, {made.sessions} session{'s' * (made.sessions != 1)}, seed {made.seed}"
+    yield f"- run {code(made.job)}: {counted(made.events, 'event')}, {counted(made.sessions, 'session')}, seed {made.seed}"
     yield f"- swarmloom {made.software}"
     yield f"- job spec {code(made.spec)}; protocol {escaped(made.protocol)} {code(made.protocol_digest)}"
     yield f"- model {escaped(made.engine)}: {escaped(made.model)}; tokenizer {code(made.tokenizer)}"
@@ -162,9 +165,9 @@ def _provenance(answer: Answer) -> Iterator[str]:
         kind = {"computed": "digest computed", "declared": "declared, not verified"}.get(
             weights.kind, "scripted, for tests only"
         )
-        yield f"- what answered: {code(weights.name)} ({kind}), {weights.calls:,} calls"
+        yield f"- what answered: {code(weights.name)} ({kind}), {counted(weights.calls, 'call')}"
     for source in made.sources[:MOST_LISTED]:
-        yield f"- input {escaped(source.origin)}: {source.documents:,} documents, licence {escaped(source.licence)}"
+        yield f"- input {escaped(source.origin)}: {counted(source.documents, 'document')}, licence {escaped(source.licence)}"
 
 
 def _sources(references: References) -> Iterator[str]:
