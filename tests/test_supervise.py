@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shlex
+import shutil
 import signal
 import subprocess
 import time
@@ -16,8 +18,8 @@ from typing import Any
 import pytest
 
 from swarm.events import JobOpened, TaskFinished
-from swarm.runtime.driver import Launch, opened, start_again, starts
-from swarm.runtime.supervise import GRACE_SECONDS, STARTS, Seen, Supervisor, in_vain
+from swarm.runtime.driver import SWARM, Launch, opened, start_again, starts
+from swarm.runtime.supervise import GRACE_SECONDS, STARTS, WITHIN_SECONDS, Seen, Supervisor, in_vain
 from swarm.store.folder import RunFolder, read_status
 from swarm.store.lock import FolderLock
 from tests.commands import job_file, start, swarm
@@ -171,6 +173,32 @@ def test_a_crash_loop_is_left_paused_and_stays_so(run: RunFolder) -> None:
     assert said.code == 0 and said.document["status"] == "done", said.err
 
 
+def test_a_driver_that_hangs_is_ended_and_keeps_no_other_run_waiting(run: RunFolder, tmp_path: Path) -> None:
+    killed(run)
+    hung = RunFolder(run.root, "hung")
+    shutil.copytree(run.path, hung.path)
+    pids = tmp_path / "pids"
+    script = f'[ "$1" = one ] && exec {shlex.join(SWARM)} resume "$@"; echo $$ >> {pids}; sleep 300; true'
+
+    async def looked_after(patience: float, wanted: tuple[str, str]) -> None:
+        said: asyncio.Queue[Seen] = asyncio.Queue()
+        one = supervisor(run, say=said.put_nowait, program=("sh", "-c", script), patience=patience)
+        watching = asyncio.create_task(one.watch())
+        try:
+            async with asyncio.timeout(60):
+                seen = await said.get()
+            assert (seen.id, seen.what) == wanted, seen
+        finally:
+            watching.cancel()
+
+    asyncio.run(looked_after(300, ("one", "resumed")))
+    asyncio.run(looked_after(1, ("hung", "error")))
+    assert len(starts(hung)[0]) == 3, "a start in vain counts"
+    left, ended = map(int, pids.read_text().split())
+    os.killpg(left, signal.SIGKILL)  # its supervisor went before its time was up
+    wait_for(lambda: not Path(f"/proc/{ended}").exists())
+
+
 def test_starts_count_from_the_last_finished_step(run: RunFolder) -> None:
     killed(run)
     events, status = events_of(run), read_status(run)
@@ -178,7 +206,7 @@ def test_starts_count_from_the_last_finished_step(run: RunFolder) -> None:
     begun = [last - 1, last - 0.5, last + 1, last + 2, last + 3]
     assert in_vain(run, status, begun, last + 4) == 3
     assert in_vain(run, status, [last + at for at in range(1, 7)], last + 9) == 6
-    assert in_vain(run, status, [last + at for at in range(1, 7)], last + 700) == 0
+    assert in_vain(run, status, [last + at for at in range(1, 7)], last + WITHIN_SECONDS + 10) == 0
 
 
 def test_a_store_that_fails_is_told_and_looked_at_again(run: RunFolder) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -31,6 +32,8 @@ from swarm.store.lock import FolderLock
 
 LOOK_SECONDS = 0.25
 """How often it is looked whether a driver has begun."""
+TAKE_SECONDS = 180.0
+"""How long a driver may take until a job is its own: inputs are read and Ray is started before. One that hangs is ended."""
 REMEMBERED = 50
 """Starts that `driver.json` remembers."""
 SWARM = (sys.executable, "-P", "-m", "swarm")
@@ -104,6 +107,12 @@ class DriverProcess:
     async def ended(self) -> bool:
         return self._process.poll() is not None
 
+    def kill(self) -> None:
+        """Ends it, with what it has started in its session."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+        self._process.wait()
+
     async def error(self) -> SwarmError | None:
         if not self._process.poll():
             return None
@@ -160,9 +169,11 @@ async def start_new(spec: JobSpec, run: RunFolder, how: Launch) -> DriverProcess
     return driver
 
 
-async def start_again(run: RunFolder, how: Launch, at: int | None = None) -> DriverProcess:
+async def start_again(
+    run: RunFolder, how: Launch, at: int | None = None, patience: float = TAKE_SECONDS
+) -> DriverProcess:
     """Goes on with a job in a driver of its own, and returns once the driver has taken it. With `at` it takes the job only
-    if the log still ends there.
+    if the log still ends there. A driver that has not taken it within `patience` seconds is ended.
 
     Raises:
         StoreError: someone else works on the job, or is about to.
@@ -178,7 +189,12 @@ async def start_again(run: RunFolder, how: Launch, at: int | None = None) -> Dri
         _remember(run, how)
         command = ["resume", run.id, *([] if at is None else ["--at", str(at)])]
         driver = await asyncio.to_thread(DriverProcess, command, how, run.driver_log)
+        end = time.monotonic() + patience
         while await asyncio.to_thread(opened, run) == before:
+            if time.monotonic() > end:
+                await asyncio.to_thread(driver.kill)
+                problem = f"the driver hung: it did not take the job within {patience:g} s, and was ended"
+                raise SwarmError(problem, run.id, f"see {run.driver_log}")
             if await driver.ended():
                 untold = SwarmError("the driver ended before it took the job", run.id, f"see {run.driver_log}")
                 raise await driver.error() or untold

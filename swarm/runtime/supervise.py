@@ -18,7 +18,7 @@ from pathlib import Path
 from swarm.errors import SwarmError
 from swarm.events import CARETAKER, Event, JobOpened, PhaseChanged, TaskFinished
 from swarm.runtime.caretaker import Caretaker
-from swarm.runtime.driver import SWARM, Launch, start_again, starts
+from swarm.runtime.driver import SWARM, TAKE_SECONDS, Launch, start_again, starts
 from swarm.runtime.launch import SIGNALS
 from swarm.runtime.outbox import Outbox, undelivered
 from swarm.runtime.session import DESK, LEFT
@@ -29,7 +29,7 @@ LOOK_SECONDS = 5.0
 """How often all runs are looked at."""
 GRACE_SECONDS = 10.0
 """A run that somebody did something to so recently may be being started: it is left alone."""
-STARTS, WITHIN_SECONDS = 5, 600.0
+STARTS, WITHIN_SECONDS = 5, 1200.0
 """So many starts within so many seconds, without a step finished between them, are a crash loop."""
 AT_ONCE = 4
 """Drivers that are started at the same time."""
@@ -62,8 +62,9 @@ class Supervisor:
         say: Callable[[Seen], None] = lambda seen: None,
         program: tuple[str, ...] = SWARM,
         clock: Callable[[], float] = time.time,
+        patience: float = TAKE_SECONDS,
     ) -> None:
-        self._places, self._address, self._program = places, address, program
+        self._places, self._address, self._program, self._patience = places, address, program, patience
         self._say, self._clock = say, clock
         self._told: dict[tuple[str, str], float] = {}
         self._since: dict[Path, float] = {}
@@ -73,25 +74,39 @@ class Supervisor:
         self._slots = asyncio.Semaphore(AT_ONCE)
 
     async def watch(self) -> None:
-        """Looks again and again, until cancelled."""
-        while True:
-            await self.look()
-            await asyncio.sleep(LOOK_SECONDS)
+        """Looks again and again, until cancelled. A run that something is still being done about keeps no other waiting."""
+        under_way: dict[tuple[str, str], asyncio.Task[Seen | None]] = {}
+        async with asyncio.TaskGroup() as group:
+            while True:
+                under_way = {key: task for key, task in under_way.items() if not task.done()}
+                for place, run, status in (await self._runs())[0]:
+                    if (place, run.id) not in under_way:
+                        under_way[place, run.id] = group.create_task(self._look_after(place, run, status))
+                await asyncio.sleep(LOOK_SECONDS)
 
     async def look(self) -> list[Seen]:
-        """Looks at every run once and does what is to be done. Trouble with one run never keeps others waiting."""
-        found: list[Seen] = []
+        """Looks at every run once, and returns when all is done that there is to do. Trouble with one never stops others."""
+        runs, found = await self._runs()
+        return found + [one for one in await asyncio.gather(*(self._look_after(*one) for one in runs)) if one is not None]
+
+    async def _runs(self) -> tuple[list[tuple[str, RunFolder, RunStatus]], list[Seen]]:
+        """All runs, each with its place, and the places that could not be looked at."""
         runs: list[tuple[str, RunFolder, RunStatus]] = []
+        found: list[Seen] = []
         for place in self._places:
             try:
                 there = open_runs(place or None, os.environ)
                 runs += [(place, there.run(one.id), one) for one in await asyncio.to_thread(there.list)]
             except SwarmError as error:
                 found.append(Seen("runs", "error", str(error)))
-        found += [one for one in await asyncio.gather(*(self._tend(*one) for one in runs)) if one is not None]
-        for one in found:
-            self._tell(one)
-        return found
+                self._tell(found[-1])
+        return runs, found
+
+    async def _look_after(self, place: str, run: RunFolder, status: RunStatus) -> Seen | None:
+        seen = await self._tend(place, run, status)
+        if seen is not None:
+            self._tell(seen)
+        return seen
 
     def _tell(self, seen: Seen) -> None:
         """Says what was done; what did not change is said again only now and then."""
@@ -140,7 +155,7 @@ class Supervisor:
             await asyncio.to_thread(give_up, run, status.events, reason)
             return Seen(run.id, "given up", f"{reason}; see {run.driver_log}, and then `swarm resume {run.id}`")
         how = await asyncio.to_thread(self._how, place, run, last)
-        driver = await start_again(run, how, at=status.events)
+        driver = await start_again(run, how, status.events, self._patience)
         self._since.pop(run.path, None)
         return Seen(run.id, "resumed", f"by process {driver.pid}, {quiet:.0f} s after its last event")
 
