@@ -7,6 +7,7 @@ import json
 import random
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import apsw
@@ -298,29 +299,112 @@ def test_a_flipped_bit_anywhere_never_changes_what_is_read(run: Path, tmp_path: 
     assert noticed > 50
 
 
-def test_a_torn_write_ahead_log_leaves_a_prefix(tmp_path: Path) -> None:
-    """What a power cut leaves of a commit that was never acknowledged: any part of the write-ahead log."""
-    chance = random.Random(13)
-    with SqliteWriter.open(tmp_path / "run") as writer:
-        for _ in range(30):
+# ---- the write-ahead log ----
+
+
+def crashed(folder: Path, commits: int = 30) -> list[Event]:
+    """Makes a folder that holds what a killed process leaves: every commit in the write-ahead log. Returns the events."""
+    with SqliteWriter.open(folder.with_name("at-work")) as writer:
+        for _ in range(commits):
             fill(writer, 10)
-        written = list(writer.read())
-        log = (tmp_path / "run" / "log.sqlite").read_bytes()
-        pending = (tmp_path / "run" / "log.sqlite-wal").read_bytes()
-    lengths = set()
+        shutil.copytree(writer.path.parent, folder, ignore=shutil.ignore_patterns("*-shm"))
+        return list(writer.read())
+
+
+def test_a_torn_write_ahead_log_leaves_a_prefix_or_refuses(tmp_path: Path) -> None:
+    """A power cut tears what no writer was told of: a commit at most. If more lies behind the tear, something else did it."""
+    chance, pristine = random.Random(13), tmp_path / "pristine"
+    written = crashed(pristine)
+    pending = (pristine / "log.sqlite-wal").read_bytes()
+    lengths, refusals = set(), 0
     for number in range(60):
-        folder = tmp_path / str(number)
-        folder.mkdir()
-        (folder / "log.sqlite").write_bytes(log)
-        (folder / "blobs").symlink_to(tmp_path / "run" / "blobs")
+        folder = Path(shutil.copytree(pristine, tmp_path / "run"))
         torn = bytearray(pending[: chance.randrange(len(pending))])
         if number % 2 and torn:
             torn[chance.randrange(len(torn))] ^= 0xFF
         (folder / "log.sqlite-wal").write_bytes(torn)
-        with SqliteWriter.open(folder) as writer:
+        try:
+            writer = SqliteWriter.open(folder)
+        except StoreError as error:
+            refusals += 1
+            assert number % 2 and "the write-ahead log is damaged behind record" in error.message
+            assert repair(folder, apply=True) is not None
+            writer = SqliteWriter.open(folder)
+        with writer:
             found = list(writer.read())
             assert found == written[: len(found)]
             lengths.add(len(found))
             fill(writer, 1)
         assert verify(folder) is None
-    assert len(lengths) > 10
+        shutil.rmtree(folder)
+    assert len(lengths) > 10 and refusals > 10
+
+
+def test_a_writer_that_closes_leaves_one_file_that_holds_everything(tmp_path: Path) -> None:
+    with SqliteWriter.open(tmp_path / "run") as writer:
+        with SqliteReader.open(tmp_path / "run") as looking:  # as the view of a job does, which closes after its writer
+            fill(writer, SIZE)
+            assert looking.last() == SIZE
+            writer.close()
+        (tmp_path / "copy").mkdir()
+        shutil.copy(tmp_path / "run" / "log.sqlite", tmp_path / "copy")
+    with SqliteReader.open(tmp_path / "copy") as reader:
+        assert reader.last() == SIZE
+
+
+def test_a_writer_closes_while_somebody_reads(tmp_path: Path) -> None:
+    with SqliteWriter.open(tmp_path / "run") as writer:
+        fill(writer, SIZE)
+        other = apsw.Connection(str(tmp_path / "run" / "log.sqlite"))
+        rows = other.execute("SELECT seq FROM events")
+        next(rows)
+    with SqliteWriter.open(tmp_path / "run") as again:
+        assert again.last() == SIZE
+    assert len(list(rows)) == SIZE - 1
+    other.close()
+
+
+def test_damage_to_acknowledged_commits_in_the_write_ahead_log_is_never_taken_for_a_torn_one(tmp_path: Path) -> None:
+    folder = tmp_path / "demo-0412"
+    written = crashed(folder)
+    with open(folder / "log.sqlite-wal", "r+b") as file:
+        file.seek(file.seek(0, 2) // 2)
+        file.write(b"\xa5\x5a\xa5")
+    content = (folder / "log.sqlite-wal").read_bytes()
+    for attempt in (SqliteReader.open, SqliteWriter.open, SqliteReader.open):
+        with pytest.raises(StoreError, match=r"damaged behind record \d+: \d+ or more later commits(.|\n)*--repair demo-0412"):
+            attempt(folder)
+    assert (folder / "log.sqlite-wal").read_bytes() == content
+    found = verify(folder)
+    assert found and found.place == "ahead" and 10 < found.first < len(written)
+    done = repair(folder, apply=True)
+    assert done and done.kept and done.kept.name == f"log.damaged-{found.first}.wal" and done.kept.read_bytes() == content
+    assert verify(folder) is None
+    with SqliteWriter.open(folder) as writer:
+        assert list(writer.read()) == written[: found.first - 1]
+
+
+def test_a_log_at_work_is_not_taken_for_a_damaged_one(tmp_path: Path) -> None:
+    with SqliteWriter.open(tmp_path / "run") as writer, ThreadPoolExecutor(1) as pool:
+        appending = pool.submit(lambda: [fill(writer, 1) for _ in range(300)])
+        looked = 0
+        while not appending.done():
+            SqliteReader.open(tmp_path / "run").close()
+            looked += 1
+    appending.result()
+    assert looked > 3
+
+
+def test_a_log_without_events_beside_a_report_has_lost_them(tmp_path: Path) -> None:
+    folder = tmp_path / "demo-0412"
+    crashed(folder)
+    (folder / "log.sqlite-wal").unlink()
+    SqliteReader.open(folder).close()  # nothing tells it from one that never had an event
+    (folder / "answer.json").write_text("{}")
+    for attempt in (SqliteReader.open, SqliteWriter.open):
+        with pytest.raises(StoreError, match=r"holds no event although answer.json lies beside it(.|\n)*restore"):
+            attempt(folder)
+    found = verify(folder)
+    assert found and found.place == "empty"
+    with pytest.raises(StoreError, match="nothing was changed"):
+        repair(folder, apply=True)

@@ -111,6 +111,8 @@ def _repair(name: str, apply: bool, runs: str | None, as_json: bool) -> None:
     found = repair(run.path, apply) if run.log.exists() else None
     if found is None:
         text = f"{run.id}: nothing is wrong with its log"
+    elif found.place == "ahead" and found.kept is not None:
+        text = f"{run.id}: goes on from record {found.first - 1}; a copy of its write-ahead log is in {found.kept}"
     elif found.kept is not None:
         text = f"{run.id}: cut records {found.first} to {found.last}; a copy is in {found.kept}"
     elif found.mended:
@@ -129,6 +131,11 @@ def _outlook(found: Damage, id: str) -> str:
     if found.place == "tail":
         return (
             f"`swarm doctor --repair {id} --apply` cuts records {found.first} to {found.last} and keeps a copy of them"
+        )
+    if found.place == "ahead":
+        return (
+            f"Restore the run folder from a copy if there is one; `swarm doctor --repair {id} --apply` gives up all after"
+            f" record {found.first - 1}, and keeps a copy of the write-ahead log"
         )
     if found.place == "snapshot":
         return f"Nothing is lost: jobs do without it, and `swarm doctor --repair {id} --apply` removes it"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
@@ -20,7 +21,7 @@ import apsw
 
 from swarm.errors import StoreError
 from swarm.events import body_hash
-from swarm.store import snapshots
+from swarm.store import snapshots, wal
 from swarm.store.blobs import open_blobs, sync_folder
 from swarm.store.connection import naming, open_reading, open_writing
 from swarm.store.lock import FolderLock
@@ -34,13 +35,14 @@ class Damage:
     """What is wrong with a log.
 
     `place` is `tail` (the last records; can be cut), `middle` (intact records follow), `body` (text that an
-    event names), `file` (SQLite itself cannot read it), or `snapshot` (the log is sound and lacks nothing). `first`
+    event names), `file` (SQLite itself cannot read it), `ahead` (of the write-ahead log, which holds what was appended last;
+    can be given up), `empty` (all events are gone), or `snapshot` (the log is sound and lacks nothing). `first`
     and `last` are the records concerned, 0 where there are none. `kept` is the copy of what a repair cut, None as
     long as nothing was cut; `mended` says that a repair was made.
     """
 
     file: Path
-    place: Literal["tail", "middle", "body", "file", "snapshot"]
+    place: Literal["tail", "middle", "body", "file", "ahead", "empty", "snapshot"]
     detail: str
     first: int = 0
     last: int = 0
@@ -57,6 +59,11 @@ class Damage:
             )
         elif self.place == "snapshot":
             cure = "nothing is lost: jobs do without it; `swarm doctor --repair RUN --apply` removes it"
+        elif self.place == "ahead":
+            cure = (
+                "nothing was changed; restore the run folder from a copy, or go on without them:"
+                f" `swarm doctor --repair {self.file.parent.name}` says how"
+            )
         else:
             cure = "nothing was changed; restore the run folder from a copy, or start the job anew"
         return StoreError(self.detail, str(self.file), cure)
@@ -95,6 +102,19 @@ def checksum_at(connection: apsw.Connection, seq: int) -> int | None:
     return found if isinstance(found, int) else None
 
 
+def missing(connection: apsw.Connection, path: Path) -> Damage | None:
+    """What shows that a log once held more than it gives now, though all that it gives is sound."""
+    last: Any = connection.execute("SELECT max(seq) FROM events").get or 0
+    if lost := wal.lost_commits(path):
+        detail = f"the write-ahead log is damaged behind record {last}: {lost} or more later commits cannot be read"
+        return Damage(path, "ahead", detail, last + 1)
+    report = next((name for name in ("answer.json", "report.md") if not last and (path.parent / name).exists()), "")
+    if report:
+        detail = f"this log holds no event although {report} lies beside it: its write-ahead log ({wal.of(path).name}) is lost"
+        return Damage(path, "empty", detail)
+    return None
+
+
 def verify(folder: Path) -> Damage | None:
     """Checks all of a run: SQLite's structures, every record, every body, the snapshot. Safe while the run works.
 
@@ -110,7 +130,12 @@ def verify(folder: Path) -> Damage | None:
             if structure != "ok":
                 return Damage(path, "file", f"SQLite finds its structure damaged ({structure})")
             last: Any = connection.execute("SELECT max(seq) FROM events").get
-            return survey(connection, path, 0) or _bodies(connection, path, last or 0) or _snapshot(connection, path)
+            return (
+                missing(connection, path)
+                or survey(connection, path, 0)
+                or _bodies(connection, path, last or 0)
+                or _snapshot(connection, path)
+            )
     except StoreError as error:
         if isinstance(error.__cause__, (apsw.NotADBError, apsw.CorruptError, UnicodeDecodeError)):
             return Damage(path, "file", error.message)
@@ -118,8 +143,8 @@ def verify(folder: Path) -> Damage | None:
 
 
 def repair(folder: Path, apply: bool = False) -> Damage | None:
-    """Reports the damage of a run; with `apply`, cuts a damaged tail, keeping a copy, or removes a snapshot that is of no use.
-    None: nothing is wrong.
+    """Reports the damage of a run; with `apply`, cuts a damaged tail or gives up what can't be read of a write-ahead log,
+    keeping a copy, or removes a snapshot that is of no use. None: nothing is wrong.
 
     Raises:
         StoreError: the run is in use, or `apply` was asked for damage that cannot be cut.
@@ -127,8 +152,11 @@ def repair(folder: Path, apply: bool = False) -> Damage | None:
     found = verify(folder)
     if found is None or not apply:
         return found
-    if found.place not in ("tail", "snapshot"):
+    if found.place not in ("tail", "ahead", "snapshot"):
         raise found.error()
+    if found.place == "ahead":
+        with _locked(folder):
+            return _give_up(found)
     with _locked(folder), closing(open_writing(found.file)) as connection, naming(found.file):
         path = found.file
         found = survey(connection, path, 0) or _snapshot(connection, path)  # once more, now that nobody else can write
@@ -143,6 +171,20 @@ def repair(folder: Path, apply: bool = False) -> Damage | None:
             connection.execute("DELETE FROM events WHERE seq >= ?", (found.first,))
             snapshots.drop(connection)  # it may be of what was cut; a master takes another
     return found
+
+
+def _give_up(damage: Damage) -> Damage:
+    """Copies the write-ahead log, then lets SQLite take from it what it can, and empties it."""
+    path = damage.file
+    copy = _free_name(path, damage.first, ".wal")
+    with naming(path):
+        shutil.copyfile(wal.of(path), copy)
+        with open(copy, "rb") as file:
+            os.fsync(file.fileno())
+        sync_folder(path.parent)
+    with closing(open_writing(path)) as connection, naming(path):
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    return replace(damage, kept=copy, mended=True)
 
 
 def _snapshot(connection: apsw.Connection, path: Path) -> Damage | None:
@@ -177,10 +219,7 @@ def _rows(connection: apsw.Connection, after: int) -> Iterator[Row]:
 
 def _keep(connection: apsw.Connection, damage: Damage) -> Path:
     """Copies what will be cut, one JSON object a record; payloads in base64, for they may be anything."""
-    path, number = damage.file.with_name(_copy_name(damage.first)), 1
-    while path.exists():
-        number += 1
-        path = damage.file.with_name(_copy_name(damage.first, f"-{number}"))
+    path = _free_name(damage.file, damage.first, ".jsonl")
     with open(path, "x", encoding="utf-8") as file:
         for row in _rows(connection, damage.first - 1):
             fields = zip(COLUMNS.split(", "), row, strict=True)
@@ -191,12 +230,20 @@ def _keep(connection: apsw.Connection, damage: Damage) -> Path:
     return path
 
 
+def _free_name(log: Path, first: int, ending: str) -> Path:
+    path, number = log.with_name(_copy_name(first, ending)), 1
+    while path.exists():
+        number += 1
+        path = log.with_name(_copy_name(first, f"-{number}{ending}"))
+    return path
+
+
 def _plain(value: object) -> object:
     return base64.b64encode(value).decode() if isinstance(value, bytes) else value
 
 
-def _copy_name(first: int, suffix: str = "") -> str:
-    return f"log.damaged-{first}{suffix}.jsonl"
+def _copy_name(first: int, ending: str = ".jsonl") -> str:
+    return f"log.damaged-{first}{ending}"
 
 
 @contextmanager

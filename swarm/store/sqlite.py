@@ -20,7 +20,7 @@ from swarm.events import Event, body_hash
 from swarm.store import snapshots
 from swarm.store.blobs import BLOB_BYTES, Blobs, open_blobs, verified
 from swarm.store.connection import LIFE, create, naming, open_reading, open_writing
-from swarm.store.damage import Damage, checksum_at, survey
+from swarm.store.damage import Damage, checksum_at, missing, survey
 from swarm.store.interface import Snapshot
 from swarm.store.lock import FolderLock
 from swarm.store.records import COLUMNS, FAULT, START, Row, Tip, fenced, intact, repeated, to_event, to_rows
@@ -28,6 +28,8 @@ from swarm.store.records import COLUMNS, FAULT, START, Row, Tip, fenced, intact,
 LOG = "log.sqlite"
 TAIL = 1000
 """Records at the end of a log that are checked whenever a writer opens it."""
+SETTLE_MS = 500
+"""How long a writer that closes waits for readers, so that all of the log lies in one file."""
 _CHUNK = 500
 
 
@@ -50,6 +52,7 @@ class SqliteReader:
         with ExitStack() as undo:
             connection = open_reading(path)
             undo.callback(connection.close)
+            _check_whole(connection, path)
             reader = cls(path, connection)
             undo.pop_all()
         return reader
@@ -180,12 +183,13 @@ class SqliteWriter(SqliteReader):
             undo.callback(lock.release)
             if not path.exists():
                 create(path, blobs)
+            reading = open_reading(path)
+            undo.callback(reading.close)
+            _check_whole(reading, path)  # first: the last connection that may write empties the write-ahead log as it closes
             writing = open_writing(path)
             undo.callback(writing.close)
             with naming(path):
                 tip = _checked_tip(writing, path)
-            reading = open_reading(path)
-            undo.callback(reading.close)
             writer = cls(path, reading)
             writer._start(lock, writing, tip)
             undo.pop_all()
@@ -292,12 +296,29 @@ class SqliteWriter(SqliteReader):
     def close(self) -> None:
         """Lets go of the job. A second call does nothing."""
         with self._appending:
-            self._refusal = "this writer is closed"
+            failed, self._refusal = self._refusal, "this writer is closed"
             try:
                 super().close()
+                if not failed:
+                    self._settle()
                 self._writing.close()
             finally:
                 self._lock.release()
+
+
+    def _settle(self) -> None:
+        """Brings all of the log into its one file: what is left in the write-ahead log is lost with that file, and nothing
+        tells of damage at its end. Whoever is reading just now may prevent it; then the log is as safe as it was before."""
+        with suppress(apsw.Error):
+            self._writing.set_busy_timeout(SETTLE_MS)
+            self._writing.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+
+def _check_whole(connection: apsw.Connection, path: Path) -> None:
+    with naming(path):
+        damage = missing(connection, path)
+    if damage:
+        raise damage.error()
 
 
 def _checked_tip(connection: apsw.Connection, path: Path) -> Tip:
