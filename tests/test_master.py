@@ -16,11 +16,13 @@ from swarm.corpus import Span
 from swarm.errors import StoreError
 from swarm.events import Body, Event, body_hash
 from swarm.runtime.master import REMEMBERED_BYTES, JobMaster
+from swarm.runtime.opening import EVENTS_BETWEEN
 from swarm.runtime.pins import pack_block
 from swarm.runtime.prepare import Prepared, check_pinned, prepare
 from swarm.runtime.wire import Batch, Order, Pull
 from swarm.spec import JobSpec
 from swarm.store.interface import Snapshot
+from swarm.testing.invariants import refold
 from tests.simulated import passage, spec
 
 SPANS = 6
@@ -421,5 +423,26 @@ def test_a_host_that_is_gone_is_forgotten() -> None:
         clocks.pass_by(LEASE_SECONDS + 1)
         master.expire()
         assert len(store.events) == count
+
+    ran(scene())
+
+
+def test_events_to_the_next_snapshot_are_counted_over_masters() -> None:
+    """A job that is stopped and resumed again and again comes to its snapshot as well."""
+
+    async def scene() -> None:
+        master, store, clocks = started()
+        share: list[Body] = [ev.ReportWritten(files={})] * (EVENTS_BETWEEN * 2 // 3)
+        master.append(share, {})
+        await master.pull(Pull("h", 0))
+        assert store.kept is None
+        store.epoch += 1
+        master = JobMaster(master.job, store, refold(store.events), lambda: clocks.wall, lambda: clocks.ticks)
+        master.open("test")
+        master.append(share, {})
+        batch = await master.pull(Pull("h", 1))
+        await master.pull(Pull("h", 0, finished(batch)))
+        await asyncio.sleep(0)  # those who waited for the commit go first
+        assert store.kept is not None and store.kept.seq > EVENTS_BETWEEN
 
     ran(scene())

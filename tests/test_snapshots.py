@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import io
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -12,14 +14,17 @@ import apsw
 import msgpack
 import pytest
 from hypothesis import given, settings, strategies as st
+from rich.console import Console
 
-from swarm.coordinator import JobState
+from swarm.cli.live import PlainLines, follow
+from swarm.coordinator import JobState, Phase
 from swarm.coordinator.codec import codec
 from swarm.coordinator.snapshot import pack, snapshot_format, unpack
 from swarm.errors import FencedError, StoreError
 from swarm.events import Event, JobEnded, SnapshotIgnored
+from swarm.runtime.launch import over_budget, settled
 from swarm.runtime.opening import open_state, take_snapshot
-from swarm.runtime.session import Session, fold
+from swarm.runtime.session import Session, fold, read_job
 from swarm.store.damage import repair, verify
 from swarm.store.folder import RunFolder
 from swarm.store.interface import Snapshot
@@ -265,3 +270,14 @@ def test_a_resumed_job_says_in_its_log_what_snapshot_it_ignored(finished: RunFol
     finally:
         session.close()
     assert [body.reason for body in said] == [said[0].reason] and "is of another log" in said[0].reason
+
+
+def test_what_a_resume_looks_at_begins_at_the_snapshot(finished: RunFolder) -> None:
+    """The first event is damaged here: whatever reads the whole log stumbles over it."""
+    with finished.reader() as reader:
+        spec, last = read_job(reader)[1], reader.last()
+    tamper(finished, "UPDATE events SET payload = x'00' WHERE seq = 1")
+    assert settled(finished) and over_budget(finished) is None
+    view = PlainLines(Console(file=io.StringIO()))
+    seen = asyncio.run(follow(finished, spec, view, lambda progress: progress.state.phase is Phase.ENDED))
+    assert seen.state.seq == last and seen.begun

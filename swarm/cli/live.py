@@ -27,6 +27,7 @@ from swarm.coordinator import JobState, Phase
 from swarm.coordinator.budget import effective, used
 from swarm.events import CallFinished, Event, TaskFinished, TaskLeased
 from swarm.names import counted
+from swarm.runtime.opening import newest
 from swarm.runtime.people import questions
 from swarm.spec import JobSpec
 from swarm.store.folder import RunFolder
@@ -274,9 +275,10 @@ async def follow(run: RunFolder, spec: JobSpec, shown: Face, rests: Callable[[Pr
 
     What stood in the log before is shown once something is added to it, or if nothing ever is.
     """
-    progress, said = Progress(spec), set[str]()
+    said = set[str]()
     with run.reader() as reader:
-        old = reader.last()
+        state, _ = await asyncio.to_thread(newest, reader)
+        progress, old = Progress(spec, state, begun=state.seq > 0), reader.last()
         while True:
             while events := await asyncio.to_thread(_new, reader, progress.state.seq):
                 for event in events:

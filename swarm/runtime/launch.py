@@ -20,8 +20,9 @@ from swarm.coordinator.state import OVER_BUDGET
 from swarm.corpus import Pinned
 from swarm.errors import BudgetError, ModelError, SwarmError
 from swarm.runtime.environment import settle
+from swarm.runtime.opening import open_state
 from swarm.runtime.prepare import Prepared
-from swarm.runtime.session import DESK, Session, check, fold
+from swarm.runtime.session import DESK, Session, check
 from swarm.spec import JobSpec
 from swarm.store.folder import RunFolder, new_id
 from swarm.store.runs import Runs
@@ -212,13 +213,13 @@ async def _run_on_ray(
 def settled(run: RunFolder) -> bool:
     """Whether the job has come to its end, or to the end of its budget."""
     with run.reader() as reader:
-        return fold(reader).settled
+        return open_state(reader).state.settled
 
 
 def over_budget(run: RunFolder) -> BudgetError | None:
     """What to say of a job that rests until it gets more budget; None of any other."""
     with run.reader() as reader:
-        state = fold(reader)
+        state = open_state(reader).state
     if state.status != "budget" or state.phase is Phase.ENDED:
         return None
     more = "".join(f" --budget {name}=+MORE" for name in limits_reached(state))

@@ -42,7 +42,8 @@ SpanRow = tuple[DocumentRow, PinnedSpan]
 
 class JobMaster:
     """Runs one job for as long as it lives. `clock` gives wall-clock seconds, `ticks` monotonic ones; `ignored` says why a
-    snapshot of the job could not be used; `disk` gives the bytes that the run takes."""
+    snapshot of the job could not be used; `disk` gives the bytes that the run takes; `kept` is the event of the snapshot that
+    the log has, 0 for none: from there it is counted to the next one, however many masters there were since."""
 
     def __init__(
         self,
@@ -53,6 +54,7 @@ class JobMaster:
         ticks: Callable[[], float] = time.monotonic,
         ignored: str = "",
         disk: Callable[[], int] = lambda: 0,
+        kept: int = 0,
     ) -> None:
         self.job, self.store, self.state = job, store, state
         self.coordinator = Coordinator(job.spec, job.protocol, job.roles, job.overhead, state, store.epoch)
@@ -68,7 +70,7 @@ class JobMaster:
         self._texts_bytes = 0
         self._blocks: OrderedDict[str, list[PinnedSpan]] = OrderedDict()
         self._facts: dict[str, Any] = {}
-        self._ignored, self._kept = ignored, state.seq
+        self._ignored, self._kept = ignored, kept
         self.patient = False
         """Whether this master stays while the job waits for a person, instead of leaving it to be resumed."""
 

@@ -19,12 +19,13 @@ EVENTS_BETWEEN = 20_000
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """The fold of a whole log. `folded` events of it were read one by one; `ignored` says why a snapshot was of no use,
-    and is empty where there was none or it served."""
+    """The fold of a whole log. `folded` events of it were read one by one, those after the snapshot of event `kept`, 0 without
+    one; `ignored` says why a snapshot was of no use, and is empty where there was none or it served."""
 
     state: JobState
     folded: int
     ignored: str = ""
+    kept: int = 0
 
 
 def open_state(reader: Reader) -> Opened:
@@ -33,17 +34,20 @@ def open_state(reader: Reader) -> Opened:
     Raises:
         StoreError: the log itself is damaged, or newer than this software.
     """
-    state, ignored = JobState(), ""
+    state, ignored = newest(reader)
+    kept = state.seq
+    for event in reader.read(after=kept):
+        state.apply(event)
+    return Opened(state, state.seq - kept, ignored, kept)
+
+
+def newest(reader: Reader) -> tuple[JobState, str]:
+    """The state at a log's snapshot, or of no event where there is none that serves, and why one did not."""
     try:
         found = reader.snapshot()
-        if found is not None:
-            state = restored(found)
+        return JobState() if found is None else restored(found), ""
     except StoreError as error:
-        ignored = error.message
-    first = state.seq
-    for event in reader.read(after=first):
-        state.apply(event)
-    return Opened(state, state.seq - first, ignored)
+        return JobState(), error.message
 
 
 def restored(snapshot: Snapshot) -> JobState:
