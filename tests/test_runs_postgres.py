@@ -89,6 +89,10 @@ def test_a_job_runs_in_a_database_and_every_verb_finds_it(store: Postgres, tmp_p
     assert again.code == 1 and "a run called 'one' exists already" in again.err
     said = [ran, again, swarm("list", *runs), swarm("status", "nothing", *runs), swarm("doctor", *runs)]
     assert not [each for each in said if PASSWORD in each.out + each.err]
+    store.execute("CREATE TABLE aside AS SELECT * FROM swarmloom.bodies; DELETE FROM swarmloom.bodies")
+    gone = swarm("doctor", "--repair", "one", *runs)
+    assert gone.code == 1 and "which event 1 (JobCreated) names, is missing, and " in gone.err
+    store.execute("DELETE FROM swarmloom.bodies; INSERT INTO swarmloom.bodies SELECT * FROM aside")
     store.execute("UPDATE swarmloom.bodies SET bytes = '\\x00'")
     assert "is damaged: its content has another hash" in swarm("replay", "one", "--verify", *runs).err
     assert swarm("rm", "one", *runs).code == 0 and swarm("list", "--json", *runs).document == []

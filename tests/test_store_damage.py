@@ -14,10 +14,11 @@ import apsw
 import pytest
 
 from swarm.errors import StoreError
-from swarm.events import Event, JobEnded, NotePosted, body_hash, encode
+from swarm.events import Event, JobEnded, NotePosted, SpansPinned, body_hash, encode
 from swarm.store.blobs import BLOB_BYTES
 from swarm.store.connection import APPLICATION
 from swarm.store.damage import Damage, repair, verify
+from swarm.store.named import named, passages
 from swarm.store.records import chained
 from swarm.store.sqlite import TAIL, SqliteReader, SqliteWriter
 
@@ -28,7 +29,7 @@ TEXT, LARGE = b"a body", b"b" * (BLOB_BYTES + 1)
 def fill(writer: SqliteWriter, count: int) -> None:
     first = writer.last() + 1
     bodies = [
-        NotePosted(note=f"n{i}", kind="row", task="t", body="b" * 32, status="s" * (i % 50))
+        NotePosted(note=f"n{i}", kind="row", task="t", body=body_hash(TEXT), status="s" * (i % 50))
         for i in range(count)
     ]
     writer.append(
@@ -274,6 +275,29 @@ def test_damaged_and_lost_bodies_are_found_when_read_and_by_verify(run: Path) ->
         reader.body(body_hash(TEXT))
     found = verify(run)
     assert found and found.place == "body"
+
+
+def test_bodies_that_events_name_and_nobody_has_are_found(run: Path) -> None:
+    tamper(run, f"DELETE FROM bodies WHERE hash = '{body_hash(TEXT)}'")
+    found = verify(run)
+    assert found and found.place == "body"
+    assert found.detail == f"the body {body_hash(TEXT)}, which event 1 (NotePosted) names, is missing"
+
+
+@pytest.mark.parametrize("log", sorted(Path(__file__).with_name("logs").glob("*.sqlite")), ids=lambda path: path.stem)
+def test_every_body_of_a_job_is_named_by_its_events(log: Path, tmp_path: Path) -> None:
+    """Otherwise one could be lost, and the log would still be called sound."""
+    shutil.copy(log, tmp_path / "log.sqlite")
+    assert verify(tmp_path) is None
+    with SqliteReader.open(tmp_path) as reader:
+        events = list(reader.read())
+        names = {hash for event in events for hash in named(event.body)}
+        for event in events:
+            if isinstance(event.body, SpansPinned):
+                names.update(passages(reader.body(event.body.block)))
+    connection = apsw.Connection(str(tmp_path / "log.sqlite"))
+    assert {hash for (hash,) in connection.execute("SELECT hash FROM bodies")} == names
+    connection.close()
 
 
 def test_a_flipped_bit_anywhere_never_changes_what_is_read(run: Path, tmp_path: Path) -> None:

@@ -21,11 +21,11 @@ import apsw
 
 from swarm.errors import StoreError
 from swarm.events import body_hash
-from swarm.store import snapshots, wal
+from swarm.store import named, snapshots, wal
 from swarm.store.blobs import open_blobs, sync_folder
 from swarm.store.connection import naming, open_reading, open_writing
 from swarm.store.lock import FolderLock
-from swarm.store.records import COLUMNS, Row, sound
+from swarm.store.records import COLUMNS, Row, sound, to_event
 
 _CHUNK = 1000
 
@@ -207,7 +207,17 @@ def _bodies(connection: apsw.Connection, path: Path, last: int) -> Damage | None
                 return Damage(path, "body", f"{error.where}: {error.message}", 0, last)
         elif body_hash(data) != hash:
             return Damage(path, "body", f"the body {hash} is damaged: its content has another hash", 0, last)
-    return None
+
+    def absent(hashes: list[str]) -> list[str]:
+        query = "SELECT value FROM json_each(?) WHERE value NOT IN (SELECT hash FROM bodies)"
+        return [str(hash) for (hash,) in connection.execute(query, (json.dumps(hashes),))]
+
+    def body(hash: str) -> bytes:
+        data: Any = connection.execute("SELECT bytes FROM bodies WHERE hash = ?", (hash,)).get
+        return blobs.get(hash) if data is None else bytes(data)
+
+    lack = named.missing(map(to_event, _rows(connection, 0)), absent, body)
+    return Damage(path, "body", lack, 0, last) if lack else None
 
 
 def _rows(connection: apsw.Connection, after: int) -> Iterator[Row]:

@@ -17,7 +17,7 @@ from psycopg import errors as pg
 
 from swarm.errors import StoreError
 from swarm.events import Event, body_hash
-from swarm.store import postgres_snapshots
+from swarm.store import named, postgres_snapshots
 from swarm.store.blobs import BLOB_BYTES, Blobs, RemoteBlobs, verified
 from swarm.store.connection import LIFE
 from swarm.store.database import Address, Connection, Link, check_schema, fetch, migrate, transaction
@@ -142,19 +142,24 @@ class PostgresReader:
         return self._link.run(lambda connection, _: postgres_snapshots.get(connection, self._job, self.where), self.where)
 
     def verify(self) -> None:
-        """Reads every record, and every body, large ones too. Safe while the job is worked on.
+        """Reads every record, every body, large ones too, and looks for those that events name. Safe while the job is worked on.
 
         Raises:
             StoreError: the first that is damaged or missing, or newer than this software.
         """
-        for _ in self.read():
-            continue
+        if lack := named.missing(self.read(), self._absent, self.body):
+            raise StoreError(lack, self.where, "restore the database from a copy")
         after = ""
         query = f"SELECT hash FROM swarmloom.bodies WHERE job = %s AND hash > %s ORDER BY hash LIMIT {_CHUNK}"
         while found := [hash for (hash,) in self._query(query, (self._job, after))]:
             for hash in found:
                 self.body(hash)
             after = found[-1]
+
+    def _absent(self, hashes: list[str]) -> list[str]:
+        query = """SELECT hash FROM unnest(%s::text[]) AS g(hash)
+            WHERE NOT EXISTS (SELECT FROM swarmloom.bodies b WHERE b.job = %s AND b.hash = g.hash)"""
+        return [str(hash) for (hash,) in self._query(query, (hashes, self._job))]
 
     def body(self, hash: str) -> bytes:
         """The body with this hash; see `Reader.bodies`."""
