@@ -408,9 +408,14 @@ def test_damage_to_acknowledged_commits_in_the_write_ahead_log_is_never_taken_fo
         assert list(writer.read()) == written[: found.first - 1]
 
 
+def work(writer: SqliteWriter) -> None:
+    for _ in range(300):
+        fill(writer, 1)
+
+
 def test_a_log_at_work_is_not_taken_for_a_damaged_one(tmp_path: Path) -> None:
     with SqliteWriter.open(tmp_path / "run") as writer, ThreadPoolExecutor(1) as pool:
-        appending = pool.submit(lambda: [fill(writer, 1) for _ in range(300)])
+        appending = pool.submit(work, writer)
         looked = 0
         while not appending.done():
             SqliteReader.open(tmp_path / "run").close()
