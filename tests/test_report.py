@@ -111,6 +111,15 @@ def test_the_page_needs_nothing_but_itself(page: Elements) -> None:
     assert policy and "default-src 'none'" in policy and "script-src 'sha256-" in policy
 
 
+def test_weights_go_by_their_name_with_the_digest_beside_it(run: RunFolder) -> None:
+    (weights,) = answer_of(run).weights
+    assert weights.label == "embedded SmolLM2-135M-Instruct + adapter reader"
+    for text in (written(run)["report.html"], written(run)["report.md"]):
+        plain = text.replace("\\", "")
+        assert f"{weights.label} ({weights.name[:8]})" in plain, "beside each role"
+        assert weights.name in plain, "in full among what the run was made of"
+
+
 def test_the_same_log_gives_the_same_files(run: RunFolder) -> None:
     first, again = written(run), written(run)
     assert first == again

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,11 @@ from swarm.events import Event, NotePosted
 from swarm.gold import raises, raises_in
 from swarm.report import Answer, gather, picture
 from swarm.report.activity import BINS, LANES, Activity
-from swarm.report.drawing import chart, flow, shortened, spoken_seconds
+from swarm.report.drawing import NARROW, NARROW_LEFT, chart, flow, shortened, spoken_seconds
 from swarm.report.html import visible
 from swarm.report.markdown import code, escaped
 from swarm.report.notices import notices
+from swarm.report.shapes import Lane, Moment, Timeline
 from swarm.store.sqlite import SqliteReader
 from tests.sample_run import RAISES, Canned, HandDriven
 
@@ -174,6 +176,31 @@ def test_the_timeline_of_many_steps_stays_small_and_keeps_its_sums(hosts: int) -
     assert timeline.seconds == pytest.approx(2999 * 0.5 + 0.4)
     drawn = chart(timeline)
     assert len(drawn.ticks) <= 8 and all(x <= drawn.right + 1 for x, _ in drawn.ticks)
+
+
+def worked(start: float, seconds: float) -> Timeline:
+    """One agent that works from `start` on, in bins of a second."""
+    busy = tuple(float(start <= at) for at in range(int(seconds)))
+    lane = Lane(host="a-host-with-a-long-name", role="reader", tasks=5, seconds=seconds - start, busy=busy)
+    return Timeline(seconds=seconds, width=1.0, lanes=(lane,), moments=(Moment(at=0.2, what="inputs pinned"),))
+
+
+def test_a_timeline_begins_with_the_work_and_not_with_the_loading_of_the_model() -> None:
+    late, soon = chart(worked(37.0, 41.0)), chart(worked(2.0, 41.0))
+    assert (late.before, soon.before) == (37.0, 0.0)
+    assert [text for _, text in late.ticks] == ["37 s", "38 s", "39 s", "40 s", "41 s"]
+    assert late.moments[0][0] == late.left, "what was before stands at the left end"
+    points = [float(x) for x in re.findall(r"[ML]([\d.]+),", late.strips[0].path)]
+    assert min(points) == late.left and max(points) == late.right
+    assert chart(Timeline(seconds=0.0, width=1.0, lanes=(), moments=())).before == 0.0
+
+
+def test_the_timeline_of_a_phone_holds_all_that_the_wide_one_does() -> None:
+    wide, narrow = chart(worked(2.0, 41.0)), chart(worked(2.0, 41.0), NARROW, NARROW_LEFT)
+    assert narrow.width <= 360 and narrow.right < narrow.width
+    points = [float(x) for x in re.findall(r"[ML]([\d.]+),", narrow.strips[0].path)]
+    assert min(points) == narrow.left and narrow.right - 10 < max(points) <= narrow.right
+    assert 2 <= len(narrow.ticks) < len(wide.ticks) and len(narrow.moments) == len(wide.moments)
 
 
 # ---- forms of text ----

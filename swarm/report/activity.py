@@ -6,6 +6,7 @@ its size depends on the number of passages and lanes, not on the number of steps
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass, field
 
 from swarm import events as ev
@@ -45,11 +46,15 @@ class Activity:
         """Roles that ranges of passages were given to. While there are none, whoever is given passages reads."""
         self.why_failed: dict[int, tuple[str, str]] = {}
         """Passage → (kind, error body) of the last reading task that was given up on it."""
+        self.channels: defaultdict[str, set[str]] = defaultdict(set)
+        """Weights → the channels that they answered."""
         self.sessions = 0
         self.events = 0
         """Number of the last event that belongs to the work, and not to its report."""
         self.ended = 0.0
         self._leases: dict[str, _Lease] = {}
+        self._calling: dict[str, str] = {}
+        """Task → the channel of its last call."""
         self._lanes: dict[tuple[str, str], _Lane] = {}
         self._moments: list[Moment] = []
         self._width = FIRST_WIDTH
@@ -82,6 +87,12 @@ class Activity:
             case ev.TaskLeased():
                 row = state.tasks[body.task]
                 self._leases[body.task] = _Lease(row.role, body.host, self._at(event.time), row.spans)
+            case ev.CallStarted():
+                self._calling[body.task] = body.channel
+            case ev.CallFinished():
+                self.channels[body.weights].add(self._calling.pop(body.task, ""))
+            case ev.CallFailed():
+                self._calling.pop(body.task, None)
             case ev.TaskFinished():
                 lease = self._release(body.task, event.time, finished=True)
                 if lease and self._reads(lease):

@@ -17,6 +17,8 @@ from swarm.coordinator.budget import money, words
 from swarm.coordinator.ledger import Doubt
 from swarm.coordinator.state import AGENT_BUDGET, OVER_BUDGET
 from swarm.errors import StoreError
+from swarm.models.embedded import MODEL_NAME
+from swarm.models.weights import BASE
 from swarm.report import picture
 from swarm.report.activity import Activity
 from swarm.report.claims import Claims
@@ -244,7 +246,20 @@ class _Gathering:
         calls: Counter[str] = Counter()
         for (_, weights), one in self.state.spend.items():
             calls[weights] += one.calls
-        return tuple(Weights(name=name, kind=kind_of(name), calls=count) for name, count in sorted(calls.items()))
+        return tuple(
+            Weights(name=name, kind=kind_of(name), calls=count, label=self._label(name))
+            for name, count in sorted(calls.items())
+        )
+
+    def _label(self, weights: str) -> str:
+        """The model and the adapter whose digest this is."""
+        if kind_of(weights) != "computed":
+            return ""
+        model = self.spec.model
+        ours = model.name == "embedded"  # whose channels have the adapter of their name, if the job names none
+        channels = sorted(self.activity.channels[weights] - {""})
+        adapters = [name for name in channels if model.weights.get(name, name if ours else BASE) != BASE]
+        return " + adapter ".join([f"embedded {MODEL_NAME}" if ours else model.name, *adapters])
 
     # ---- how it came about ----
 

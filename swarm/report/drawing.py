@@ -6,6 +6,7 @@ template, which escapes it; nothing here writes markup.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from dataclasses import dataclass
 
@@ -16,6 +17,11 @@ BAR, GAP, LEAST, TALLEST = 12, 14, 16, 300
 COLUMN_X = (236, 420, 640, 850)
 TITLES = ("Documents", "Rows", "Findings", "Sentences")
 LANE, LANE_GAP, LEFT, RIGHT, TOP = 34, 12, 190, 30, 30
+NARROW, NARROW_LEFT = 350, 96
+"""Width of the timeline on a phone, and of its labels."""
+TICK_WIDTH = 105
+START_SHARE = 0.1
+"""If nobody worked for a larger share of the time at first, the timeline begins when somebody did."""
 LABEL = 30
 
 
@@ -131,42 +137,52 @@ class Chart:
     ticks: tuple[tuple[float, str], ...]
     moments: tuple[tuple[float, int, str], ...]
     """(x, number, text)."""
+    before: float
+    """Seconds before its left end, in which no agent had any work."""
 
 
-def chart(timeline: Timeline) -> Chart:
+def chart(timeline: Timeline, width: int = WIDTH, left: int = LEFT) -> Chart:
     """Lays out lanes, most agents at once drawn highest, with ticks at round numbers of seconds."""
-    span = max(timeline.seconds, timeline.width, 1e-9)
-    inner = WIDTH - LEFT - RIGHT
+    before = _start(timeline)
+    span = max(timeline.seconds - before, timeline.width, 1e-9)
+    inner = width - left - RIGHT
+
+    def place(at: float) -> float:
+        return left + min(1.0, max(0.0, (at - before) / span)) * inner
+
     peak = max((busy / timeline.width for lane in timeline.lanes for busy in lane.busy), default=1.0) or 1.0
     roles = list(dict.fromkeys(lane.role for lane in timeline.lanes))
     strips = []
     for at, lane in enumerate(timeline.lanes):
         floor = TOP + (at + 1) * LANE + at * LANE_GAP
-        steps = [f"M{LEFT},{floor}"]
+        steps = [f"M{left},{floor}"]
         for index, busy in enumerate(lane.busy):
-            x0 = LEFT + min(1.0, index * timeline.width / span) * inner
-            x1 = LEFT + min(1.0, (index + 1) * timeline.width / span) * inner
+            x0, x1 = place(index * timeline.width), place((index + 1) * timeline.width)
             top = floor - (max(2.0, busy / timeline.width / peak * LANE) if busy else 0.0)
             steps.append(f"L{x0:.1f},{top:.1f}L{x1:.1f},{top:.1f}")
-        end = LEFT + min(1.0, len(lane.busy) * timeline.width / span) * inner
+        end = place(len(lane.busy) * timeline.width)
         most = max(lane.busy, default=0.0) / timeline.width
         path = "".join(steps) + f"L{end:.1f},{floor}Z"
         strips.append(Strip(floor, lane.role, lane.host, roles.index(lane.role) % 6, path, lane.tasks, most))
     base = TOP + len(strips) * (LANE + LANE_GAP)
-    ticks = tuple((LEFT + at / span * inner, spoken_seconds(at)) for at in _round_steps(span))
-    moments = tuple(
-        (LEFT + min(1.0, moment.at / span) * inner, number, moment.what)
-        for number, moment in enumerate(timeline.moments, 1)
-    )
-    return Chart(WIDTH, base + 26, base, LEFT, WIDTH - RIGHT, tuple(strips), ticks, moments)
+    ticks = tuple((place(at), spoken_seconds(at)) for at in _round_steps(before, span, max(3, inner // TICK_WIDTH)))
+    moments = tuple((place(moment.at), number, moment.what) for number, moment in enumerate(timeline.moments, 1))
+    return Chart(width, base + 26, base, left, width - RIGHT, tuple(strips), ticks, moments, before)
 
 
-def _round_steps(span: float) -> list[float]:
-    """About six round times from 0 up to `span` seconds."""
+def _start(timeline: Timeline) -> float:
+    """When the timeline begins: a model takes half a minute to load, which would leave little of a small job to be seen."""
+    bins = [index for lane in timeline.lanes for index, busy in enumerate(lane.busy) if busy]
+    first = min(bins, default=0) * timeline.width
+    return first if first > START_SHARE * timeline.seconds else 0.0
+
+
+def _round_steps(first: float, span: float, most: int) -> list[float]:
+    """Round times within `span` seconds after `first`, about as many as `most`."""
     sizes = [unit * factor for unit in (0.001, 0.01, 0.1, 1, 10) for factor in (1, 2, 5)]
     sizes += [60 * factor for factor in (1, 2, 5, 10, 15, 30)] + [3600 * factor for factor in (1, 2, 4, 8, 24, 72, 168)]
-    step = next((size for size in sizes if span / size <= 7), sizes[-1])
-    return [step * at for at in range(int(span / step) + 1)][:200]
+    step = next((size for size in sizes if span / size <= most), sizes[-1])
+    return [step * at for at in range(math.ceil(first / step), int((first + span) / step) + 1)][:200]
 
 
 def spoken_seconds(seconds: float) -> str:

@@ -20,10 +20,10 @@ from markupsafe import Markup
 
 from swarm.names import counted
 from swarm.report.answer import Gathered
-from swarm.report.drawing import chart, flow, shortened, spoken_seconds
+from swarm.report.drawing import NARROW, NARROW_LEFT, chart, flow, shortened, spoken_seconds
 from swarm.report.notices import notices
 from swarm.report.passages import References, passages
-from swarm.report.shapes import Answer, Cite, Row
+from swarm.report.shapes import Answer, Cite, Row, Weights
 
 TEMPLATES = Path(__file__).parent / "templates"
 ROWS_WITH_PASSAGES = 2000
@@ -31,6 +31,8 @@ ROWS_WITH_PASSAGES = 2000
 REFERENCES_SHOWN = 3
 """References of one claim that are always in sight; the others open."""
 MOST_REFERENCES = 60
+DIGEST = 8
+"""Digits of a digest where a name stands beside it."""
 MOST_LISTED = 400
 """Entries of the lists beside the answer; the rest is in answer.json."""
 _UNSEEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ufffe\uffff\u202a-\u202e\u2066-\u2069]")
@@ -88,7 +90,8 @@ def render_html(gathered: Gathered) -> str:
             notices=notices(answer),
             passages=passages(referring.references, texts),
             flow=flow(answer.picture),
-            chart=chart(answer.timeline),
+            charts={"wide": chart(answer.timeline), "narrow": chart(answer.timeline, NARROW, NARROW_LEFT)},
+            labels={one.name: label(one) for one in answer.weights},
             most=MOST_LISTED,
             embedded=ROWS_WITH_PASSAGES,
             started=day(answer.provenance.started),
@@ -130,6 +133,11 @@ class _Referring:
         target = "" if not embed else f"c{number}" if cite.quote else f"p{cite.span}"
         place = place_of(cite)
         return Ref(number, target, place, shortened(place, 44, keep_end=True), shortened(cite.quote, 240))
+
+
+def label(weights: Weights) -> str:
+    """What answered, as people call it, with the start of its digest."""
+    return f"{weights.label} ({weights.name[:DIGEST]})" if weights.label else weights.name
 
 
 def place_of(cite: Cite) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 from swarm.names import counted
 from swarm.report.drawing import shortened, spoken_seconds
-from swarm.report.html import MOST_LISTED, columns_of, day, money, place_of, visible
+from swarm.report.html import MOST_LISTED, columns_of, day, label, money, place_of, visible
 from swarm.report.notices import notices
 from swarm.report.passages import References
 from swarm.report.shapes import Answer, Cite
@@ -148,9 +148,10 @@ def _cost(answer: Answer) -> Iterator[str]:
     yield ""
     yield _table_row(["role", "what answered", "calls", "tokens in", "tokens out", "time in calls"])
     yield _table_row(["---", "---", "--:", "--:", "--:", "--:"])
+    labels = {one.name: label(one) for one in answer.weights}
     for one in answer.spent:
         numbers = [f"{one.calls:,}", f"{one.tokens_in:,}", f"{one.tokens_out:,}", spoken_seconds(one.seconds)]
-        yield _table_row([one.role, code(one.weights), *numbers])
+        yield _table_row([one.role, escaped(labels[one.weights]), *numbers])
 
 
 def _provenance(answer: Answer) -> Iterator[str]:
@@ -165,7 +166,8 @@ def _provenance(answer: Answer) -> Iterator[str]:
         kind = {"computed": "digest computed", "declared": "declared, not verified"}.get(
             weights.kind, "scripted, for tests only"
         )
-        yield f"- what answered: {code(weights.name)} ({kind}), {counted(weights.calls, 'call')}"
+        name = f"{escaped(weights.label)} {code(weights.name)}".strip()
+        yield f"- what answered: {name} ({kind}), {counted(weights.calls, 'call')}"
     for source in made.sources[:MOST_LISTED]:
         yield f"- input {escaped(source.origin)}: {counted(source.documents, 'document')}, licence {escaped(source.licence)}"
 

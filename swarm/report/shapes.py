@@ -161,11 +161,12 @@ class Spent(Frozen):
 
 class Weights(Frozen):
     """What answered. `kind` is `computed` (a digest of the weights), `declared` (what an endpoint says of itself; not
-    verified) or `scripted` (no model at all)."""
+    verified) or `scripted` (no model at all). `label` is what people call weights that go by their digest."""
 
     name: str
     kind: str
     calls: int
+    label: str = ""
 
 
 class Lane(Frozen):
