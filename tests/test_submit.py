@@ -6,9 +6,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
@@ -111,32 +114,59 @@ def test_a_head_that_does_not_let_us_in_is_one_clear_error(
     assert "Traceback" not in said.err
 
 
-def test_a_databases_password_reaches_the_driver_and_is_shown_to_nobody(tmp_path: Path) -> None:
+def test_a_databases_password_reaches_the_driver_and_is_shown_to_nobody(head: RayHead, tmp_path: Path) -> None:
     settle()  # before anything loads ray
     from swarm.runtime.submission import Place, Submission
 
-    place = Place.of("postgresql://me:not-shown@db/swarm")
+    place = Place.of("postgresql://me:not-shown@127.0.0.1:1/swarm")
     submission = Submission(job(tmp_path), place, "kept", agents=3)
-    assert submission.environment == {"SWARM_RUNS": place.value}
-    assert "not-shown" not in submission.command + json.dumps(submission.metadata)
-    (tmp_path / "job.json").write_text("the spec", encoding="utf-8")
-    assert submission.command.startswith("cd && python3 ")
-    reads = submission.command.replace(submission.command[6 : submission.command.index("<")], "pwd; cat ")
+    submission.write(tmp_path)
+    assert submission.command.startswith("cd && SWARM_RUNS=") and (tmp_path / "runs").stat().st_mode & 0o777 == 0o600
+    start = submission.command.index("python3 ")
+    reads = submission.command.replace(submission.command[start : submission.command.index("<")], "sh -c 'pwd; env; cat' ")
     ran = subprocess.run(reads, shell=True, capture_output=True, text=True, cwd=tmp_path, check=True, env={"HOME": "/"})
-    assert ran.stdout == "/\nthe spec", "it works in a folder that stays, and reads the one that does not"
+    assert ran.stdout.startswith("/\n") and f"SWARM_RUNS={place.value}\n" in ran.stdout
+    assert ran.stdout.endswith((tmp_path / "job.json").read_text()), "it works in a folder that stays, and reads another one"
+
+    file = job_file(tmp_path, write_sources(tmp_path))
+    id = f"kept-{uuid4().hex[:8]}"  # the driver works in a home folder that is everybody's
+    said = head.run("-m", "swarm", "submit", file, "--address", head.url, "--runs", place.value, "--id", id)
+    assert said.code == 1 and "127.0.0.1:1" in said.err, "the driver was told where runs lie"
+    shown = json.dumps([head.ask("/api/jobs/"), head.ask(f"/api/jobs/swarm-{id}"), head.ask(f"/api/jobs/swarm-{id}/logs")])
+    assert f"swarm-{id}" in shown and "not-shown" not in shown + said.err + said.out
+
+
+class Site:
+    """A web server of this machine that knows no page."""
+
+    def __init__(self) -> None:
+        silent = type("Silent", (BaseHTTPRequestHandler,), {"log_message": lambda *_: None, "do_GET": _no_page})
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), silent)
+        threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+def _no_page(handler: BaseHTTPRequestHandler) -> None:
+    handler.send_error(404)
 
 
 def test_addresses_that_are_no_heads_are_refused(tmp_path: Path) -> None:
     file = job_file(tmp_path, write_sources(tmp_path))
-    silent = f"http://127.0.0.1:{free_ports(1)[0]}"
+    silent, other = f"http://127.0.0.1:{free_ports(1)[0]}", Site()
     for verb, address, code, problem in (
         ("submit", silent, 1, "does not answer"),
         ("submit", "head:8265", 2, "is no address of a head"),
         ("submit", "http://", 2, "is no address of a head"),
+        ("submit", other.url, 1, "is no head of a Ray cluster"),
         ("run", silent, 1, "`swarm submit` has the head"),
     ):
         said = here(verb, file, "--address", address, "--runs", tmp_path / "runs")
         assert said.code == code and problem in said.err, said.err
+    other.close()
 
 
 def test_a_head_without_swarmloom_and_then_one_that_is_lost(tmp_path: Path) -> None:

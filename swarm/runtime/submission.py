@@ -1,7 +1,8 @@
 """Jobs on a cluster that runs already: their drivers are started on its head, through Ray Jobs.
 
-Owns what is sent to the head (the spec as a file, the command, what the dashboard shows of it) and how the driver stands.
-Ray Jobs only starts the driver and knows when it ended: what the job does is in its log, and outlives the cluster.
+Owns what is sent to the head (the spec and a database's URL as files, the command, what the dashboard shows of it) and how
+the driver stands. Ray Jobs only starts the driver and knows when it ended: what the job does is in its log, and outlives
+the cluster.
 """
 
 from __future__ import annotations
@@ -46,7 +47,8 @@ OVERRIDES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 """Variables that Ray's client takes before any address it is given."""
 TALKATIVE = ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk", "ray._private.runtime_env.packaging")
 """Loggers that tell people of every upload and connection."""
-SPEC_FILE = "job.json"
+SPEC_FILE, PLACE_FILE = "job.json", "runs"
+"""What is sent to the head: the job, and where its runs lie if that may hold a password."""
 _LACKING = re.compile(r"No module named '?([\w.]+)|(python3): (?:command )?not found")
 
 
@@ -93,12 +95,15 @@ class Submission:
         run = f"python3 -P -m swarm run - --id {self.run_id} --agents {self.agents} --json --address auto"
         if self.place.is_folder:
             return f"{run} --runs {shlex.quote(self.place.value)} < {SPEC_FILE}"
-        return f'cd && {run} < "$OLDPWD/{SPEC_FILE}"'
+        return f'cd && SWARM_RUNS="$(cat "$OLDPWD/{PLACE_FILE}")" {run} < "$OLDPWD/{SPEC_FILE}"'
 
-    @property
-    def environment(self) -> dict[str, str]:
-        """What the driver needs and the dashboard shows nobody."""
-        return {} if self.place.is_folder else {"SWARM_RUNS": self.place.value}
+    def write(self, folder: Path) -> None:
+        """Writes the files that are sent; Ray keeps their modes. Command, metadata and variables are shown by its dashboard
+        to whoever it lets in."""
+        (folder / SPEC_FILE).write_text(json.dumps(self.spec.model_dump(mode="json")), encoding="utf-8")
+        if not self.place.is_folder:
+            (folder / PLACE_FILE).touch(mode=0o600)
+            (folder / PLACE_FILE).write_text(self.place.value, encoding="utf-8")
 
     @property
     def metadata(self) -> dict[str, str]:
@@ -163,12 +168,11 @@ class RemoteDriver:
         """The metadata of the driver under this id, which is started if there is none. Ray starts one for an id, whoever
         asks at the same time."""
         with tempfile.TemporaryDirectory(prefix="swarm-submit-") as folder:
-            spec = json.dumps(submission.spec.model_dump(mode="json"))
-            await asyncio.to_thread((Path(folder) / SPEC_FILE).write_text, spec, encoding="utf-8")
+            await asyncio.to_thread(submission.write, Path(folder))
             try:
                 await asyncio.to_thread(
                     self._client.submit_job, entrypoint=submission.command, submission_id=self.id,
-                    metadata=submission.metadata, runtime_env={"working_dir": folder, "env_vars": submission.environment},
+                    metadata=submission.metadata, runtime_env={"working_dir": folder},
                 )  # fmt: skip
             except (RuntimeError, ValueError, OSError) as error:
                 # It was there before, or came to be although the answer was lost; or the head refuses it.
@@ -351,7 +355,7 @@ async def _check_answers(address: str) -> None:
             f"does not answer: {error or type(error).__name__}", where,
             "give the dashboard's address, as http://HEAD:8265, of a head that runs with --dashboard-host",
         ) from error  # fmt: skip
-    if answer.status_code == httpx.codes.OK and "ray_version" not in answer.text:
+    if answer.status_code == httpx.codes.NOT_FOUND or (answer.is_success and "ray_version" not in answer.text):
         raise ClusterError("is no head of a Ray cluster", where, "give the dashboard's address, as http://HEAD:8265")
 
 
