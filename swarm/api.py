@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from swarm import errors
 from swarm.coordinator.state import OVER_BUDGET
 from swarm.errors import SwarmError
-from swarm.events import Event, JobEnded, PhaseChanged, ReportWritten
+from swarm.events import CARETAKER, Event, JobEnded, JobOpened, PhaseChanged, ReportWritten
 from swarm.report import Answer, gather, render
 from swarm.runtime import people
 from swarm.runtime.driver import LOOK_SECONDS, Driver, Launch, start_again, start_new
@@ -41,8 +41,10 @@ AT_ONCE = 2000
 class JobHandle:
     """One job, seen through its log. Make one with `submit` or `JobHandle.open`."""
 
-    def __init__(self, run: RunFolder, driver: Driver | None = None) -> None:
-        self._run, self.driver = run, driver
+    def __init__(self, run: RunFolder, driver: Driver | None = None, runs: str | Path | None = None) -> None:
+        self._run, self._runs = run, str(runs or "")
+        """Where it lies, as `--runs` says it: a fork lies there too."""
+        self.driver = driver
         """What runs the job, where this handle started it."""
 
     @classmethod
@@ -52,7 +54,7 @@ class JobHandle:
         Raises:
             StoreError: none, or several, fit.
         """
-        return cls(open_runs(str(runs) if runs else None, os.environ).find(id))
+        return cls(open_runs(str(runs) if runs else None, os.environ).find(id), runs=runs)
 
     def __repr__(self) -> str:
         return f"JobHandle({self.id!r})"
@@ -80,16 +82,19 @@ class JobHandle:
         if self.driver is not None and not await asyncio.to_thread(self._run.exists):
             cure = "submit with --runs in a folder that both can see, or in a database"
             raise errors.StoreError("lies on the cluster, and cannot be read from here", self._run.where, cure)
+        reported = False
         with self._run.reader() as reader:
             while True:
                 left = await self._left()  # before reading: what a driver wrote before it left is seen by then
                 while events := await asyncio.to_thread(_new, reader, after):
                     for event in events:
                         after = event.seq
-                        yield event
                         if isinstance(event.body, ReportWritten):
-                            return
-                if left:
+                            reported = True
+                        elif _taken(event):  # a job that rested over its budget may have been given more
+                            reported = False
+                        yield event
+                if left or reported:
                     return
                 await asyncio.sleep(LOOK_SECONDS)
 
@@ -101,7 +106,9 @@ class JobHandle:
         """
         status, reason = "", ""
         async for event in self.events():
-            if isinstance(event.body, JobEnded):
+            if _taken(event):
+                status, reason = "", ""
+            elif isinstance(event.body, JobEnded):
                 status = event.body.status
             elif isinstance(event.body, PhaseChanged):
                 reason = event.body.reason
@@ -183,8 +190,8 @@ class JobHandle:
         name = id or new_id(self.id, datetime.now().astimezone(), ())
         target = RunFolder(self._run.root, name, self._run.place)
         made = await asyncio.to_thread(make_fork, self._run, target, str(at), changes or {})
-        runs = str(self._run.root) if self._run.place is FOLDERS else ""
-        return JobHandle(target, await start_again(target, Launch(runs, local, address, agents, True, made.budget)))
+        runs = str(self._run.root) if self._run.place is FOLDERS else self._runs
+        return JobHandle(target, await start_again(target, Launch(runs, local, address, agents, True, made.budget)), runs)
 
     async def _left(self) -> bool:
         """Whether nobody works on the job any more."""
@@ -224,13 +231,13 @@ async def submit(
     if "://" in address:
         remote, run = await send(spec, str(runs) if runs else None, address, id, key, agents)
         await remote.opened(run.id)
-        return JobHandle(run, remote)
+        return JobHandle(run, remote, runs)
     if key:
         raise errors.SpecError("is only known to a cluster's head", "key", "submit to http://HEAD:8265, or give an id")
     place = open_runs(str(runs) if runs else None, os.environ)
     run = place.run(id or new_id(spec.name, datetime.now().astimezone(), await asyncio.to_thread(place.ids)))
     driver = await start_new(spec, run, Launch(str(runs or ""), local, address, agents))
-    return JobHandle(run, driver)
+    return JobHandle(run, driver, runs)
 
 
 async def resume(
@@ -254,7 +261,8 @@ async def resume(
         SwarmError: what kept the driver from taking the job; someone else may work on it.
     """
     run = open_runs(str(runs) if runs else None, os.environ).find(id)
-    return JobHandle(run, await start_again(run, Launch(str(runs or ""), local, address, agents, pinned, budget)))
+    how = Launch(str(runs or ""), local, address, agents, pinned, budget)
+    return JobHandle(run, await start_again(run, how), runs)
 
 
 async def send(
@@ -290,6 +298,11 @@ def run(
         return await handle.result()
 
     return asyncio.run(both())
+
+
+def _taken(event: Event) -> bool:
+    """Whether somebody has taken the job to go on with it."""
+    return isinstance(event.body, JobOpened) and event.body.shell != CARETAKER
 
 
 def _new(reader: Reader, after: int) -> list[Event]:

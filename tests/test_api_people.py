@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 import swarm
-from swarm.api import resume
-from swarm.events import Forked, TaskLeased
+from swarm.api import JobHandle, resume
+from swarm.events import Forked, ReportWritten, TaskLeased
 from swarm.report import gather
 from tests.commands import job_file, start, swarm as command
 from tests.jobs import ROWS, job, write_sources
@@ -77,6 +77,22 @@ def test_a_job_asks_is_answered_goes_on_and_is_forked(tmp_path: Path) -> None:
         found = [[(row.values, row.cites) for row in one.rows or ()] for one in (answer, other)]
         assert found[0] == found[1]
         assert [event.body.step async for event in two.events() if isinstance(event.body, Forked)] == [3]
+
+    asyncio.run(asyncio.wait_for(scene(), 240))
+
+
+def test_a_job_that_was_given_more_is_waited_for_to_its_new_end(tmp_path: Path) -> None:
+    async def scene() -> None:
+        runs = tmp_path / "runs"
+        spec = job(write_sources(tmp_path, 4), budget={"calls": 20, "reserve": 0.2})
+        handle = await swarm.submit(spec, runs=runs, local=True, id="one", agents=1)
+        draft = await handle.result()
+        assert draft.status == "budget" and draft.unread
+        more = await resume("one", runs=runs, local=True, budget=("calls=none",))
+        answer = await more.result()
+        assert answer.status == "done" and not answer.draft and not answer.unread
+        reports = [event.seq async for event in JobHandle.open("one", runs).events() if isinstance(event.body, ReportWritten)]
+        assert len(reports) == 2, "whoever follows it from its beginning is told of both"
 
     asyncio.run(asyncio.wait_for(scene(), 240))
 

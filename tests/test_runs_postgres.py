@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from swarm.api import JobHandle
 from swarm.errors import StoreError
 from swarm.runtime.driver import Launch, start_again
 from swarm.runtime.session import Session, check, fold
@@ -147,6 +148,21 @@ def test_a_killed_job_is_held_until_its_time_is_up_and_then_goes_on(store: Postg
         tasks = finished(list(reader.read()))
         assert tasks[: len(done)] == done and len(set(tasks)) == len(tasks)
         assert fold(reader).epoch == 2
+
+
+def test_a_handle_forks_a_job_in_the_database_that_it_was_opened_with(
+    store: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SWARM_RUNS", raising=False)
+    assert swarm("run", job_file(tmp_path, write_sources(tmp_path)), "--local", "--id", "one", "--runs", store.url).code == 0
+
+    async def scene() -> str:
+        two = await JobHandle.open("one", store.url).fork(3, id="two", local=True)
+        three = await two.fork(2, id="three", local=True)
+        return (await two.result()).status + (await three.result()).status
+
+    assert asyncio.run(asyncio.wait_for(scene(), 240)) == "donedone"
+    assert sorted(run["id"] for run in swarm("list", "--json", "--runs", store.url).document) == ["one", "three", "two"]
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgres"])
