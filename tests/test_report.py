@@ -120,6 +120,10 @@ def test_weights_go_by_their_name_with_the_digest_beside_it(run: RunFolder) -> N
         assert weights.name in plain, "in full among what the run was made of"
 
 
+def test_what_the_blackboard_holds_is_said_in_nouns(page: Elements) -> None:
+    assert re.search(r"holds \d+ notes \(.*\d+ refused rows?, .*\d+ sentences\) and \d+ edges", page.text)
+
+
 def test_the_same_log_gives_the_same_files(run: RunFolder) -> None:
     first, again = written(run), written(run)
     assert first == again

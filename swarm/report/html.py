@@ -31,6 +31,8 @@ ROWS_WITH_PASSAGES = 2000
 REFERENCES_SHOWN = 3
 """References of one claim that are always in sight; the others open."""
 MOST_REFERENCES = 60
+MOST_NAME = 60
+"""Characters of a name of what answered."""
 DIGEST = 8
 """Digits of a digest where a name stands beside it."""
 MOST_LISTED = 400
@@ -137,7 +139,8 @@ class _Referring:
 
 def label(weights: Weights) -> str:
     """What answered, as people call it, with the start of its digest."""
-    return f"{weights.label} ({weights.name[:DIGEST]})" if weights.label else weights.name
+    name = shortened(weights.label or weights.name, MOST_NAME, keep_end=bool(weights.label))  # the folder of a model may be long
+    return f"{name} ({weights.name[:DIGEST]})" if weights.label else name
 
 
 def place_of(cite: Cite) -> str:
