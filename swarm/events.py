@@ -79,8 +79,9 @@ class PhaseChanged(Body):
 
 
 class BudgetReached(Body):
-    """Work might have passed a limit of `role` (empty: the job's). Only that role stops, unless it is `closing`: then nothing
-    else can go on, and the roles of `still` end the job with what it has, in a draft that BudgetChanged takes back."""
+    """Work might have passed a limit of `role` (empty: the job's; `(agent)`: that of any one agent). Only that role, or agent,
+    stops, unless it is `closing`: then nothing else can go on, and the roles of `still` end the job with what it has, in a
+    draft that BudgetChanged takes back."""
 
     version = 2
     limit: str
@@ -304,7 +305,8 @@ class TaskFinished(Body):
 
 
 class TaskFailed(Body):
-    """An attempt failed. `retry_at` is the log time from which it may be tried again; None means never."""
+    """An attempt failed. `retry_at` is the log time from which it may be tried again; None means never. Of kind `agent-budget`
+    it waits for the next BudgetChanged."""
 
     task: str
     token: int

@@ -324,8 +324,8 @@ class SwarmProtocol(Interface):
         word of a person (PersonSaid) and answer to a question (ApprovalAnswered), and when the job is Stuck: what the
         protocol answers then may be another plan, or nothing.
 
-        A BudgetReached that is not `closing` says that one role has stopped while the others go on; there may be nothing to
-        do. One that is asks for an end with what there is: what the protocol adds from then on, and what it remembers, is
+        A BudgetReached that is not `closing` says that one role, or one agent, has stopped while the others go on; there may
+        be nothing to do. One that is asks for an end with what there is: what the protocol adds from then on, and what it remembers, is
         taken back if the job gets more budget, and its work goes on where it was.
         """
         ...

@@ -9,11 +9,12 @@ import pytest
 from swarm import events as ev
 from swarm.coordinator import Grant, Phase, Report
 from swarm.coordinator.budget import changes, effective, limits_reached
+from swarm.coordinator.ledger import Doubt
 from swarm.errors import SpecError
 from swarm.events import Body, Event
 from swarm.protocol import AddTask, Decision, Finish, View
 from swarm.spec import BudgetSpec
-from tests.desk import ROLES, SPANS, Desk, Plain, called, done, readers
+from tests.desk import ROLES, SPANS, Desk, Plain, called, done, failed, readers
 
 # ---- budgets ----
 
@@ -263,8 +264,54 @@ def test_an_agent_gets_what_it_may_spend_and_is_given_up_when_that_is_spent() ->
     assert again.left == (600, 1) and desk.last(ev.TaskLeased).reserved == 428
     desk.pull(Report(again.task, again.token, called(again, sample=1)), want=0)
     desk.keep(desk.core.lost(desk.now, "h", "gone"))
-    assert desk.pull() == [] and [(row[0], row[3]) for row in desk.state.failed] == [(grant.task, "agent-budget")]
-    assert desk.state.status == "done" and not desk.state.limits, "the job's budget is another matter"
+    assert desk.pull() == [] and list(desk.state.parked) == [grant.task] and not desk.state.failed
+    assert desk.state.status == "budget" and limits_reached(desk.state) == ["agent.calls"]
+    assert desk.state.reason == "budget:the budget of one agent of 2 calls is reached"
+    given(desk, "tokens=1000")
+    assert desk.pull() == [] and desk.state.status == "budget", "more of something else is none for it"
+    given(desk, "agent.calls=+1")
+    assert desk.one().task == grant.task and not desk.state.parked
+    assert desk.last(ev.TaskLeased).calls == 1
+
+
+def test_an_agent_whose_host_found_its_limit_waits_while_others_go_on_and_the_limit_is_told_of_once() -> None:
+    desk = Desk(Plain(readers(3), then=writer_at_the_end), budget={"agent": {"tokens": 250}})
+    first, second, third = desk.pull(want=3)
+    desk.pull(*(failed(one, *called(one, tokens=200), kind="agent-budget", retryable=False) for one in (first, second)), want=0)
+    assert list(desk.state.parked) == [first.task, second.task] and desk.state.retries == 0
+    assert [(one.role, one.limit, one.closing) for one in desk.state.limits] == [("(agent)", "tokens", False)]
+    (writer,) = desk.pull(done(third, *called(third)))
+    assert desk.last(ev.BudgetReached).closing, "nothing else is left"
+    spent = failed(writer, *called(writer, tokens=250), kind="agent-budget", retryable=False)
+    desk.pull(spent)
+    assert [row[3] for row in desk.state.failed] == ["agent-budget"], "what belongs to the end is given up"
+    given(desk, "agent.tokens=+500")
+    again = desk.pull(want=5)
+    assert {one.task for one in again} == {first.task, second.task} and not desk.state.failed
+    (writer,) = desk.pull(*(done(one) for one in again))
+    desk.pull(done(writer))
+    assert desk.state.status == "done"
+
+
+def test_an_agents_calls_in_doubt_count_against_what_it_may_spend() -> None:
+    desk = Desk(Plain(readers(1)), budget={"agent": {"calls": 2, "tokens": 2000}})
+    for left in ((2000, 2), (1880, 1)):
+        grant = desk.one()
+        assert grant.left == left
+        out = called(grant)[0].model_copy(update={"key": "k", "sampling": {"max_tokens": 20}})
+        desk.pull(Report(grant.task, grant.token, (out,)), want=0)
+        desk.keep(desk.core.lost(desk.now, "h", "gone"))
+    assert desk.pull() == [] and desk.state.status == "budget" and desk.state.ledger.doubt() == Doubt(2, 240)
+
+
+def test_an_answer_that_comes_too_late_is_its_agents_and_not_in_doubt() -> None:
+    desk = Desk(Plain(readers(1)), budget={"agent": {"calls": 2, "tokens": 2000}})
+    grant = desk.one()
+    began, ended = called(grant, out=5)
+    desk.pull(Report(grant.task, grant.token, (began.model_copy(update={"key": "k"}),)), want=0)
+    desk.keep(desk.core.lost(desk.now, "h", "silent"))
+    desk.pull(Report(grant.task, grant.token, (ended,)), want=0)
+    assert desk.state.ledger.doubt() == Doubt() and desk.one().left == (1895, 1)
 
 
 # ---- disk, and rest ----

@@ -224,6 +224,9 @@ def test_only_before_the_first_step_may_inputs_change(place: Path) -> None:
         (999, "seed=1", 2, "it has 21 steps, the last one ended by event @"),
         ("@3", "seed=1", 2, "there is no step @3"),
         ("x", "seed=1", 2, "is no step"),
+        ("²", "seed=1", 2, "is no step"),
+        (0, "inputs.².source=x", 2, "names no setting"),
+        (1, "budget.agent.tokens=1", 2, "--set budget.agent.tokens: 1 may not do"),
         (-1, "seed=1", 2, ""),
     ],
 )
@@ -231,6 +234,12 @@ def test_a_fork_that_cannot_be_is_refused(place: Path, at: object, change: str, 
     said = forked(place, at, "--set", change)
     assert said.code == code and words in said.err, said.err
     assert not (place / "runs" / "two").exists()
+
+
+def test_the_number_of_an_event_is_no_step_without_its_sign(place: Path) -> None:
+    last = over(place, "steps", "one", "--json").document[-2]
+    said = forked(place, last["seq"])
+    assert said.code == 2 and f"there is no step {last['seq']}" in said.err and not (place / "runs" / "two").exists()
 
 
 def test_the_last_step_leaves_nothing_to_go_on_with(place: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -89,8 +90,10 @@ def test_rows_that_no_verifier_could_be_paid_for_are_unchecked_and_judged_later(
     ("word", "problem"),
     [
         ("calls=5", "15 are spent already"),
-        ("roles.poet.calls=5", "is no role of protocol map_reduce"),
-        ("money=5", "the price of model 'raises' is not known"),
+        ("roles.poet.calls=5", "--budget roles.poet: 'poet' is no role of protocol map_reduce"),
+        ("roles.reader.tokens=1", "--budget roles.reader.tokens: 1 may not do for the first task of role reader"),
+        ("agent.tokens=1", "--budget agent.tokens: 1 may not do for the first task of role"),
+        ("money=5", "--budget money: the price of model 'raises' is not known"),
         ("calls=-5", "greater than 0"),
         ("cals=5", "there is no limit"),
     ],
@@ -103,17 +106,27 @@ def test_more_that_is_none_is_refused_and_nothing_happens(tmp_path: Path, word: 
     assert events_of(run) == before
 
 
-def test_an_agent_that_may_spend_too_little_is_given_up_and_told(tmp_path: Path) -> None:
+def test_agents_that_have_spent_what_one_may_wait_for_more_and_go_on_with_it(tmp_path: Path) -> None:
     rolling = {"name": "rolling", "options": {"span_tokens": 64, "passages": 4}}
+    whole, _ = started(tmp_path / "whole", {}, protocol=rolling)
     run, said = started(tmp_path, {"agent": {"calls": 3}}, protocol=rolling)
-    assert said.code == 0
-    given_up = answer_of(run)["given_up"]
-    assert given_up and {one["kind"] for one in given_up} == {"agent-budget"}
-    assert "its agent may spend 0 calls more" in given_up[0]["reason"]
-    calls: dict[str, int] = {}
-    for task, _, _ in answered(events_of(run)):
-        calls[task] = calls.get(task, 0) + 1
-    assert max(calls.values()) == 3
+    assert said.code == 3 and f"swarm resume {run.id} --budget agent.calls=+MORE" in said.err
+    answer = answer_of(run)
+    assert answer["limits"] == [{"limit": "calls", "allowed": 3.0, "spent": 3.0, "role": "(agent)"}] and not answer["given_up"]
+    assert answer["unread"][0]["reason"] == "the budget of one agent of 3 calls was reached first"
+    assert "The budget of one agent of 3 calls was reached" in run.report_markdown.read_text(encoding="utf-8")
+    assert set(calls_by_task(run)) == {3}
+    assert resumed(run).code == 3 and set(calls_by_task(run)) == {3}, "nothing happens without more"
+    assert resumed(run, "tokens=1000000").code == 3 and set(calls_by_task(run)) == {3}, "or with more of something else"
+    said = resumed(run, "agent.calls=+1")
+    assert said.code == 0, said.err
+    assert rows_of(run) == rows_of(whole) and max(calls_by_task(run)) == 4
+    assert swarm("replay", run.id, "--verify", "--runs", run.root).code == 0
+
+
+def calls_by_task(run: RunFolder) -> list[int]:
+    """How many calls each task took that took any."""
+    return list(Counter(task for task, _, _ in answered(events_of(run))).values())
 
 
 def test_costs_add_up_to_what_the_fold_says(tmp_path: Path) -> None:

@@ -115,13 +115,18 @@ def used(budget: BudgetSpec, price: Price | None, state: JobState, now: float, d
 
 def limits_reached(state: JobState) -> list[str]:
     """The names of the limits that a job rests over; empty unless it does."""
-    names = (f"roles.{one.role}.{one.limit}" if one.role else one.limit for one in state.limits)
-    return list(dict.fromkeys(names)) if state.status == "budget" else []
+    return list(dict.fromkeys(map(limit_name, state.limits))) if state.status == "budget" else []
+
+
+def limit_name(reached: BudgetReached) -> str:
+    """The name of a limit that was reached, as `--budget` takes it."""
+    whose = "agent." if reached.role == AGENT else f"roles.{reached.role}." if reached.role else ""
+    return whose + reached.limit
 
 
 def words(reached: BudgetReached) -> str:
     """A limit that was reached, for people."""
-    whose = f" of role {reached.role}" if reached.role else ""
+    whose = " of one agent" if reached.role == AGENT else f" of role {reached.role}" if reached.role else ""
     unit = {"disk": "bytes of disk", "money": "(money)"}.get(reached.limit, reached.limit)
     return f"the budget{whose} of {reached.allowed:,.10g} {unit}"
 

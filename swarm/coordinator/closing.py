@@ -27,9 +27,13 @@ def budget_reached(state: JobState, event: Event, body: ev.BudgetReached) -> Non
 
 def budget_changed(state: JobState, event: Event, body: ev.BudgetChanged) -> None:
     state.raised.update(body.new)
-    state.limits, state.stopped = [], ()
+    parked = [state.tasks[id] for id in state.parked]
+    state.limits, state.stopped, state.parked = [], (), {}
     if state.closing is not None:
         _go_back(state, state.closing)
+    else:
+        for row in parked:
+            state.push(row)
     if state.status == "budget":
         state.status, state.reason = "", ""
         state.phase = Phase.WORKING if state.pinned else Phase.PINNING

@@ -216,6 +216,9 @@ class Coordinator:
 
         Where it failed because nothing answers, the task is sound: it stays, and the job pauses instead.
         """
+        if body.kind == AGENT_BUDGET and self.state.closing is None and self.needs.left(row) is not None:
+            self._park(row, body)
+            return
         brief = TaskView(row.id, row.role, row.goal, row.spans, row.reads, "failed")
         counts = self.state.faults.counts(body.kind, row.heard, row.counted, self._now)
         last = not report.retryable or (counts and row.failures + 1 >= self.roles[row.role].attempts)
@@ -313,14 +316,23 @@ class Coordinator:
         return tuple(note.id for note in (islice(found, most) if most else found))
 
     def _refuse(self, row: TaskRow | RangeRow, refusal: budget.Refusal) -> None:
-        """A limit keeps a task from starting. Its role stops, or everything but the end; what the end itself cannot pay for,
-        and what one agent has overspent, is given up."""
-        if refusal.role == budget.AGENT or self.state.closing is not None:
+        """A limit keeps a task from starting. It waits, or its role stops, or everything but the end; what the end itself
+        cannot pay for is given up."""
+        if self.state.closing is not None:
             if isinstance(row, RangeRow):
                 raise ProtocolError("added a range of tasks after the budget was reached", "protocol")
             self._give_up(row, AGENT_BUDGET if refusal.role == budget.AGENT else "budget")
+        elif refusal.role == budget.AGENT and isinstance(row, TaskRow):
+            self._park(row, self._unheld(row, AGENT_BUDGET))
         else:
             self._reached(refusal, closing=not refusal.role)
+
+    def _park(self, row: TaskRow, failed: ev.TaskFailed) -> None:
+        """An agent has spent what one may: its task waits for more of it. The limit is told of once."""
+        self._emit(failed.model_copy(update={"retry_at": self._now}))
+        refusal = self.needs.reached(row)
+        if (refusal.role, refusal.limit) not in {(one.role, one.limit) for one in self.state.limits}:
+            self._reached(refusal, closing=False)
 
     def _reached(self, refusal: budget.Refusal, closing: bool) -> None:
         """Tells the protocol of a limit: that a role has stopped, or that it must end with what it has."""
@@ -335,7 +347,7 @@ class Coordinator:
 
     def _ask_to_pay_again(self, first: TaskRow) -> None:
         """Asks a person about all tasks with a call in doubt at once; they wait, and the others go on."""
-        rows = [row for row in self.state.tasks.values() if row.doubt and not row.token and not row.asked]
+        rows = [row for row in self.state.tasks.values() if row.doubt and not (row.token or row.asked or row.id in self.state.parked)]
         text = (
             f"{len(rows)} tasks lost a call that may have been paid for. Make these calls again, though they may be paid "
             "twice? Approved they are made again; rejected the tasks are given up and reported."
@@ -344,10 +356,13 @@ class Coordinator:
 
     def _give_up(self, task: TaskRow, kind: str) -> None:
         """Ends a task that nobody holds, and the protocol goes on without it."""
-        grant = self._grant(task, "coordinator", 0, 0)
-        failed = ev.TaskFailed(task=task.id, token=grant.token, error="", kind=kind, retry_at=None)
         brief = TaskView(task.id, task.role, task.goal, task.spans, task.reads, "failed")
-        self._ended(brief, self._emit(failed))
+        self._ended(brief, self._emit(self._unheld(task, kind)))
+
+    def _unheld(self, task: TaskRow, kind: str) -> ev.TaskFailed:
+        """The failure of a task that nobody holds."""
+        grant = self._grant(task, "coordinator", 0, 0)
+        return ev.TaskFailed(task=task.id, token=grant.token, error="", kind=kind, retry_at=None)
 
     def _rest(self, cause: int = 0) -> None:
         """The end over a budget is reached: the job waits for more of it."""

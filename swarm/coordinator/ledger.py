@@ -83,18 +83,21 @@ class Ledger:
         self.fenced.clear()
         self.held.clear()
 
-    def stray(self, token: int, turn: int, sample: int, tokens: int) -> str:
-        """An answer came too late: it settles its intent, which is in doubt no more but paid for. Returns its role."""
+    def stray(self, token: int, turn: int, sample: int, tokens: int) -> tuple[str, int]:
+        """An answer came too late: it settles its intent, which is in doubt no more but paid for. Returns its role, and the
+        tokens that were in doubt for it; 0 if none were."""
         lease = self.fenced[token]
         self.strayed.calls += 1
         self.strayed.tokens += tokens
         lease.last = (turn, sample)
         self._settle(lease, 1, tokens)
+        doubted = 0
         if lease.intent is not None and lease.intent[:2] == lease.last:
             self.doubts[lease.role].calls -= 1
-            self.doubts[lease.role].tokens -= lease.intent[2]
+            doubted = lease.intent[2]
+            self.doubts[lease.role].tokens -= doubted
             lease.intent = None
-        return lease.role
+        return lease.role, doubted
 
     def _settle(self, lease: Fenced, calls: int, tokens: int) -> None:
         """So much of what a lease held is spent, or will not be."""

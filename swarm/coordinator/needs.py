@@ -37,14 +37,15 @@ class Needs:
 
     def overspent(self, row: TaskRow | RangeRow) -> Refusal | None:
         """Whether a task has spent what one agent may, in attempts before this one."""
-        if not isinstance(row, TaskRow) or not row.said:
-            return None
-        agent = self.budget.agent
-        if agent.calls is not None and len(row.said) >= agent.calls:
-            return Refusal("calls", agent.calls, len(row.said), AGENT)
-        if agent.tokens is not None and row.spent >= agent.tokens:
-            return Refusal("tokens", agent.tokens, row.spent, AGENT)
-        return None
+        left = self.left(row) if isinstance(row, TaskRow) else None
+        return self.reached(row) if isinstance(row, TaskRow) and left is not None and min(left) <= 0 else None
+
+    def reached(self, row: TaskRow) -> Refusal:
+        """The limit at which an agent stands that may not go on."""
+        agent, tokens, calls = self.budget.agent, *_spent(row)
+        if agent.calls is not None and (agent.tokens is None or calls >= agent.calls):
+            return Refusal("calls", agent.calls, calls, AGENT)
+        return Refusal("tokens", agent.tokens or 0, tokens, AGENT)
 
     def of(self, row: TaskRow | RangeRow) -> Need:
         """What a task may take at most, within what its agent may: reserved for it, and settled when it ends."""
@@ -79,8 +80,13 @@ class Needs:
         return (min(prompt, free) + role.max_tokens) * calls, calls
 
     def left(self, row: TaskRow) -> tuple[int, int] | None:
-        agent = self.budget.agent
+        """Tokens and calls that a task's agent may still spend; None for no limit."""
+        agent, tokens, calls = self.budget.agent, *_spent(row)
         if agent.tokens is None and agent.calls is None:
             return None
-        tokens = MOST if agent.tokens is None else agent.tokens - row.spent
-        return tokens, MOST if agent.calls is None else agent.calls - len(row.said or ())
+        return MOST if agent.tokens is None else agent.tokens - tokens, MOST if agent.calls is None else agent.calls - calls
+
+
+def _spent(row: TaskRow) -> tuple[int, int]:
+    """Tokens and calls that an agent has spent, or may have."""
+    return row.spent + row.lost_tokens, len(row.said or ()) + row.lost_calls

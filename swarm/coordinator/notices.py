@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from swarm import events as ev
-from swarm.coordinator.budget import used
+from swarm.coordinator.budget import limit_name, used
 from swarm.coordinator.state import OVER_BUDGET, JobState, Phase
 from swarm.events import Event
 from swarm.spec import BudgetSpec, JobSpec
@@ -48,7 +48,7 @@ def due(
             case ev.PhaseChanged() if body.phase == Phase.WAITING:
                 tell(f"waiting:{event.seq}", "waiting", body.reason)
             case ev.BudgetReached():
-                limit = f"roles.{body.role}.{body.limit}" if body.role else body.limit
+                limit = limit_name(body)
                 tell(f"budget:{limit}:100", "budget", f"100 % of budget.{limit}")
             case ev.ApprovalAsked():
                 tell(f"question:{body.number}", "waiting", f"question:{body.text}")

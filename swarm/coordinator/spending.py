@@ -58,5 +58,9 @@ def call_failed(state: JobState, event: Event, body: ev.CallFailed) -> None:
 
 
 def call_strayed(state: JobState, event: Event, body: ev.CallStrayed) -> None:
-    role = state.ledger.stray(body.token, body.turn, body.sample, body.tokens_in + body.tokens_out)
+    tokens = body.tokens_in + body.tokens_out
+    role, doubted = state.ledger.stray(body.token, body.turn, body.sample, tokens)
+    if (row := state.tasks.get(body.task)) is not None:
+        row.lost_calls += not doubted
+        row.lost_tokens += tokens - doubted
     _spent(state, role, body)

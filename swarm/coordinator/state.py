@@ -76,7 +76,9 @@ class JobState:
     raised: dict[str, float | None] = field(default_factory=dict)
     """Limits that were changed since the job was made, by name; None for no limit."""
     stopped: tuple[str, ...] = ()
-    """Roles that have reached a limit of their own."""
+    """Roles that have reached a limit of their own; `(agent)` where an agent has."""
+    parked: dict[str, None] = field(default_factory=dict)
+    """Tasks that have spent what one agent may, and wait for more of it."""
     closing: Closing | None = None
     """Since a budget lets nothing else go on, the protocol ends with what it has."""
     faults: Faults = field(default_factory=Faults)
@@ -174,7 +176,7 @@ class JobState:
         while heap:
             _, order, id = heap[0]
             row: TaskRow | RangeRow | None = self.tasks.get(id) or self.ranges.get(id)
-            if row is not None and row.order == order and not (isinstance(row, TaskRow) and (row.token or row.asked)):
+            if row is not None and row.order == order and not (isinstance(row, TaskRow) and (row.token or row.asked or row.id in self.parked)):
                 return row
             heapq.heappop(heap)
         return None
@@ -186,7 +188,7 @@ class JobState:
 
     def left_out(self) -> bool:
         """Whether there is work that a limit keeps from being done."""
-        return self.closing is not None or any(self.open[role] for role in self.stopped)
+        return self.closing is not None or bool(self.parked) or any(self.open[role] for role in self.stopped)
 
     def push(self, row: TaskRow | RangeRow) -> None:
         if isinstance(row, TaskRow) and row.retry_at > self.time:
@@ -214,6 +216,7 @@ class JobState:
         """Puts a task's open call, if there is one, among those in doubt."""
         if row.intent is not None:
             self.ledger.lose(row.role, row.intent)
+            row.lost_calls, row.lost_tokens = row.lost_calls + 1, row.lost_tokens + row.intent[2]
             row.intent, row.doubt = None, True
 
     def remove(self, row: TaskRow) -> None:
@@ -221,6 +224,7 @@ class JobState:
         if row.token:
             self.release(row)
         del self.tasks[row.id]
+        self.parked.pop(row.id, None)
         self.open[row.role] -= 1
 
 
@@ -366,9 +370,12 @@ def _failed(state: JobState, event: Event, body: ev.TaskFailed) -> None:
         state.failed.append((row.id, row.role, row.spans, body.kind, body.error))
         state.remove(row)
         return
-    state.retries += 1
     state.lose(row)
     state.release(row)
+    if body.kind == AGENT_BUDGET:
+        state.parked[row.id] = None
+        return
+    state.retries += 1
     row.setbacks += 1
     if counts:
         row.failures += 1

@@ -15,7 +15,8 @@ OVER_BUDGET = "budget:"
 """How the reason of a pause begins that lasts until the job gets more budget."""
 
 AGENT_BUDGET = "agent-budget"
-"""Kind of `TaskFailed` for a task that has spent what one agent may; what the job could not pay for is `budget`."""
+"""Kind of `TaskFailed` for a task that has spent what one agent may: it waits for more, unless it is a part of the end over a
+budget. What that end could not pay for is `budget`."""
 
 
 class Phase(StrEnum):
@@ -51,6 +52,10 @@ class TaskRow:
     reserved_calls: int = 0
     spent: int = 0
     """Tokens of its recorded calls."""
+    lost_calls: int = 0
+    """Calls without a recorded answer that it made, or may have: in doubt, or answered too late."""
+    lost_tokens: int = 0
+    """What they cost, or may have cost at most."""
     failures: int = 0
     """Attempts that failed since the task was last answered, under this master, and that count against it."""
     setbacks: int = 0

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from swarm import events as ev
 from swarm.coordinator import JobState, Phase
+from swarm.coordinator.budget import AGENT
 from swarm.events import Event
 from swarm.report.shapes import Lane, Moment, Timeline
 
@@ -106,7 +107,7 @@ class Activity:
             case ev.CorpusPinned():
                 self._moments.append(Moment(at=self._at(event.time), what="inputs pinned"))
             case ev.BudgetReached():
-                whose = f"{body.role}'s " if body.role else ""
+                whose = "an agent's " if body.role == AGENT else f"{body.role}'s " if body.role else ""
                 self._moments.append(Moment(at=self._at(event.time), what=f"{whose}budget of {body.limit} reached"))
             case ev.BudgetChanged():
                 self._moments.append(Moment(at=self._at(event.time), what=f"budget changed: {', '.join(body.new)}"))

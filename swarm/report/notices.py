@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from swarm.coordinator.budget import AGENT
 from swarm.report.shapes import Answer, PerhapsPaid
 
 
@@ -47,7 +48,7 @@ def _about_status(answer: Answer) -> Iterator[Notice]:
         yield Notice("unsure", "Draft", f"{stands}{reason} {unread} What stands here may still change.".strip())
     for limit in answer.limits:
         covers = " The answer covers the rest only." if left else ""
-        whose = f"of role {limit.role} " if limit.role else ""
+        whose = "of one agent " if limit.role == AGENT else f"of role {limit.role} " if limit.role else ""
         text = f"The budget {whose}of {limit.allowed:,.10g} {limit.limit} was reached. {unread}{covers}"
         yield Notice("bad", "Stopped by its budget", text)
     if answer.status == "failed":

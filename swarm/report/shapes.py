@@ -256,7 +256,7 @@ class Provenance(Frozen):
 
 
 class Limit(Frozen):
-    """A budget that was reached; `role` says whose, empty for the job's own."""
+    """A budget that was reached; `role` says whose: empty for the job's own, `(agent)` for what any one agent may spend."""
 
     limit: str
     allowed: float

@@ -24,7 +24,7 @@ from swarm.errors import SpecError, StoreError
 from swarm.events import Event
 from swarm.models.choose import create_model
 from swarm.runtime.pins import unpack_block
-from swarm.runtime.prepare import Prepared, check_pinned, prepare
+from swarm.runtime.prepare import Prepared, check_own_limits, check_pinned, prepare
 from swarm.runtime.session import read_job
 from swarm.spec import JobSpec, anchored, parse_spec
 from swarm.store.blobs import write_durably
@@ -79,6 +79,7 @@ def fork(source: RunFolder, target: RunFolder, at: str, changes: Mapping[str, An
         state = _state(reader, cut)
         if cut.seq:
             _check(state, cut, old, job, names)
+        check_own_limits(job, spec.budget, "--set budget.", [name.removeprefix("budget.") for name in names])
         create_model(spec.model, job.channels())  # says now what is missing; loads nothing
         _write(reader, source, target, job, cut, names)
     with suppress(StoreError):  # something else is called `latest`; the run has its own name
@@ -133,14 +134,9 @@ def find_cut(reader: Reader, at: str) -> Cut:
         pinned = (event.seq for event in reader.read() if isinstance(event.body, ev.CorpusPinned))
         return Cut(next(pinned, 0), 0)
     step = seq = 0
-    other: Cut | None = None
     for step, seq in _ends(reader):
         if wanted == (seq if by_event else step):
             return Cut(_whole(reader, seq), step)
-        if wanted == seq:
-            other = Cut(_whole(reader, seq), step)
-    if other is not None:  # more than there are steps, and the number of an event that ended one
-        return other
     known = f"it has {step:,} steps, the last one ended by event @{seq}" if step else "it has none yet; --at 0 begins anew"
     raise SpecError(f"there is no step {at}", "--at", f"{known}; `swarm steps` lists them")
 
@@ -168,7 +164,7 @@ def _whole(reader: Reader, seq: int) -> int:
 def _wanted(at: str) -> tuple[int, bool]:
     """(number, whether it is an event's)."""
     number = at.removeprefix("@")
-    if not number.isdigit():
+    if not (number.isascii() and number.isdecimal()):
         raise SpecError(f"{at!r} is no step", "--at", "write a step's number, or @SEQ, as `swarm steps` shows them")
     return int(number), at.startswith("@")
 
@@ -330,4 +326,4 @@ def _limit(spec: JobSpec, name: str) -> str:
 
 
 def _is_index(place: Any, part: str) -> bool:
-    return isinstance(place, list) and part.isdigit() and int(part) < len(place)
+    return isinstance(place, list) and part.isascii() and part.isdecimal() and int(part) < len(place)

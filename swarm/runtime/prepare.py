@@ -5,7 +5,7 @@ Owns the making of a job from its spec and from its log, so that both come out t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
 
@@ -21,7 +21,7 @@ from swarm.events import body_hash
 from swarm.models.choose import create_tokenizer
 from swarm.protocol import SwarmProtocol, create_protocol
 from swarm.rows import columns_text
-from swarm.spec import JobSpec
+from swarm.spec import BudgetSpec, JobSpec
 from swarm.window.compose import role_overhead
 from swarm.window.pack import ChatTemplate
 from swarm.window.tokens import Tokenizer
@@ -113,8 +113,8 @@ def check_budget(job: Prepared) -> None:
         SpecError: naming the limit and what it must be at least; or the price that is not known.
     """
     _check_price(job.spec)
-    spec, costs = job.spec.budget, {name: _least_cost(job, role) for name, role in job.roles.items() if role.weights != "none"}
-    _check_roles(job, costs)
+    spec, costs = job.spec.budget, _least_costs(job)
+    check_own_limits(job, spec, "budget.")
     if not costs:
         return
     name = "reader" if "reader" in costs else min(costs, key=lambda role: costs[role])
@@ -128,31 +128,41 @@ def check_budget(job: Prepared) -> None:
         _check_limit(f"budget.{limit}", most, needed, share, name)
 
 
-def _check_price(spec: JobSpec) -> None:
-    limits = {f"budget.roles.{name}.money": own.money for name, own in spec.budget.roles.items()}
-    limits["budget.money"] = spec.budget.money
+def _check_price(spec: JobSpec, begins: str = "budget.") -> None:
+    limits = {f"roles.{name}.money": own.money for name, own in spec.budget.roles.items()}
+    limits["money"] = spec.budget.money
     limit = next((name for name, value in limits.items() if value is not None), "")
     if limit and spec.model.price is None and spec.budget.unpriced == "refuse":
         raise SpecError(
-            f"the price of model {spec.model.name!r} is not known", limit,
+            f"the price of model {spec.model.name!r} is not known", begins + limit,
             "give model.price, or name the model in prices.yaml (or the file that $SWARM_PRICES names); "
             "budget.unpriced: allow counts its calls as free",
         )  # fmt: skip
 
 
-def _check_roles(job: Prepared, costs: Mapping[str, tuple[int, int]]) -> None:
-    """Limits of roles and agents must do for one task, or one call."""
-    for name, own in job.spec.budget.roles.items():
+def check_own_limits(job: Prepared, budget: BudgetSpec, begins: str, names: Container[str] | None = None) -> None:
+    """Refuses limits of roles and agents that would not do for one task, or one call: all of them, or those of `names`.
+    `begins` is how a limit's name begins where it was given.
+
+    Raises:
+        SpecError: naming the limit and what it must be at least; or a role that is none.
+    """
+    needs: dict[str, tuple[float | None, float, str]] = {}
+    costs = _least_costs(job)
+    for name, own in budget.roles.items():
         if name not in job.roles:
             known = ", ".join(job.protocol.roles)
-            raise SpecError(f"{name!r} is no role of protocol {job.protocol.name}", f"budget.roles.{name}", f"its roles: {known}")
+            raise SpecError(f"{name!r} is no role of protocol {job.protocol.name}", f"{begins}roles.{name}", f"its roles: {known}")
         tokens, calls = costs.get(name, (0, 0))
-        spent = tokens * dearest(job.spec.model.price)
-        for limit, most, needed in (("tokens", own.tokens, tokens), ("calls", own.calls, calls), ("money", own.money, spent)):
-            _check_limit(f"budget.roles.{name}.{limit}", most, needed, 1.0, name)
-    agent = job.spec.budget.agent
-    for name, (tokens, calls) in costs.items():
-        _check_limit("budget.agent.tokens", agent.tokens, tokens // calls, 1.0, name)
+        needs[f"roles.{name}.tokens"] = own.tokens, tokens, name
+        needs[f"roles.{name}.calls"] = own.calls, calls, name
+        needs[f"roles.{name}.money"] = own.money, tokens * dearest(job.spec.model.price), name
+    if costs:
+        most, name = max((tokens // calls, name) for name, (tokens, calls) in costs.items())
+        needs["agent.tokens"] = budget.agent.tokens, most, name
+    for limit, (given, needed, role) in needs.items():
+        if names is None or limit in names:
+            _check_limit(begins + limit, given, needed, 1.0, role)
 
 
 def _check_limit(name: str, most: float | None, needed: float, share: float, role: str) -> None:
@@ -175,17 +185,17 @@ def raise_budget(job: Prepared, state: JobState, disk: int, texts: Sequence[str]
     before = effective(job.spec.budget, state.raised)
     new = changes(before, texts)
     after = effective(before, new)
-    _check_price(job.spec.model_copy(update={"budget": after}))
-    for name in new:
-        role = name.split(".")[1] if name.startswith("roles.") else ""
-        if role and role not in job.roles:
-            known = ", ".join(job.protocol.roles)
-            raise SpecError(f"{role!r} is no role of protocol {job.protocol.name}", f"--budget {name}", f"its roles: {known}")
+    _check_price(job.spec.model_copy(update={"budget": after}), "--budget ")
+    check_own_limits(job, after, "--budget ", new)
     for name, allowed, spent in used(after, job.spec.model.price, state, state.time, disk):
         if name in new and spent >= allowed:
             raise SpecError(f"{spent:,.10g} are spent already, and the limit would be {allowed:,.10g}", f"--budget {name}",
                             f"give more, such as --budget {name}={spent * 1.25 + 1:.0f}")  # fmt: skip
     return new
+
+
+def _least_costs(job: Prepared) -> dict[str, tuple[int, int]]:
+    return {name: _least_cost(job, role) for name, role in job.roles.items() if role.weights != "none"}
 
 
 def _least_cost(job: Prepared, role: Role) -> tuple[int, int]:

@@ -95,6 +95,7 @@ def check_counters(state: JobState) -> None:
     assert +state.reserved_by == +by_role and sum(state.reserved_calls_by.values()) == state.reserved_calls
     assert not any(row.host or row.reserved for row in rows if not row.token)
     assert sum(state.finished.values()) == sum(state.outcomes.values())
+    assert not any(state.tasks[id].token for id in state.parked), "a task that waits for more budget is held"
     check_nothing_is_forgotten(state)
 
 
@@ -124,7 +125,7 @@ def check_nothing_is_forgotten(state: JobState) -> None:
     ready = [entry for heap in state.ready.values() for entry in heap]
     coming = {(order, id) for _, order, id in (*ready, *state.later)}
     waiting: list[TaskRow | RangeRow] = [
-        *(row for row in state.tasks.values() if not row.token and not row.asked),
+        *(row for row in state.tasks.values() if not (row.token or row.asked or row.id in state.parked)),
         *state.ranges.values(),
     ]
     for row in waiting:
