@@ -52,6 +52,8 @@ class JobCreated(Body):
 
 CARETAKER = "caretaker"
 """The shell of a master that only writes something down, and leaves a job that nobody works on as it stands."""
+DESK = "desk"
+"""The shell of a master that only hears messages and runs no agent."""
 
 
 class JobOpened(Body):

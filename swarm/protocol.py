@@ -325,8 +325,8 @@ class SwarmProtocol(Interface):
         protocol answers then may be another plan, or nothing.
 
         A BudgetReached that is not `closing` says that one role, or one agent, has stopped while the others go on; there may
-        be nothing to do. One that is asks for an end with what there is: what the protocol adds from then on, and what it remembers, is
-        taken back if the job gets more budget, and its work goes on where it was.
+        be nothing to do. One that is asks for an end with what there is: what the protocol adds from then on, and what it
+        remembers, is taken back if the job gets more budget, and its work goes on where it was.
         """
         ...
 

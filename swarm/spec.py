@@ -225,8 +225,8 @@ class RoleBudget(Frozen):
 
 
 class AgentBudget(Frozen):
-    """What any one agent (a task with its role and window) may spend, over all its attempts. At a limit its task waits for more; the
-    others go on."""
+    """What any one agent (a task with its role and window) may spend, over all its attempts. At a limit its task waits for
+    more, and the others go on."""
 
     tokens: int | None = Field(default=None, gt=0, le=MOST)
     calls: int | None = Field(default=None, gt=0, le=MOST)

@@ -11,10 +11,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from swarm.cli.runs import _table
 from swarm.names import counted
 from swarm.report import gather
 from swarm.report.write import rows_csv
+from swarm.store.folder import RunStatus
 from swarm.store.sqlite import SqliteReader
 from tests.commands import ROOT, Said, job_file, start, swarm
 from tests.jobs import ROWS, write_sources
@@ -67,6 +70,18 @@ def test_list_and_status(place: Path) -> None:
     assert "supported" in over(place, "status", "latest").out
     document = over(place, "status", "fi", "--json").document
     assert document["roles"]["reader"]["done"] == document["corpus"]["spans"]
+
+
+def test_a_list_cuts_nothing_however_long_it_is_who_works_on_a_run() -> None:
+    holder = f"process 12345 on {'h' * 90} since 2026-11-21 19:00"
+    held = RunStatus("a-run-with-a-name-of-some-length", "interrupted", events=123_456, created=1.0, holder=holder)
+    for terminal in (False, True):
+        console = Console(file=io.StringIO(), width=80, force_terminal=terminal, color_system=None, soft_wrap=True)
+        with console.capture() as caught:
+            console.print(_table([held], console))
+        titles, line = caught.get().splitlines()
+        assert titles.split() == ["ID", "STATUS", "EVENTS", "STARTED", "WORKED", "ON", "BY"]
+        assert all(word in line for word in (held.id, held.status, "123,456", "1970-01-01", holder))
 
 
 def test_an_empty_folder_has_no_runs(tmp_path: Path) -> None:

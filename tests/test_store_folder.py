@@ -147,6 +147,11 @@ def test_a_list_says_how_each_run_stands(tmp_path: Path) -> None:
         RunFolder(tmp_path, "paused"), CREATED, OPENED, PhaseChanged(phase="paused", reason="Ctrl-C"), at=3
     ).close()
     start(RunFolder(tmp_path, "again"), CREATED, JobEnded(status="budget", reason="tokens"), at=4).close()
+    reason = "budget:the budget of 20 calls is reached"
+    rests = [CREATED, OPENED, PhaseChanged(phase="paused", reason=reason)]
+    start(RunFolder(tmp_path, "resting"), *rests, at=0.5).close()
+    start(RunFolder(tmp_path, "visited"), *rests, OPENED.model_copy(update={"shell": "desk"}), at=0.4).close()
+    start(RunFolder(tmp_path, "topped-up"), *rests, OPENED, at=0.3).close()
     start(RunFolder(tmp_path, "empty")).close()
     start(RunFolder(tmp_path, "broken"), CREATED).close()
     RunFolder(tmp_path, "broken").log.write_bytes(b"x" * 5000)
@@ -162,9 +167,13 @@ def test_a_list_says_how_each_run_stands(tmp_path: Path) -> None:
         "paused": "paused",
         "killed": "interrupted",
         "done": "done",
+        "resting": "budget",
+        "visited": "budget",
+        "topped-up": "interrupted",
         "empty": "new",
         "broken": "damaged",
     }
+    assert {id for id, status in found.items() if status.ended} == {"done", "again"}
     done = found["done"]
     assert (done.name, done.events, done.created, done.updated, done.holder) == ("a demo", 5, 1.0, 5.0, None)
     assert (found["paused"].detail, found["again"].detail) == ("Ctrl-C", "tokens")

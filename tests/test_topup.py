@@ -48,6 +48,9 @@ def test_a_job_over_its_budget_rests_with_a_report_and_goes_on_with_more(tmp_pat
     run, said = started(tmp_path, {"calls": 20, "reserve": 0.2})
     assert said.code == 3 and f"resume with: swarm resume {run.id} --budget calls=+MORE" in said.err
     state, answer = state_of(run), answer_of(run)
+    where = ("--runs", run.root)
+    assert "budget" in swarm("list", *where).out and "--budget calls=+MORE" in swarm("status", run.id, *where).out
+    assert swarm("tell", run.id, "hear me", *where).code == 0, "it has not ended"
     assert (state.phase, state.status) == (Phase.PAUSED, "budget") and state.total().calls <= 20
     assert answer["status"] == "budget" and answer["limits"] == [{"limit": "calls", "allowed": 20.0, "spent": 14.0, "role": ""}]
     assert answer["unread"][0]["reason"] == "the budget of 20 calls was reached first" and answer["sentences"]

@@ -16,8 +16,13 @@ from swarm.cli.door import Json, RunId, Runs, duration, emit, err, number, out, 
 from swarm.names import counted
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from swarm.cli.live import Progress
     from swarm.store.folder import RunFolder, RunStatus
+
+WIDEST = 1000
+"""Characters of a line at most."""
 
 
 @verb
@@ -33,10 +38,12 @@ def list_(runs: Runs = None, as_json: Json = False) -> None:
     elif not found:
         out().print(f"no runs in {place}", markup=False)
     else:
-        out().print(_table(found))
+        out().print(_table(found, out()))
 
 
-def _table(found: list[RunStatus]) -> Any:
+def _table(found: list[RunStatus], console: Console) -> Any:
+    """A line for each run, however long: a terminal folds it, and a pipe must not lose a column."""
+    from rich.measure import Measurement
     from rich.table import Table
     from rich.text import Text
 
@@ -46,6 +53,7 @@ def _table(found: list[RunStatus]) -> Any:
     for one in found:
         started = f"{datetime.fromtimestamp(one.created):%Y-%m-%d %H:%M}" if one.created else ""
         table.add_row(one.id, Text(one.status), number(one.events), started, one.holder or "")
+    table.width = Measurement.get(console, console.options.update(max_width=WIDEST), table).maximum
     return table
 
 
@@ -98,7 +106,7 @@ def _status_lines(run: RunFolder, known: RunStatus, progress: Progress) -> list[
     ]
     if state.failed:
         lines.append(f"  given up  {counted(len(state.failed), 'task')} (`swarm logs {run.id} --kind TaskFailed`)")
-    if known.status in ("paused", "interrupted"):
+    if known.status in ("paused", "interrupted", "budget") and not known.ended:
         more = "".join(f" --budget {name}=+MORE" for name in limits_reached(state))
         lines.append(f"  go on with: swarm resume {run.id}{more}")
     if state.questions and not state.status:

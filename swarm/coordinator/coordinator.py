@@ -347,7 +347,7 @@ class Coordinator:
 
     def _ask_to_pay_again(self, first: TaskRow) -> None:
         """Asks a person about all tasks with a call in doubt at once; they wait, and the others go on."""
-        rows = [row for row in self.state.tasks.values() if row.doubt and not (row.token or row.asked or row.id in self.state.parked)]
+        rows = [row for row in self.state.tasks.values() if row.doubt and not (row.token or self.state.waits(row))]
         text = (
             f"{len(rows)} tasks lost a call that may have been paid for. Make these calls again, though they may be paid "
             "twice? Approved they are made again; rejected the tasks are given up and reported."

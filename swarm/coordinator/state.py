@@ -176,10 +176,15 @@ class JobState:
         while heap:
             _, order, id = heap[0]
             row: TaskRow | RangeRow | None = self.tasks.get(id) or self.ranges.get(id)
-            if row is not None and row.order == order and not (isinstance(row, TaskRow) and (row.token or row.asked or row.id in self.parked)):
+            held = isinstance(row, TaskRow) and (row.token or self.waits(row))
+            if row is not None and row.order == order and not held:
                 return row
             heapq.heappop(heap)
         return None
+
+    def waits(self, row: TaskRow) -> bool:
+        """Whether a task is held back until a person answers, or gives more budget."""
+        return bool(row.asked) or row.id in self.parked
 
     @property
     def settled(self) -> bool:

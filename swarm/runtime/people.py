@@ -29,7 +29,6 @@ HEARD_SECONDS = 20.0
 LOOK_SECONDS = 0.1
 ATTEMPTS = 3
 """How often this process tries to hear a message itself, when whoever works on the job leaves just then."""
-ENDED = ("done", "failed", "budget", "cancelled")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +51,7 @@ class Question:
 
 def questions(run: RunFolder) -> list[Question]:
     """The open questions of a job, in the order in which they were asked; none of one that has ended."""
-    if read_status(run).status in ENDED:
+    if read_status(run).ended:
         return []
     with run.reader() as reader:
         events = list(reader.keyed("question:"))
@@ -75,7 +74,7 @@ def pause(run: RunFolder, reason: str = "") -> None:
     """
     known = read_status(run)
     if known.holder is None:
-        cure = "" if known.status in ENDED else f"`swarm resume {run.id}` goes on with it"
+        cure = "" if known.ended else f"`swarm resume {run.id}` goes on with it"
         raise StoreError(f"nobody works on this run (it is {known.status}), so it can't be paused", run.id, cure)
     run.post("pause", reason)
 
@@ -110,7 +109,7 @@ def tell(run: RunFolder, text: str) -> int:
     message = run.post("tell", json.dumps({"text": text.strip(), "by": person()}))
     _until(lambda: _event(run, f"word:{message}") > 0 or read_status(run).holder is None)
     heard = _event(run, f"word:{message}")
-    if not heard and read_status(run).status in ENDED:
+    if not heard and read_status(run).ended:
         run.heard(message)
         raise StoreError("the job ended before it heard this", run.id, "its report stands as it is")
     return heard
@@ -180,7 +179,7 @@ def person() -> str:
 
 def _open(run: RunFolder) -> RunStatus:
     known = read_status(run)
-    if known.status in ENDED:
+    if known.ended:
         raise StoreError(f"this job has ended ({known.status})", run.id, "`swarm report` shows what it found")
     if known.status == "damaged":
         raise StoreError(known.detail, run.where, f"`swarm doctor --repair {run.id}` says what can be done")

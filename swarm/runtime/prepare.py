@@ -152,7 +152,8 @@ def check_own_limits(job: Prepared, budget: BudgetSpec, begins: str, names: Cont
     for name, own in budget.roles.items():
         if name not in job.roles:
             known = ", ".join(job.protocol.roles)
-            raise SpecError(f"{name!r} is no role of protocol {job.protocol.name}", f"{begins}roles.{name}", f"its roles: {known}")
+            problem = f"{name!r} is no role of protocol {job.protocol.name}"
+            raise SpecError(problem, f"{begins}roles.{name}", f"its roles: {known}")
         tokens, calls = costs.get(name, (0, 0))
         needs[f"roles.{name}.tokens"] = own.tokens, tokens, name
         needs[f"roles.{name}.calls"] = own.calls, calls, name

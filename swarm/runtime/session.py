@@ -24,7 +24,7 @@ from swarm import events as ev
 from swarm.coordinator import JobState, Phase
 from swarm.corpus import Pinned, pin
 from swarm.errors import ModelError, NoSpaceError, SpecError, StoreError
-from swarm.events import body_hash
+from swarm.events import DESK as DESK, body_hash
 from swarm.models.choose import create_model
 from swarm.runtime.master import JobMaster
 from swarm.runtime.opening import Opened, open_state
@@ -45,10 +45,6 @@ LAST_SECONDS = 15.0
 """How long a driver stays for the sake of notices that could not be delivered yet."""
 TEND_SECONDS = 0.5
 """How often the inbox is read, the hold on the job renewed, and silent hosts are looked for."""
-
-
-DESK = "desk"
-"""What a master calls its shell that only hears messages and runs no agent."""
 
 
 @dataclass

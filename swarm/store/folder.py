@@ -15,8 +15,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
+from swarm.coordinator.tables import OVER_BUDGET
 from swarm.errors import SpecError, StoreError
-from swarm.events import CARETAKER, Event, JobCreated, JobEnded, JobOpened, PhaseChanged, identity
+from swarm.events import CARETAKER, DESK, Event, JobCreated, JobEnded, JobOpened, PhaseChanged, identity
 from swarm.store.blobs import sync_folder
 from swarm.store.connection import naming
 from swarm.store.interface import Message, Place, Reader, Writer
@@ -217,10 +218,9 @@ def may_name(id: str) -> bool:
 class RunStatus:
     """How a run stands, read from a few records.
 
-    `status`: what JobEnded said; else `paused`, `waiting` for a person, or `working`; `interrupted` if it works and has no
-    holder;
-    `new` without events; `damaged` with the reason in `detail`. `created` and `updated` are seconds since
-    1970, 0 without events.
+    `status`: what JobEnded said; else `budget` while it rests until it gets more, `paused`, `waiting` for a person, or
+    `working`; `interrupted` if it works and has no holder; `new` without events; `damaged` with the reason in `detail`.
+    `created` and `updated` are seconds since 1970, 0 without events.
     """
 
     id: str
@@ -232,6 +232,11 @@ class RunStatus:
     updated: float = 0.0
     holder: str | None = None
     detail: str = ""
+
+    @property
+    def ended(self) -> bool:
+        """Whether the job is over: nothing takes it up again."""
+        return self.phase == "ended"
 
 
 def read_status(run: RunFolder) -> RunStatus:
@@ -266,14 +271,18 @@ def _summed_up(id: str, life: list[Event], newest: Event | None, active: str | N
         match event.body:
             case JobCreated():
                 name, created = event.body.name, event.time
+            case JobOpened() if event.body.shell == DESK and detail.startswith(OVER_BUDGET):
+                pass  # it rests until it gets more, whatever else it hears
             case JobOpened() if event.body.shell != CARETAKER:
                 ended, detail = "", ""
-                phase = "" if phase == "paused" else phase
+                phase = "" if phase in ("paused", "ended") else phase
             case PhaseChanged():
                 phase, detail = event.body.phase, event.body.reason
             case JobEnded():
-                ended, detail = event.body.status, event.body.reason
+                ended, detail, phase = event.body.status, event.body.reason, "ended"
     resting = phase if phase in ("paused", "waiting") else ""
+    if resting and detail.startswith(OVER_BUDGET):
+        resting = "budget"
     standing = ended or resting or (phase or "working" if active else "interrupted")
     return RunStatus(id, standing, name, phase, newest.seq, created, newest.time, active, detail)
 

@@ -125,7 +125,7 @@ def check_nothing_is_forgotten(state: JobState) -> None:
     ready = [entry for heap in state.ready.values() for entry in heap]
     coming = {(order, id) for _, order, id in (*ready, *state.later)}
     waiting: list[TaskRow | RangeRow] = [
-        *(row for row in state.tasks.values() if not (row.token or row.asked or row.id in state.parked)),
+        *(row for row in state.tasks.values() if not (row.token or state.waits(row))),
         *state.ranges.values(),
     ]
     for row in waiting:
