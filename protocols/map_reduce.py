@@ -56,7 +56,8 @@ from swarm.rows import (
     rows_schema,
     stated,
 )
-from swarm.spec import Column, Frozen, JobSpec, explain
+from swarm.spec import Column, Frozen, JobSpec
+from swarm.wording import explain
 
 TASKS = ("search", "classify", "aggregate", "summarise")
 MERGES = ("set", "count", "group", "top-k")

@@ -31,7 +31,8 @@ from swarm.protocol import (
     View,
 )
 from swarm.rows import Finding, Rejected, Row, columns_text, merge_rows, passage_parts, read_rows, rows_schema
-from swarm.spec import Frozen, JobSpec, explain
+from swarm.spec import Frozen, JobSpec
+from swarm.wording import explain
 
 
 class Options(Frozen):

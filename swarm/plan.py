@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from swarm.corpus import Pinned, open_spans, pin
+from swarm.corpus import Pinned, glance, open_spans, pin
 from swarm.runtime.prepare import Prepared, prepare
 from swarm.spec import JobSpec
 
@@ -110,6 +110,7 @@ def plan_job(spec: JobSpec) -> Plan:
     Raises:
         SwarmError: whatever would stop the job from starting.
     """
+    glance(spec.inputs)
     job = prepare(spec)
     return estimate(job, measure(job, pin(spec.inputs)))
 

@@ -14,7 +14,8 @@ import yaml
 from pydantic import Field, ValidationError
 
 from swarm.errors import SpecError
-from swarm.spec import Frozen, JobSpec, Price, explain
+from swarm.spec import Frozen, JobSpec, Price
+from swarm.wording import explain
 
 FILE = "prices.yaml"
 VARIABLE = "SWARM_PRICES"

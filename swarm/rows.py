@@ -25,6 +25,7 @@ QUOTE_WORDS, QUOTE_CHARACTERS = 2, 14
 """What must be left of a quote that is cut back to what stands in the text."""
 LINE_CHARACTERS = 120
 """How long a line may be that a quote is told to the end of."""
+_LINE_END = re.compile("[\r\n]")
 EXCERPT_BEFORE, EXCERPT_AFTER, EXCERPT_CHARACTERS = 12, 2, 600
 
 
@@ -177,8 +178,8 @@ def _row(
 
 def _line_end(text: str, start: int, end: int) -> int:
     """Where a quote ends that is told to the end of its line, unless that is far off: half a line is hard to judge by."""
-    line = text.find("\n", end)
-    line = len(text) if line < 0 else line
+    found = _LINE_END.search(text, end)
+    line = found.start() if found else len(text)
     return end + len(text[end:line].rstrip()) if line - start <= LINE_CHARACTERS else end
 
 

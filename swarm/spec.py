@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import reprlib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -19,9 +18,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from pydantic_core import PydanticCustomError
 
 from swarm.errors import SpecError
+from swarm.wording import HIDDEN, explain
 
-HIDDEN = "hidden"
-"""The type of an error whose value is not to be shown: it may be a secret."""
 URL = "http://127.0.0.1:8000/v1"
 NAME = r"^[a-z][a-z0-9_-]{0,63}$"
 COLUMN = r"^[a-z][a-z0-9_]{0,39}$"
@@ -384,7 +382,8 @@ def parse_spec(data: Any, where: str = "job") -> JobSpec:
 def load_spec(path: str | Path) -> JobSpec:
     """Reads a job file.
 
-    Relative inputs, roles, gold and protocol paths are taken from the folder that the file stands in.
+    Relative inputs, roles, gold and protocol paths are taken from the folder that the file stands in; the model's name,
+    tokenizer and weights where they begin with `./`, `../` or `~/`.
 
     Raises:
         SpecError: the file is missing, is not YAML, or does not say what a job must say.
@@ -409,66 +408,27 @@ def anchored(spec: JobSpec, folder: Path) -> JobSpec:
             return text
         return str((folder / text).resolve()) if not text.startswith("~") else str(Path(text).expanduser())
 
+    def own(text: str) -> str:
+        """A model's name may as well be one of a hub, with a slash in it: only `./…`, `../…` and `~/…` are surely paths."""
+        return place(text) if re.match(r"^(\.{1,2}|~)/", text) else text
+
     return spec.model_copy(
         update={
             "inputs": tuple(item.model_copy(update={"source": place(item.source)}) for item in spec.inputs),
             "roles": {name: place(file) for name, file in spec.roles.items()},
+            "model": spec.model.model_copy(
+                update={
+                    "name": own(spec.model.name),
+                    "tokenizer": own(spec.model.tokenizer),
+                    "weights": {channel: own(weights) for channel, weights in spec.model.weights.items()},
+                }
+            ),
             "answer": spec.answer.model_copy(update={"gold": place(spec.answer.gold)}),
             "protocol": spec.protocol.model_copy(
                 update={"name": place(spec.protocol.name) if spec.protocol.name.endswith(".py") else spec.protocol.name}
             ),
         }
     )
-
-
-class _Short(reprlib.Repr):
-    """Values for messages: cut while they are written, for a few lines of YAML aliases can stand for gigabytes."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.maxlevel, self.maxstring, self.maxother = 3, 200, 200
-
-    def repr_int(self, x: int, level: int) -> str:
-        return repr(x) if x.bit_length() <= 256 else f"a number of {x.bit_length()} bits"
-
-
-_SHORT = _Short()
-
-
-def explain(error: ValidationError, model: type[BaseModel], where: str) -> tuple[str, str, str]:
-    """Turns pydantic's report into (message, where, cure) of our errors."""
-    first, more = error.errors()[0], error.error_count() - 1
-    path = ".".join(str(part) for part in first["loc"])
-    place = f"{where}: {path}" if path else where
-    if first["type"] == "extra_forbidden":
-        message = f"is no setting (value {_SHORT.repr(first['input'])})"
-        cure = f"known settings there: {', '.join(_known(model, first['loc']))}"
-    elif first["type"] == "missing":
-        message, cure = "is missing", "add it"
-    else:
-        value = first["input"]
-        hidden = first["type"] == HIDDEN or isinstance(value, (dict, BaseModel))
-        shown = "" if hidden else f", got {_SHORT.repr(value)}"
-        text = first["msg"].removeprefix("Value error, ")
-        message, cure = f"{text}{shown}"[:600], "change that value"
-        if first["type"] in ("value_error", HIDDEN):
-            cure = ""
-    return message, place, cure + (f" (and {more} more problem{'s' * (more > 1)})" if more else "")
-
-
-def _known(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
-    current: Any = model
-    for part in loc[:-1]:
-        if isinstance(part, str) and isinstance(current, type) and issubclass(current, BaseModel):
-            field = current.model_fields.get(part)
-            current = _model_in(field.annotation) if field else None
-    return sorted(current.model_fields) if isinstance(current, type) and issubclass(current, BaseModel) else []
-
-
-def _model_in(annotation: Any) -> Any:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return next((found for part in getattr(annotation, "__args__", ()) if (found := _model_in(part))), None)
 
 
 def _checked_url(value: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 
 from swarm.corpus import Span
@@ -19,6 +20,6 @@ def check(text: str, spans: Sequence[Span], tokenizer: Tokenizer, max_tokens: in
         assert body.strip() and body == body.rstrip()
         assert span.tokens == tokenizer.count(body) <= max_tokens
         assert span.digest == hashlib.blake2b(body.encode(), digest_size=16).hexdigest()
-        assert span.line == 1 + text.count("\n", 0, span.start)
+        assert span.line == 1 + len(re.findall("\r\n|\r|\n", text[: span.start]))
         end = span.end
     assert not text[end:].strip()

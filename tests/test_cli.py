@@ -229,6 +229,20 @@ def test_no_cell_of_the_table_begins_a_formula(place: Path) -> None:
         assert cells["function"] == (value if value == "plain" else f"'{value}")
 
 
+def test_the_table_says_places_once_and_has_no_name_that_a_column_may_have(place: Path) -> None:
+    with SqliteReader.open(place / "runs" / "first") as reader:
+        answer = gather(reader)
+    assert answer.rows
+    (cite, *_) = answer.rows[0].cites
+    later = cite.model_copy(update={"start": cite.start + 1})
+    row = answer.rows[0].model_copy(update={"values": {"source": "x", "line": "y"}, "cites": (cite, later)})
+    table = csv.DictReader(io.StringIO(rows_csv(answer.model_copy(update={"rows": (row,), "columns": ("source", "line")}))))
+    (cells,) = table
+    assert len(set(table.fieldnames or ())) == len(table.fieldnames or ()) == 9
+    assert (cells["source"], cells["line"], cells["quote.line"]) == ("x", "y", str(cite.line))
+    assert cells["row.sources"] == f"{cite.document}:{cite.line} ×2" and cells["quote.character"] == str(cite.start)
+
+
 def test_a_report_of_one_session_says_so(place: Path) -> None:
     assert " events, 1 session, seed 0" in (place / "runs" / "first" / "report.md").read_text()
 
@@ -290,6 +304,8 @@ def test_ask_needs_no_job_file(tmp_path: Path) -> None:
     assert said.code == 0, said.err
     assert [tuple(row["values"].values()) for row in said.document["rows"]] == ROWS
     assert swarm("ask", "What?", source, "--column", "nothing", *options).code == 2
+    said = swarm("ask", "What?", source, "--column", "Name=a name", *options)
+    assert said.code == 2 and "--column: 'Name' is no name for a column" in said.err and "lower-case" in said.err
 
 
 def test_a_job_comes_from_stdin_too(place: Path) -> None:

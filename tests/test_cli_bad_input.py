@@ -35,7 +35,7 @@ def refused(folder: Path, *arguments: object, **changes: Any) -> Said:
 
 def test_a_missing_file(tmp_path: Path) -> None:
     said = refused(tmp_path, source=tmp_path / "nowhere.txt")
-    assert said.code == 2 and "nowhere.txt" in said.err
+    assert said.code == 2 and "nowhere.txt" in said.err and "reading" not in said.err, "it is said at once"
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_a_missing_file(tmp_path: Path) -> None:
 def test_a_file_without_text(tmp_path: Path, content: bytes, words: str) -> None:
     (tmp_path / "bad.txt").write_bytes(content)
     said = refused(tmp_path, source=tmp_path / "bad.txt")
-    assert said.code == 2 and "bad.txt" in said.err and words in said.err
+    assert said.code == 2 and "bad.txt" in said.err and words in said.err and "reading" not in said.err
 
 
 def test_another_encoding(tmp_path: Path) -> None:
@@ -151,7 +151,8 @@ def test_an_id_that_exists(tmp_path: Path) -> None:
     assert swarm("run", *options).code == 0
     before = (tmp_path / "runs" / "one" / "log.sqlite").read_bytes()
     said = swarm("run", *options)
-    assert said.code == 1 and "exists already" in said.err
+    assert said.code == 1 and "exists already" in said.err and "reading" not in said.err
+    assert swarm("run", *options, "--id", "bad id").code == 2
     assert (tmp_path / "runs" / "one" / "log.sqlite").read_bytes() == before
 
 

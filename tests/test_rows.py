@@ -409,6 +409,14 @@ def test_a_row_that_comes_again_with_another_quote_cites_that_as_well() -> None:
     ]
 
 
+def test_a_quote_ends_with_its_line_however_lines_end() -> None:
+    columns = (Column(name="name", description="a name"),)
+    for end in ("\n", "\r\n", "\r"):
+        text = f"def f():{end}    raise KeyError(name){end}def g():{end}"
+        notes = read_rows(Passage(0, "d", "a.py", 0, text, 4, "a.py", True), '[["f","raise KeyError"]]', "stop", columns, "")
+        assert isinstance(notes, tuple) and notes[0].content["quote"] == "raise KeyError(name)"
+
+
 @pytest.mark.parametrize(
     ("quote", "stands"), [("e", False), ("tands", False), ("the", True), ("th", False), ("word stan", False)]
 )

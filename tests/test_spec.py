@@ -69,32 +69,32 @@ def test_a_spec_never_changes() -> None:
         ({"colour": 1}, "job.yaml: colour", "known settings there: answer, budget"),
         ({"model": {"engin": "vllm"}}, "job.yaml: model.engin", "engine"),
         ({"inputs": [{"source": "a", "licens": "x"}]}, "job.yaml: inputs.0.licens", "licence"),
-        ({"question": None}, "job.yaml: question", "string"),
+        ({"question": None}, "job.yaml: question", "must be text"),
         ({"seed": "many"}, "job.yaml: seed", "many"),
         ({"budget": {"reserve": 1.0}}, "job.yaml: budget.reserve", "less than 1"),
-        ({"model": {"price": {"input": -1, "output": 1}}}, "job.yaml: model.price.input", "greater than or equal"),
+        ({"model": {"price": {"input": -1, "output": 1}}}, "job.yaml: model.price.input", "or more"),
         ({"model": {"price": {"input": 1}}}, "job.yaml: model.price.output", "is missing"),
         ({"model": {"price": {"input": float("nan"), "output": 1}}}, "job.yaml: model.price.input", "finite"),
-        ({"model": {"price": {"input": 1e13, "output": 1}}}, "job.yaml: model.price.input", "less than or equal"),
-        ({"budget": {"money": -5}}, "job.yaml: budget.money", "greater than 0"),
-        ({"budget": {"money": 1e13}}, "job.yaml: budget.money", "less than or equal"),
+        ({"model": {"price": {"input": 1e13, "output": 1}}}, "job.yaml: model.price.input", "or less"),
+        ({"budget": {"money": -5}}, "job.yaml: budget.money", "more than 0"),
+        ({"budget": {"money": 1e13}}, "job.yaml: budget.money", "or less"),
         ({"budget": {"money": "a lot"}}, "job.yaml: budget.money", "number"),
         ({"budget": {"seconds": float("nan")}}, "job.yaml: budget.seconds", "finite"),
-        ({"budget": {"disk": 0}}, "job.yaml: budget.disk", "greater than 0"),
-        ({"budget": {"roles": {"reader": {"tokens": -1}}}}, "job.yaml: budget.roles.reader.tokens", "greater than 0"),
+        ({"budget": {"disk": 0}}, "job.yaml: budget.disk", "more than 0"),
+        ({"budget": {"roles": {"reader": {"tokens": -1}}}}, "job.yaml: budget.roles.reader.tokens", "more than 0"),
         ({"budget": {"roles": {"reader": {"disk": 1}}}}, "budget.roles.reader.disk", "is no setting"),
-        ({"budget": {"agent": {"calls": 0}}}, "job.yaml: budget.agent.calls", "greater than 0"),
+        ({"budget": {"agent": {"calls": 0}}}, "job.yaml: budget.agent.calls", "more than 0"),
         ({"budget": {"unpriced": "maybe"}}, "job.yaml: budget.unpriced", "allow"),
-        ({"weight": 0}, "job.yaml: weight", "greater than 0"),
+        ({"weight": 0}, "job.yaml: weight", "more than 0"),
         ({"budget": {"money": float("inf")}}, "job.yaml: budget.money", "finite"),
-        ({"budget": {"tokens": 2**63}}, "job.yaml: budget.tokens", "less than or equal"),
-        ({"budget": {"calls": 10**30}}, "job.yaml: budget.calls", "less than or equal"),
-        ({"seed": 2**63}, "job.yaml: seed", "less than or equal"),
-        ({"seed": -(2**63) - 1}, "job.yaml: seed", "greater than or equal"),
+        ({"budget": {"tokens": 2**63}}, "job.yaml: budget.tokens", "or less"),
+        ({"budget": {"calls": 10**30}}, "job.yaml: budget.calls", "or less"),
+        ({"seed": 2**63}, "job.yaml: seed", "or less"),
+        ({"seed": -(2**63) - 1}, "job.yaml: seed", "or more"),
         ({"seed": 2**99999}, "job.yaml: seed", "a number of 100000 bits"),
-        ({"answer": {"columns": {"thing": "x"}, "top": 2**64}}, "job.yaml: answer.top", "less than or equal"),
-        ({"model": {"window": 2**70}}, "job.yaml: model.window", "less than or equal"),
-        ({"model": {"concurrency": 2**70}}, "job.yaml: model.concurrency", "less than or equal"),
+        ({"answer": {"columns": {"thing": "x"}, "top": 2**64}}, "job.yaml: answer.top", "or less"),
+        ({"model": {"window": 2**70}}, "job.yaml: model.window", "or less"),
+        ({"model": {"concurrency": 2**70}}, "job.yaml: model.concurrency", "or less"),
         ({"protocol": {"options": {"a": {"b": [2**64]}}}}, "job.yaml: protocol.options", "64 bits"),
         ({"inputs": ["a\0b"]}, "job.yaml: inputs.0.source", "NUL"),
         ({"roles": {"reader": "a\0b"}}, "job.yaml: roles.reader", "NUL"),
@@ -105,7 +105,9 @@ def test_a_spec_never_changes() -> None:
         ({"answer": {"columns": {"thing": "x"}, "statements": True}}, "job.yaml: answer", "keep one of the two"),
         ({"answer": {"columns": {"quote": "x"}}}, "job.yaml: answer", "choose another"),
         ({"answer": {"columns": {"item": "x", "count": "how many"}}}, "job.yaml: answer", "choose another"),
-        ({"answer": {"columns": {"Thing": "x"}}}, "job.yaml: answer.columns.0.name", "Thing"),
+        ({"answer": {"columns": {"Thing": "x"}}}, "job.yaml: answer.columns.0.name", "must be lower-case letters, digits and _"),
+        ({"question": ""}, "job.yaml: question", "is empty"),
+        ({"budget": {"tokens": "many"}}, "job.yaml: budget.tokens", "must be a whole number, got 'many'"),
         ({"answer": {"columns": {"thing": {"description": "x", "pattern": "["}}}}, "pattern", "regular expression"),
         ({"answer": {"columns": {"thing": "x"}, "quote_pattern": "("}}, "quote_pattern", "regular expression"),
         ({"answer": {"columns": {"thing": "x"}, "key": ["other"]}}, "job.yaml: answer", "columns are thing"),
@@ -157,6 +159,7 @@ def test_relative_paths_start_from_the_job_file(tmp_path: Path) -> None:
         "roles": {"reader": "mine.md"},
         "protocol": "ways/mine.py",
         "answer": {**LEAST["answer"], "gold": "gold.jsonl"},
+        "model": {"name": "../base", "tokenizer": "org/name", "weights": {"reader": "./mine", "writer": "shipped:reader"}},
     }
     (tmp_path / "job.yaml").write_text(yaml.safe_dump(data))
     spec = load_spec(tmp_path / "job.yaml")
@@ -166,6 +169,8 @@ def test_relative_paths_start_from_the_job_file(tmp_path: Path) -> None:
     assert load_spec(str(tmp_path / "job.yaml")) == spec, "a path may be plain text"
     assert spec.roles == {"reader": f"{tmp_path}/mine.md"} and spec.protocol.name == f"{tmp_path}/ways/mine.py"
     assert spec.answer.gold == f"{tmp_path}/gold.jsonl"
+    assert (spec.model.name, spec.model.tokenizer) == (f"{tmp_path.parent}/base", "org/name")
+    assert spec.model.weights == {"reader": f"{tmp_path}/mine", "writer": "shipped:reader"}
     assert anchored(spec, Path("/elsewhere")) == spec
 
 

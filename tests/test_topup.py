@@ -97,7 +97,7 @@ def test_rows_that_no_verifier_could_be_paid_for_are_unchecked_and_judged_later(
         ("roles.reader.tokens=1", "--budget roles.reader.tokens: 1 may not do for the first task of role reader"),
         ("agent.tokens=1", "--budget agent.tokens: 1 may not do for the first task of role"),
         ("money=5", "--budget money: the price of model 'raises' is not known"),
-        ("calls=-5", "greater than 0"),
+        ("calls=-5", "more than 0"),
         ("cals=5", "there is no limit"),
     ],
 )

@@ -14,7 +14,8 @@ from pydantic import Field, ValidationError
 
 from swarm.errors import SpecError
 from swarm.shipped import shipped
-from swarm.spec import MOST, Frozen, explain
+from swarm.spec import MOST, Frozen
+from swarm.wording import explain
 
 
 class Role(Frozen):

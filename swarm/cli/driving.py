@@ -19,6 +19,7 @@ from swarm.cli.people import question_lines
 from swarm.coordinator import JobState, Phase
 from swarm.coordinator.budget import limits_reached, money
 from swarm.coordinator.state import OVER_BUDGET
+from swarm.corpus import glance
 from swarm.errors import ExitCode, ModelError, SwarmError
 from swarm.names import counted
 from swarm.plan import Plan, Range, estimate, measure
@@ -79,6 +80,8 @@ class Drive:
 
 def run_job(spec: JobSpec, options: Options, as_json: bool) -> int:
     """Runs a new job and says everything about it. Returns the exit code."""
+    options.check_id()
+    glance(spec.inputs)
     return asyncio.run(_run_job(spec, options, as_json))
 
 
@@ -91,7 +94,6 @@ async def _run_job(spec: JobSpec, options: Options, as_json: bool) -> int:
     async with Drive(as_json, new=True) as drive:
         drive.shown.say(f"{spec.name}: {spec.question}")
         drive.shown.stage("reading the inputs")
-        options.check_id()
         try:
             checked = await asyncio.to_thread(check, spec)
             drive.plan = await asyncio.to_thread(lambda: estimate(checked[0], measure(*checked)))

@@ -6,6 +6,7 @@ Owns their options, and how a job is put together from a file, overrides, or a b
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -243,9 +244,13 @@ def _yaml(text: str, where: str) -> Any:
 
 def _column(text: str) -> tuple[str, str]:
     from swarm.errors import SpecError
+    from swarm.spec import COLUMN
 
     name, mark, description = text.partition("=")
     if not mark:
         cure = "write NAME=DESCRIPTION, such as exception='name of the exception'"
         raise SpecError(f"{text!r} has no description", "--column", cure)
+    if not re.match(COLUMN, name.strip()):
+        cure = "a name holds lower-case letters, digits and _, begins with a letter, and has 40 characters at most"
+        raise SpecError(f"{name.strip()!r} is no name for a column", "--column", cure)
     return name.strip(), description.strip()

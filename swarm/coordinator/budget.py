@@ -15,7 +15,8 @@ from pydantic import ValidationError
 from swarm.coordinator.state import JobState
 from swarm.errors import SpecError
 from swarm.events import BudgetReached
-from swarm.spec import BudgetSpec, Price, RoleBudget, explain
+from swarm.spec import BudgetSpec, Price, RoleBudget
+from swarm.wording import explain
 
 TOKEN_BYTES = 8
 CALL_BYTES = 4096

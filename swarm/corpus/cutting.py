@@ -16,7 +16,7 @@ from swarm.corpus.media import Media
 from swarm.corpus.pieces import Piece
 from swarm.corpus.prose_cut import cut_prose, cut_prose_stream
 from swarm.corpus.python_cut import cut_python
-from swarm.corpus.spans import Span, document_id, text_digest
+from swarm.corpus.spans import Span, document_id, line_ends, text_digest
 from swarm.corpus.splitting import Ruler
 from swarm.window.tokens import Tokenizer
 
@@ -55,7 +55,7 @@ def cut_text(
     at, line = 0, 1
     for piece in _pieces(ruler, path, media, min(merge_tokens, max_tokens)):
         start = piece.passage.start
-        at, line = start, line + text.count("\n", at, start)
+        at, line = start, line + line_ends(text, at, start)
         yield _span(piece, text, document, line)
 
 
@@ -68,7 +68,7 @@ def cut_stream(
     Holds one block and the longest passage in memory.
     """
     for piece, text, shift, lines in cut_prose_stream(texts, path, tokenizer, max_tokens):
-        line = lines + text.count("\n", 0, piece.passage.start)
+        line = lines + line_ends(text, 0, piece.passage.start)
         yield _span(piece, text, document, line, shift), text[piece.passage.start : piece.passage.end]
 
 

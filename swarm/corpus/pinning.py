@@ -45,6 +45,17 @@ class Pinned:
             yield from open_spans(source, tokenizer, max_tokens, merge_tokens, document)
 
 
+def glance(inputs: Iterable[InputSpec], folder: Path | None = None) -> None:
+    """Says at once what can be said of the inputs that were named, before anything slow: `pin` reads them all.
+
+    Raises:
+        CorpusError: one is missing, or is a small file that holds no text.
+    """
+    for source in resolve(inputs, folder):
+        if isinstance(source, Source) and not source.found and source.file and source.file.stat().st_size <= WHOLE_BYTES:
+            document_of(source)
+
+
 def pin(inputs: Iterable[InputSpec], folder: Path | None = None) -> Pinned:
     """Reads every input once and pins it by digest.
 

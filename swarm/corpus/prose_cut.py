@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from swarm.corpus import pieces
 from swarm.corpus.boundaries import of_prose
 from swarm.corpus.pieces import Piece
+from swarm.corpus.spans import line_ends
 from swarm.corpus.splitting import DEEPEST_INDENT, Ruler, next_passage, passages
 from swarm.window.tokens import Tokenizer
 
@@ -34,7 +35,7 @@ def cut_prose_stream(
     for block in _with_end(texts):
         # What stays: the rest, and before it one character that says whether the rest begins a line.
         kept = max(0, start - 1)
-        line += text.count("\n", 0, kept)
+        line += line_ends(text, 0, kept)
         text, shift, start = text[kept:] + (block or ""), shift + kept, start - kept
         ruler = Ruler(text, tokenizer, max_tokens)
         boundaries = of_prose(text)

@@ -1,6 +1,6 @@
 """What a corpus is made of: documents and the spans they are cut into.
 
-Owns the two records and how they are named by content. It does not read, decode or cut anything.
+Owns the two records, how they are named by content, and what counts as a line. It does not read, decode or cut anything.
 """
 
 from __future__ import annotations
@@ -42,6 +42,11 @@ class Span:
     breadcrumb: str
     digest: str
     line: int
+
+
+def line_ends(text: str, start: int, end: int) -> int:
+    """How many lines end in text[start:end], by `\\n`, `\\r\\n` or `\\r`; a pair counts where its `\\n` stands."""
+    return text.count("\n", start, end) + text.count("\r", start, end) - text.count("\r\n", start, end + 1)
 
 
 def document_id(path: str, digest: str) -> str:

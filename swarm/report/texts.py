@@ -15,6 +15,7 @@ from typing import Any
 import msgpack
 
 from swarm.coordinator import JobState
+from swarm.corpus.spans import line_ends
 from swarm.errors import StoreError
 from swarm.report.shapes import WITHDRAWN, Cite
 from swarm.runtime.pins import PinnedSpan, unpack_block
@@ -168,7 +169,7 @@ def _row(number: int, document: str, span: PinnedSpan) -> SpanRow:
 
 def _line(span: SpanRow, text: str | None, at: int) -> int | None:
     """The document's line of character `at`; None where the text is withdrawn or the log keeps no lines."""
-    return span.line + text.count("\n", 0, at - span.start) if text is not None and span.line else None
+    return span.line + line_ends(text, 0, at - span.start) if text is not None and span.line else None
 
 
 def printable(text: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+from collections import Counter
 
 from swarm.report.answer import gather_with_texts
 from swarm.report.html import columns_of, place_of, render_html, visible
@@ -17,6 +18,11 @@ from swarm.store.blobs import write_durably
 from swarm.store.connection import naming
 from swarm.store.folder import RunFolder
 from swarm.store.interface import Reader
+
+EVIDENCE = (
+    "row.readings", "row.verdict", "quote.source", "quote.line", "quote.character", "quote", "row.sources",
+)  # fmt: skip
+"""What rows.csv says beside the values; `quote.character` is the offset of the quote in the source's text."""
 
 
 def write_report(reader: Reader, folder: RunFolder) -> dict[str, str]:
@@ -50,18 +56,23 @@ def render(folder: RunFolder) -> dict[str, str]:
 
 
 def rows_csv(answer: Answer) -> str:
-    """One line a row or statement: its values, what it rests on, and its first cite in full."""
+    """One line a row or statement: its values, what it rests on, its first cite in full, and all places it cites.
+
+    The columns that are not the job's have names that no column of a job can have.
+    """
     claims: list[tuple[dict[str, str], Row | Statement]] = [(row.values, row) for row in answer.rows or ()]
     claims += [({"statement": one.text}, one) for one in answer.statements or ()]
     names = ("statement",) if answer.rows is None else columns_of(answer)
     out = io.StringIO()
     table = csv.writer(out, lineterminator="\n")
-    table.writerow([*names, "readings", "verdict", "source", "line", "quote", "all_sources"])
+    table.writerow([*names, *EVIDENCE])
     for values, claim in claims:
         first = claim.cites[0] if claim.cites else None
         line = [*(values.get(name, "") for name in names), str(claim.count), claim.verdict]
-        line += [first.document, str(first.line or ""), first.quote] if first else ["", "", ""]
-        table.writerow([_plain(visible(cell)) for cell in (*line, "; ".join(map(place_of, claim.cites)))])
+        line += [first.document, str(first.line or ""), str(first.start), first.quote] if first else [""] * 4
+        places = Counter(map(place_of, claim.cites))
+        line.append("; ".join(f"{place} ×{times}" if times > 1 else place for place, times in places.items()))
+        table.writerow([_plain(visible(cell)) for cell in line])
     return out.getvalue()
 
 

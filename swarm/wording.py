@@ -1,0 +1,97 @@
+"""What pydantic finds wrong with settings, in words that name the field, the value and the cure.
+
+Owns how such an error is said; what is checked stands with the settings.
+"""
+
+from __future__ import annotations
+
+import reprlib
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+HIDDEN = "hidden"
+"""The type of an error whose value is not to be shown: it may be a secret."""
+NAMES = "^[a-z][a-z0-9_"
+"""How the patterns of names begin."""
+_WORDS = {
+    "string_too_short": "is empty",
+    "string_type": "must be text",
+    "int_type": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number",
+    "float_parsing": "must be a number",
+    "finite_number": "must be a finite number",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
+    "dict_type": "must be settings by name",
+    "model_type": "must be settings by name",
+    "tuple_type": "must be a list",
+    "greater_than": "must be more than {gt}",
+    "greater_than_equal": "must be {ge} or more",
+    "less_than": "must be less than {lt}",
+    "less_than_equal": "must be {le} or less",
+    "literal_error": "must be {expected}",
+    "string_pattern_mismatch": "must match {pattern}",
+}
+
+
+class _Short(reprlib.Repr):
+    """Values for messages: cut while they are written, for a few lines of YAML aliases can stand for gigabytes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel, self.maxstring, self.maxother = 3, 200, 200
+
+    def repr_int(self, x: int, level: int) -> str:
+        return repr(x) if x.bit_length() <= 256 else f"a number of {x.bit_length()} bits"
+
+
+_SHORT = _Short()
+
+
+def explain(error: ValidationError, model: type[BaseModel], where: str) -> tuple[str, str, str]:
+    """Turns pydantic's report into (message, where, cure) of our errors."""
+    first, more = error.errors()[0], error.error_count() - 1
+    path = ".".join(str(part) for part in first["loc"])
+    place = f"{where}: {path}" if path else where
+    if first["type"] == "extra_forbidden":
+        message = f"is no setting (value {_SHORT.repr(first['input'])})"
+        cure = f"known settings there: {', '.join(_known(model, first['loc']))}"
+    elif first["type"] == "missing":
+        message, cure = "is missing", "add it"
+    else:
+        value = first["input"]
+        hidden = first["type"] == HIDDEN or isinstance(value, (dict, BaseModel))
+        shown = "" if hidden or value == "" else f", got {_SHORT.repr(value)}"
+        text = _worded(first)
+        message, cure = f"{text}{shown}"[:600], "change that value"
+        if first["type"] in ("value_error", HIDDEN):
+            cure = ""
+    return message, place, cure + (f" (and {more} more problem{'s' * (more > 1)})" if more else "")
+
+
+def _known(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
+    current: Any = model
+    for part in loc[:-1]:
+        if isinstance(part, str) and isinstance(current, type) and issubclass(current, BaseModel):
+            field = current.model_fields.get(part)
+            current = _model_in(field.annotation) if field else None
+    return sorted(current.model_fields) if isinstance(current, type) and issubclass(current, BaseModel) else []
+
+
+def _model_in(annotation: Any) -> Any:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for part in getattr(annotation, "__args__", ()) if (found := _model_in(part))), None)
+
+
+def _worded(error: ErrorDetails) -> str:
+    """An error of a validation in words that follow the setting's name; those of our own checks as they are."""
+    pattern = error.get("ctx", {}).get("pattern", "")
+    if pattern.startswith(NAMES):
+        return f"must be lower-case letters, digits{', _ and -' if '-]' in pattern else ' and _'}, and begin with a letter"
+    words = _WORDS.get(error["type"])
+    return words.format(**error.get("ctx", {})) if words else error["msg"].removeprefix("Value error, ")
