@@ -83,7 +83,8 @@ def cut(recording: Recording, place: Path, count: int, seed: int) -> Counter[str
     """Cuts the power so many times, and looks at what is left.
 
     Returns:
-        How many images of each sort there were, and under `refused` how many were not opened, with an error that says so.
+        How many images of each sort there were; under `harmed`, how many lack something of what was written, or hold it
+        torn; and under `refused`, how many were not opened, with an error that says so.
 
     Raises:
         AssertionError: an acknowledged event is gone, or something that was never written is there.
@@ -96,6 +97,7 @@ def cut(recording: Recording, place: Path, count: int, seed: int) -> Counter[str
         folder.mkdir()
         write_image(files, recording.folder, folder)
         seen[how] += 1
+        seen["harmed"] += files != image(recording.before, recording.operations, upto, "all", chance)
         where = f"image {number} of seed {seed} ({how}, after operation {upto})"
         seen["refused"] += not _holds(folder, recording, acknowledged(recording.operations, upto), where)
         shutil.rmtree(folder)

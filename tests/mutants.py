@@ -83,6 +83,10 @@ def judged(build: BrokenBuild) -> tuple[bool, str]:
 
 
 def main(numbers: Sequence[str]) -> int:
+    known = {str(build.number) for build in BUILDS}
+    if unknown := sorted(set(numbers) - known):
+        print(f"there is no build {', '.join(unknown)}: they are numbered 1 to {len(BUILDS)}", file=sys.stderr)
+        return 2
     chosen = [build for build in BUILDS if not numbers or str(build.number) in numbers]
     began = time.monotonic()
     named = sorted({test for build in chosen for test in build.tests})

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from tests.broken_builds import BUILDS, BrokenBuild
-from tests.mutants import ROOT, judged
+from tests.mutants import ROOT, judged, main
 
 TWICE = range(1, 9)
 """Builds that two tests must catch."""
@@ -30,6 +30,12 @@ def test_a_broken_build_fits_the_source_and_names_its_tests(build: BrokenBuild) 
     for test in build.tests:
         file, _, name = test.partition("::")
         assert re.search(rf"^(async )?def {name}\(", (ROOT / file).read_text(encoding="utf-8"), re.MULTILINE), test
+
+
+def test_a_build_that_is_not_there_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["3", "99"]) == 2
+    said = capsys.readouterr()
+    assert "no build 99" in said.err and not said.out, "nothing was run"
 
 
 def test_a_test_that_passes_catches_nothing() -> None:

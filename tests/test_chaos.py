@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos import Scene, show, take_turns
+from tests.chaos import Floor, PlayedTests, Resumes, Scene, floors, show, take_turns
 
 
 def kept(number: int, place: Path) -> tuple[int, int]:
@@ -28,7 +28,7 @@ def stopped(number: int, place: Path) -> tuple[int, int]:
 
 def table(capsys: pytest.CaptureFixture[str], place: Path, *plays: object) -> tuple[int, list[str]]:
     played = [Scene(play.__name__, 1.0, play) for play in plays]  # type: ignore[attr-defined, arg-type]
-    code = show(played, ["stamps"], take_turns(played, 0, place))
+    code = show(played, ["stamps"], (), take_turns(played, 0, place, 1), 1)
     assert not list(place.iterdir()), "every scene has a folder of its own, and leaves nothing"
     return code, capsys.readouterr().out.splitlines()
 
@@ -53,3 +53,46 @@ def test_a_promise_that_no_fault_was_tried_on_fails_it(capsys: pytest.CaptureFix
 def test_ctrl_c_shows_what_there_is(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     code, lines = table(capsys, tmp_path, kept, stopped, kept)
     assert code == 1 and lines[-1] == "total violations 0, faults 7" and len(lines) == 7
+
+
+def test_another_seed_draws_otherwise(tmp_path: Path) -> None:
+    drawn: list[int] = []
+
+    def play(number: int, place: Path) -> tuple[int, int]:
+        drawn.append(number)
+        return 1, 1
+
+    for seed in (20261121, 20261121, 20261122):
+        take_turns([Scene("drawn", 1.0, play)], 0, tmp_path, seed)
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
+FAULTY = """
+from tests.fired import drawing, fired, measured
+def test_that_harms(): fired("kill"); fired("lost answer", 3); measured("wait", drawing(1).random())
+def test_that_only_looks(): fired("nothing", 0)
+"""
+
+
+def test_a_test_counts_as_the_faults_that_it_fired_and_not_at_all_without_any(tmp_path: Path) -> None:
+    file, tests = tmp_path / "test_faulty.py", PlayedTests()
+    file.write_text(FAULTY)
+    play = tests.scene(str(file))
+    for number in (1, 1, 2):
+        (place := tmp_path / str(len(tests.seconds.get("wait", ())))).mkdir()
+        assert play(number, place) == (1, 4)
+    first, second, other = tests.seconds["wait"]
+    assert first == second != other, "what a test draws goes by the seed"
+
+
+@pytest.mark.parametrize(("seconds", "met"), [((), False), ((2.0, 2.9), True), ((2.0, 3.1), False)])
+def test_a_floor_that_is_missed_or_not_measured_fails_it(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, seconds: tuple[float, ...], met: bool
+) -> None:
+    played = [Scene("a job of 10,000 steps", 1.0, kept)]
+    resumes = Resumes(tmp_path)
+    resumes.stamps = [{"first durable event": one} for one in seconds]
+    (floor,) = floors(played, resumes, PlayedTests())
+    assert isinstance(floor, Floor) and floor.met is met
+    assert show(played, [], [floor], take_turns(played, 0, tmp_path / "..", 1), 1) == (0 if met else 1)
+    assert ("MISSED" in capsys.readouterr().out) is not met

@@ -13,6 +13,7 @@ import pytest
 
 from swarm.store.folder import RunFolder
 from tests.commands import job_file, start
+from tests.fired import fired
 from tests.jobs import answered, contents, events_of, finished, job, run, state_of, write_sources
 from tests.ray_head import RayHead
 
@@ -38,6 +39,7 @@ def test_a_job_whose_cluster_lost_its_power_goes_on_on_an_empty_one(tmp_path: Pa
             assert driver.poll() is None and time.monotonic() < end, driver.communicate()
             subprocess.run(["sleep", "0.1"], check=True)
         head.kill()
+        fired("cluster lost")
         _, said = driver.communicate(timeout=DRIVER_SECONDS)
         assert driver.returncode != 0, said
     finally:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from swarm.runtime.people import answer, questions
 from swarm.spec import JobSpec
 from swarm.store.folder import RunFolder
 from swarm.testing.endpoint import OK, Endpoint
+from tests.fired import fired
 from tests.jobs import ROWS, contents, events_of, job, resume, run, state_of, write_sources
 
 DRIVER = Path(__file__).with_name("crashing_driver.py")
@@ -52,6 +55,15 @@ def check_account(endpoint: Endpoint, folder: RunFolder) -> None:
     assert set(endpoint.keys) <= known and "" not in known
 
 
+@contextmanager
+def failing(endpoint: Endpoint) -> Iterator[Endpoint]:
+    """An endpoint of which it is told how often it has failed."""
+    with endpoint:
+        yield endpoint
+    for fault in endpoint.failed:
+        fired(f"model server: {fault}")
+
+
 @pytest.mark.parametrize(
     ("fault", "settings", "doubts"),
     [
@@ -73,7 +85,7 @@ def check_account(endpoint: Endpoint, folder: RunFolder) -> None:
 def test_a_job_outlives_every_fault_and_its_account_is_right(
     fault: str, settings: dict[str, Any], doubts: int, tmp_path: Path
 ) -> None:
-    with Endpoint() as endpoint:
+    with failing(Endpoint()) as endpoint:
         endpoint.then(OK, fault, OK, fault)
         folder = run(on(endpoint, write_sources(tmp_path), **settings), tmp_path)
         state = state_of(folder)
@@ -85,7 +97,7 @@ def test_a_job_outlives_every_fault_and_its_account_is_right(
 
 
 def test_a_storm_costs_no_task_and_the_job_goes_on_after_it(tmp_path: Path) -> None:
-    with Endpoint() as endpoint:
+    with failing(Endpoint()) as endpoint:
         endpoint.then(OK, *["429"] * 5)
         folder = run(on(endpoint, write_sources(tmp_path, 2)), tmp_path)
         state = state_of(folder)
@@ -103,7 +115,7 @@ def test_one_passage_that_always_fails_is_given_up_and_the_others_are_read(tmp_p
             bad = any("module_001" in message["content"] and "Passage: " in message["content"] for message in body["messages"])
             return "500" if bad else OK
 
-    with OneFails() as endpoint:
+    with failing(OneFails()) as endpoint:
         folder = run(on(endpoint, write_sources(tmp_path, 3)), tmp_path)
         state = state_of(folder)
         assert state.status == "done" and state.failed
@@ -115,7 +127,7 @@ def test_one_passage_that_always_fails_is_given_up_and_the_others_are_read(tmp_p
 
 def test_a_driver_that_is_killed_pays_for_no_more_than_what_was_in_flight_and_says_so(tmp_path: Path) -> None:
     flying = 4  # what crashing_driver.py has in flight at most
-    with Endpoint(behaviour="hang") as endpoint:
+    with failing(Endpoint(behaviour="hang")) as endpoint:
         endpoint.then(*[OK] * 3)
         spec = on(endpoint, write_sources(tmp_path, 3), price={"input": 1.0, "output": 4.0})
         folder, file = RunFolder(tmp_path, "killed"), tmp_path / "spec.yaml"
@@ -126,6 +138,7 @@ def test_a_driver_that_is_killed_pays_for_no_more_than_what_was_in_flight_and_sa
         finally:
             driver.send_signal(signal.SIGKILL)
             driver.wait()
+            fired("driver killed")
         intents = {event.body.key for event in events_of(folder) if isinstance(event.body, ev.CallStarted)}
         assert set(endpoint.keys) <= intents, "no request goes out before its intent is durable"
         assert in_doubt(state_of(folder)) == 0, "nobody has taken the job up yet"
@@ -141,7 +154,7 @@ def test_a_driver_that_is_killed_pays_for_no_more_than_what_was_in_flight_and_sa
 
 
 def test_a_person_who_wants_to_be_asked_pays_nothing_twice_unasked(tmp_path: Path) -> None:
-    with Endpoint() as endpoint:
+    with failing(Endpoint()) as endpoint:
         endpoint.then(OK, "die-after")
         folder = run(on(endpoint, write_sources(tmp_path), in_doubt="ask"), tmp_path)
         state = state_of(folder)
@@ -154,7 +167,7 @@ def test_a_person_who_wants_to_be_asked_pays_nothing_twice_unasked(tmp_path: Pat
 
 
 def test_an_equal_call_is_answered_from_the_record_by_another_job_and_costs_nothing(tmp_path: Path) -> None:
-    with Endpoint() as endpoint:
+    with failing(Endpoint()) as endpoint:
         spec = on(endpoint, write_sources(tmp_path), cache=True)
         first = run(spec, tmp_path, id="first")
         asked = len(endpoint.requests)
@@ -180,7 +193,7 @@ def test_a_further_sample_is_never_an_earlier_answer(tmp_path: Path) -> None:
 
 
 def test_a_silent_endpoint_pauses_the_job_with_its_reason(tmp_path: Path) -> None:
-    with Endpoint(behaviour="500") as endpoint:
+    with failing(Endpoint(behaviour="500")) as endpoint:
         folder = run(on(endpoint, write_sources(tmp_path)), tmp_path)
         state = state_of(folder)
         assert state.phase is Phase.PAUSED and state.reason.startswith("model:") and not state.failed

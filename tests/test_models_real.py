@@ -23,6 +23,7 @@ from swarm.rows import rows_schema
 from swarm.spec import ModelSpec
 from swarm.testing.vllm_server import VllmServer
 from swarm.window.compose import compose
+from tests.fired import fired
 
 pytestmark = pytest.mark.model
 
@@ -184,6 +185,7 @@ def test_an_engine_that_dies_is_named_and_started_again() -> None:
     running = Running(create_model(ModelSpec(engine="vllm", window=1024), BASE))
     for pid in child_processes() - before:
         os.kill(pid, signal.SIGKILL)
+    fired("engine killed")
     with pytest.raises(ModelError) as broken:
         running.ask(running.request(PASSAGES[0], ROWS))
     assert (broken.value.kind, broken.value.retryable) == ("broken", True)

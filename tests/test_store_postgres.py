@@ -19,6 +19,7 @@ from swarm.store.postgres import PostgresReader, PostgresWriter
 from swarm.store.postgres_place import PostgresPlace
 from swarm.store.runs import open_runs
 from swarm.testing.postgres import EmbeddedPostgres, Wire
+from tests.fired import fired
 from tests.store_process import note
 from tests.stores import JOB, Postgres
 from tests.test_store_processes import ask, check_whole, child, hear
@@ -52,6 +53,7 @@ def test_a_commit_whose_answer_was_lost_is_looked_up_and_not_repeated(store: Pos
         wire.lose = 1
         writer.append([], {body_hash(b"alone"): b"alone", body_hash(b"before"): b"before"})
         assert wire.lost == 7
+        fired("lost answer", wire.lost)
         append(writer)
         assert check_whole(writer, 13) == 13
     with store.reader() as reader:
@@ -66,6 +68,7 @@ def test_a_commit_that_did_not_happen_is_done_after_looking(postgres: EmbeddedPo
         wire.cut_before_commit = 1
         append(writer)
         assert wire.cut_before_commit == 0 and writer.last() == before + 1
+        fired("cut before COMMIT")
         assert check_whole(writer, 2) == 2
 
 
@@ -78,6 +81,7 @@ def test_an_opening_and_a_blob_whose_answers_were_lost_are_looked_up(store: Post
         wire.lose = 1
         writer.append([], {body_hash(large): large})
         assert writer.body(body_hash(large)) == large and wire.lost == 2
+        fired("lost answer", wire.lost)
 
 
 def test_a_batch_that_stands_is_acknowledged_even_if_the_job_was_taken_meanwhile(store: Postgres, wire: Wire) -> None:
@@ -87,6 +91,7 @@ def test_a_batch_that_stands_is_acknowledged_even_if_the_job_was_taken_meanwhile
         with store.writer() as taker:
             with pytest.raises(FencedError):
                 append(writer)
+            fired("takeover")
             append(taker)
             assert check_whole(taker, 2) == 2
 
@@ -109,6 +114,7 @@ def test_a_server_stopped_the_hard_way_loses_nothing_and_its_writers_go_on() -> 
                 while acknowledged % 7:
                     acknowledged = int(hear(process))
                 server.control("stop", "-m", "immediate")
+                fired("server stopped")
                 server.start()
                 with store.reader() as reader:
                     assert reader.last() >= acknowledged
@@ -130,6 +136,7 @@ def test_a_killed_backend_costs_a_reader_nothing(postgres: EmbeddedPostgres, sto
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'swarmloom' AND datname ="
             f" '{store.url.partition('@/')[2].partition('?')[0]}'"
         )
+        fired("backends killed")
         assert check_whole(reader, 1) == 1
         append(writer)
         assert check_whole(reader, 2) == 2

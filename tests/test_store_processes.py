@@ -7,7 +7,6 @@ The children say on a pipe what they have done, so nothing here waits for time t
 from __future__ import annotations
 
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from swarm.errors import StoreError
 from swarm.store.damage import verify
 from swarm.store.interface import Reader
 from swarm.testing.postgres import EmbeddedPostgres
+from tests.fired import drawing, fired
 from tests.store_process import note
 from tests.stores import Postgres, Sqlite, Store
 
@@ -45,10 +45,14 @@ def hear(process: subprocess.Popen[str]) -> str:
     return process.stdout.readline().strip()
 
 
-def ask(process: subprocess.Popen[str]) -> str:
+def go(process: subprocess.Popen[str]) -> None:
     assert process.stdin
     process.stdin.write("append\n")
     process.stdin.flush()
+
+
+def ask(process: subprocess.Popen[str]) -> str:
+    go(process)
     return hear(process)
 
 
@@ -65,7 +69,7 @@ def check_whole(reader: Reader, acknowledged: int) -> int:
 
 
 def test_nothing_acknowledged_is_lost_when_writers_are_killed(store: Store) -> None:
-    chance, acknowledged, kills = random.Random(7), 0, KILLS[type(store)]
+    chance, acknowledged, kills = drawing(7), 0, KILLS[type(store)]
     for round in range(kills):
         with child(store, "append") as process:
             assert hear(process) == "starting"
@@ -78,6 +82,7 @@ def test_nothing_acknowledged_is_lost_when_writers_are_killed(store: Store) -> N
             for line in process.stdout.read().split("\n")[:-1]:  # said before it died: a whole line each
                 acknowledged = int(line) if line.isdigit() else acknowledged
             assert process.wait() == -9
+            fired("kill")
         if acknowledged:
             with store.reader() as reader:  # before any writer has cleaned up
                 assert reader.last() >= acknowledged
@@ -101,6 +106,7 @@ def test_two_processes_cannot_hold_one_job(store: Store) -> None:
         assert ask(process) == "1"
         process.kill()
         process.wait()
+        fired("kill")
         store.bury_holder()
         with store.writer() as writer:
             assert (writer.epoch, writer.last()) == (2, 1)
@@ -112,6 +118,7 @@ def test_a_dead_holder_keeps_a_job_in_a_database_until_its_time_is_up(postgres: 
         assert hear(process) == "1"
         process.kill()
         process.wait()
+        fired("kill")
         with pytest.raises(StoreError, match=rf"process {process.pid} .*\n.*if that process is dead, its hold ends in \d+ s"):
             store.writer()
         assert store.execute("SELECT 1 FROM swarmloom.jobs WHERE expires < clock_timestamp() + interval '15 s'")
@@ -122,10 +129,14 @@ def test_of_many_that_take_a_job_at_once_one_wins_and_the_others_name_it(store: 
     with store.writer():
         pass  # the job is there
     with ExitStack() as stack:
-        racers = [stack.enter_context(child(store, "demand")) for _ in range(4)]
+        racers = [stack.enter_context(child(store, "race")) for _ in range(4)]
+        assert [hear(process) for process in racers] == ["ready"] * 4
+        for process in racers:
+            go(process)
         said = [hear(process) for process in racers]
         (winner,) = [process for process, words in zip(racers, said, strict=True) if words == "2"]
         assert sorted(said)[1:] == [f"StoreError: this run is in use by process {winner.pid}"] * 3
+        fired("race")
         assert ask(winner) == "1"
 
 
@@ -134,6 +145,7 @@ def test_a_process_that_was_frozen_past_its_hold_cannot_append(store: Store) -> 
         assert hear(process) == "1"
         assert ask(process) == "1"
         os.kill(process.pid, signal.SIGSTOP)
+        fired("freeze")
         store.lose_hold()
         with store.writer() as taker:
             os.kill(process.pid, signal.SIGCONT)

@@ -16,6 +16,7 @@ import pytest
 from swarm.errors import FencedError, StoreError
 from swarm.store.sqlite import LOG, SqliteReader, SqliteWriter
 from swarm.testing.history import History
+from tests.fired import fired
 from tests.store_process import note
 
 
@@ -44,6 +45,7 @@ class Taker:
             self.armed = False
             (self.folder / "lock").unlink()
             self.writer = SqliteWriter.open(self.folder)
+            fired("takeover")
         return True
 
 

@@ -61,6 +61,8 @@ class Endpoint:
         """The idempotency key of each of them."""
         self.charged: list[str] = []
         """The key of each completion whose work was done, whether or not its caller got it: what is paid for."""
+        self.failed: list[str] = []
+        """How each request was answered that was not answered well."""
         self._next: deque[str] = deque()
         self._arrived = threading.Condition()
         self._released = threading.Event()
@@ -131,6 +133,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         behaviour, _, after = self.endpoint.behave().partition(":")
         if behaviour == "die-before":
+            self.endpoint.failed.append(behaviour)
             self.close_connection = True
             return
         body = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))))
@@ -139,6 +142,8 @@ class _Handler(BaseHTTPRequestHandler):
         if self._refused():
             return
         behaviour = self.endpoint.behave_for(body) if behaviour == OK else behaviour
+        if behaviour != OK:
+            self.endpoint.failed.append(behaviour)
         if behaviour in ("ok", "length", "close", "die-after", "babble", "other-model"):
             self.endpoint.charged.append(key)
         match behaviour:
