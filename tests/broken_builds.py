@@ -2,7 +2,8 @@
 
 Each is a fault that such systems have had. `tests/mutants.py` applies them to a copy of the tree, one at a time, and runs
 the tests that are named here: each of them must fail. Nothing of this is in the shipped code. A patch names a piece of text
-that must stand in its file exactly once; `test_broken_builds.py` says when one no longer fits.
+that must stand in its file exactly once; `test_broken_builds.py` says when one no longer fits. A fault that each store could
+have for itself, or that has two halves, stands here as several builds of one number: it is caught if all of them are.
 """
 
 from __future__ import annotations
@@ -49,11 +50,23 @@ BUILDS: tuple[BrokenBuild, ...] = (
          "tests/test_store.py::test_commits_are_on_the_disk_when_they_return"),
     ),
     BrokenBuild(
+        2, "synchronous_commit = off (PostgreSQL)",
+        (Patch("swarm/store/database.py", '"SET synchronous_commit = on"', '"SET synchronous_commit = off"'),),
+        ("tests/test_store_postgres.py::test_commits_are_on_the_disk_when_they_return",),
+    ),
+    BrokenBuild(
         3, "compares the epoch outside the append transaction",
         (Patch(SQLITE, '        writing.execute("BEGIN IMMEDIATE")\n        self._check_epoch()\n',
                '        self._check_epoch()\n        writing.execute("BEGIN IMMEDIATE")\n'),),
         ("tests/test_store_races.py::test_a_takeover_right_before_an_append_begins_is_seen_within_it",
          "tests/test_store_races.py::test_what_a_new_holder_appends_before_a_stale_one_stays_alone"),
+    ),
+    BrokenBuild(
+        3, "compares no epoch in the append transaction (PostgreSQL)",
+        (Patch("swarm/store/postgres.py", "WHERE number = %s AND epoch = %s AND seq = %s\"",
+               "WHERE number = %s AND epoch >= 0 * %s AND seq = %s\""),),
+        ("tests/test_store.py::test_a_writer_that_lost_its_hold_is_fenced",
+         "tests/test_store_processes.py::test_a_process_that_was_frozen_past_its_hold_cannot_append"),
     ),
     BrokenBuild(
         4, "takes over without raising the epoch",
@@ -63,11 +76,21 @@ BUILDS: tuple[BrokenBuild, ...] = (
          "tests/test_store_processes.py::test_a_process_that_was_frozen_past_its_hold_cannot_append"),
     ),
     BrokenBuild(
-        5, "recovers a job from a stale list, without a claim to it",
-        (Patch("swarm/runtime/driver.py", '*([] if at is None else ["--at", str(at)])]', "]"),
-         Patch("swarm/runtime/caretaker.py", "store.last() != at:", "store.last() < at:")),
-        ("tests/test_supervise.py::test_what_was_touched_just_now_or_has_moved_on_is_left_alone",
-         "tests/test_recovery_claims.py::test_a_job_that_has_moved_on_is_not_given_up"),
+        4, "takes over without raising the epoch (PostgreSQL)",
+        (Patch("swarm/store/hold.py", "SET epoch = epoch + 1, holder", "SET epoch = greatest(epoch, 1), holder"),
+         Patch("swarm/store/hold.py", "    return number, place, epoch + 1", "    return number, place, max(epoch, 1)")),
+        ("tests/test_store.py::test_a_writer_that_lost_its_hold_is_fenced",
+         "tests/test_store_processes.py::test_a_process_that_was_frozen_past_its_hold_cannot_append"),
+    ),
+    BrokenBuild(
+        5, "takes a job up from a stale list, without a claim to it",
+        (Patch("swarm/runtime/driver.py", '*([] if at is None else ["--at", str(at)])]', "]"),),
+        ("tests/test_supervise.py::test_what_was_touched_just_now_or_has_moved_on_is_left_alone",),
+    ),
+    BrokenBuild(
+        5, "gives a job up from a stale list, without a claim to it",
+        (Patch("swarm/runtime/caretaker.py", "store.last() != at:", "store.last() < at:"),),
+        ("tests/test_recovery_claims.py::test_a_job_that_has_moved_on_is_not_given_up",),
     ),
     BrokenBuild(
         6, "swallows an error of the store while recovering",
@@ -108,11 +131,16 @@ BUILDS: tuple[BrokenBuild, ...] = (
     BrokenBuild(
         11, "writes an intent after its call",
         (Patch("swarm/runtime/calls.py", "            if not await self._intents.declare(*doing.take()):\n",
-               "            if doing is None:\n"),),
+               "            if doing is None:\n"),
+         Patch("swarm/runtime/calls.py", "await self._completed(Request(key, prompt, sampling, channel))\n",
+               "await self._completed(Request(key, prompt, sampling, channel))\n"
+               "            if self.billed:\n                await self._intents.declare(*doing.take())\n")),
         ("tests/test_intents.py::test_the_intent_of_a_paid_call_is_durable_before_the_call",),
     ),
+    # There is no id that all jobs share: a job's numbers are its own, and its one writer commits them in order. What is left
+    # of the listed fault is a reader that takes other jobs' events for its own.
     BrokenBuild(
-        12, "reads along an id that all jobs share",
+        12, "reads other jobs' events along with its own (PostgreSQL)",
         (Patch("swarm/store/postgres.py", "FROM swarmloom.events WHERE job = %s AND seq > %s AND seq <= %s",
                "FROM swarmloom.events WHERE job >= 0 * %s AND seq > %s AND seq <= %s"),),
         ("tests/test_jobs_apart.py::test_who_follows_a_log_sees_its_own_numbers_without_a_gap",),
@@ -164,7 +192,7 @@ BUILDS: tuple[BrokenBuild, ...] = (
         ("tests/test_golden_logs.py::test_a_golden_log_still_means_what_it_meant",),
     ),
     BrokenBuild(
-        21, "hands out more than a host asked for",
+        21, "bounds no longer what waits at a host: hands out more than it asked for",
         (Patch(COORDINATOR, "        while len(grants) < want and self.state.phase", "        while self.state.phase"),),
         ("tests/test_coordinator.py::test_a_range_is_admitted_a_task_at_a_time",),
     ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,13 +16,13 @@ from swarm.bench.corpus import passages, passages_job, write_passages
 from swarm.bench.long_job import work_long
 from swarm.bench.outcome import Floor, Outcome
 from swarm.bench.overhead import run_overhead, work_locally_timed
-from swarm.bench.overload import run_overload
+from swarm.bench.overload import amiss, run_overload
 from swarm.bench.peers import named_peers, null_work
 from swarm.bench.same import run_same
 from swarm.bench.store import APPENDED, JOBS, _folding, _raced
 from swarm.bench.table import render
 from swarm.errors import SpecError
-from swarm.events import CallFinished, CallStarted, NotePosted, TaskFinished
+from swarm.events import Body, CallFinished, CallStarted, Event, NotePosted, RangeAdded, TaskFinished, TaskLeased
 from swarm.runtime.plain import plain_rates
 from swarm.spec import ModelSpec
 from swarm.store.folder import RunFolder
@@ -63,6 +64,20 @@ def test_overload_loses_nothing_and_tells_each_jobs_longest_wait() -> None:
     assert all(row["lost"] == 0 and row["steps"] >= 6 and row["longest_wait_s"] >= 0 for row in outcome.rows)
     assert outcome.floors[0].met
     _is_complete(outcome)
+
+
+def test_a_step_that_is_lost_is_not_made_up_for_by_one_that_is_done_twice() -> None:
+    def log(*read: int) -> Iterator[Event]:
+        bodies: list[Body] = [RangeAdded(range="r" * 16, role="reader", first=0, stop=3)]
+        for token, index in enumerate(read, 1):
+            task = f"t{index}"
+            bodies += [
+                TaskLeased(task=task, host="h", token=token, until=0, attempt=1, reserved=0, range="r" * 16, index=index),
+                TaskFinished(task=task, token=token, outcome="none", notes=0),
+            ]
+        return (Event(seq, 0.0, 1, 0, "", body) for seq, body in enumerate(bodies, 1))
+
+    assert [amiss(log(*read), 3) for read in ((0, 1, 2), (0, 1), (0, 1, 1), (0, 1, 2, 2))] == [0, 1, 2, 1]
 
 
 def test_overload_of_processes_loses_nothing() -> None:

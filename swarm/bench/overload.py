@@ -10,16 +10,19 @@ import asyncio
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from swarm import events as ev
 from swarm.bench.corpus import passages_job, write_passages
 from swarm.bench.outcome import Floor, Outcome, resident
-from swarm.errors import SpecError
+from swarm.errors import SpecError, SwarmError
+from swarm.events import Event
 from swarm.models.choose import create_model
 from swarm.models.interface import Completion, Model, Request
 from swarm.runtime.fair import Account, FairQueue
@@ -127,12 +130,27 @@ def _specs(folder: Path, jobs: int, passages: int) -> dict[str, JobSpec]:
 def _row(id: str, spec: JobSpec, run: RunFolder, watch: Watch) -> dict[str, Any]:
     with run.reader() as reader:
         state, _, _ = read_job(reader)
+        wrong = amiss(reader.read(), state.spans)
     account = watch.accounts.get(id)
     return {
         "job": id, "weight": spec.weight, "steps": state.finished["reader"],
-        "lost": abs(state.spans - state.finished["reader"]), "seconds": round(state.seconds(state.time), 2),
+        "lost": wrong, "seconds": round(state.seconds(state.time), 2),
         "longest_wait_s": round(account.longest, 2) if account else round(state.seconds(state.time), 2),
     }  # fmt: skip
+
+
+def amiss(log: Iterable[Event], passages: int) -> int:
+    """How many passages were never read, and how many readings came on top of the first: neither makes up for the other."""
+    readers, steps, read = set[str](), dict[str, tuple[str, int]](), Counter[tuple[str, int]]()
+    for event in log:
+        match event.body:
+            case ev.RangeAdded(role="reader"):
+                readers.add(event.body.range)
+            case ev.TaskLeased() if event.body.range in readers:
+                steps[event.body.task] = (event.body.range, event.body.index)
+            case ev.TaskFinished() if event.body.task in steps:
+                read[steps[event.body.task]] += 1
+    return passages - len(read) + read.total() - len(read)
 
 
 def _in_turn(folder: Path, specs: Mapping[str, JobSpec], shell: str) -> tuple[list[dict[str, Any]], float, float | None]:
@@ -215,8 +233,9 @@ def _in_processes(folder: Path, specs: Mapping[str, JobSpec]) -> tuple[list[dict
         command: list[str | Path] = [sys.executable, "-m", "swarm", "run", path, "--local", "--runs", root]
         command += ["--id", id, "--agents", agents]
         started.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
-    for process in started:
-        process.wait()
+    codes = [process.wait() for process in started]
+    if any(codes):
+        raise SwarmError(f"of {len(codes)} runs, {len(codes) - codes.count(0)} failed", f"exit codes {codes}")
     watch = Watch(len(specs))
     rows = [_row(id, spec, RunFolder(root, id), watch) | {"share": None} for id, spec in specs.items()]
     return rows, None, None
