@@ -21,6 +21,9 @@ fail() { printf 'machines.sh: %s\n' "$1" >&2; exit 1; }
 
 [ $# -ge 2 ] || usage
 verb=$1 head=$2
+for machine in "${@:2}"; do
+    case $machine in -*) fail "$machine: is no machine" ;; esac
+done
 shift 2
 port=${SWARM_PORT:-6379}
 token_file=${RAY_AUTH_TOKEN_PATH:-$HOME/.ray/auth_token}
@@ -39,12 +42,12 @@ on() {
     {
         for value in "$@"; do printf '%s=%q\n' "${value%%=*}" "${value#*=}"; done
         cat
-    } | ssh -o BatchMode=yes "$machine" bash -s || fail "$machine: could not $verb"
+    } | ssh -o BatchMode=yes -- "$machine" bash -s
 }
 
 start() {
     on "$1" "role=$2" "bin=${SWARM_BIN:-.swarmloom/venv/bin}" "runs=${SWARM_RUNS:-}" "token=$(cat "$token_file")" \
-        "machine=$1" "head=${head#*@}" "port=$port" "dashboard=${SWARM_DASHBOARD_PORT:-8265}" <<'REMOTE'
+        "machine=$1" "head=${head#*@}" "port=$port" "dashboard=${SWARM_DASHBOARD_PORT:-8265}" <<'REMOTE' || fail "$1: could not start"
 set -euo pipefail
 umask 077
 cd
@@ -83,7 +86,7 @@ REMOTE
 }
 
 stop() {
-    on "$1" "machine=$1" <<'REMOTE'
+    on "$1" "machine=$1" <<'REMOTE' || { printf 'machines.sh: %s: could not stop\n' "$1" >&2; left=1; }
 set -euo pipefail
 cd
 pid=$(cat .swarmloom/pid 2>/dev/null || true)
@@ -111,8 +114,10 @@ start)
         "$token_file" "${head#*@}" "${SWARM_DASHBOARD_PORT:-8265}"
     ;;
 stop)
+    left=0  # a machine that cannot be reached keeps no other from being stopped
     for worker in "$@"; do stop "$worker"; done
     stop "$head"
+    exit "$left"
     ;;
 *) usage ;;
 esac

@@ -6,9 +6,11 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,7 @@ CRDS = Path(os.environ.get("KUBERAY_CRDS", ROOT.parent / "shared" / "kuberay-crd
 SSH = """#!/usr/bin/env bash
 # ssh [-o OPTION] MACHINE COMMAND…: a machine is a home folder of this one.
 while [ "$1" = -o ]; do shift 2; done
+[ "$1" = -- ] && shift
 export HOME="$MACHINES/$1"
 [ -d "$HOME" ] || { echo "ssh: no route to $1" >&2; exit 255; }
 shift
@@ -129,6 +132,29 @@ def test_the_script_says_how_it_is_used_and_has_no_slips() -> None:
     if (checker := shutil.which("shellcheck")) is not None:
         checked = subprocess.run([checker, script], capture_output=True, text=True, check=False)
         assert checked.returncode == 0, checked.stdout
+
+
+def test_a_machine_that_is_out_of_reach_keeps_no_other_from_being_stopped(tmp_path: Path) -> None:
+    (tmp_path / "ssh").write_text(SSH, encoding="utf-8")
+    (tmp_path / "ssh").chmod(0o755)
+    (tmp_path / "head" / ".swarmloom").mkdir(parents=True)
+    head = subprocess.Popen(["bash", "-c", "exec -a 'ray start' sleep 60"])
+    (tmp_path / "head" / ".swarmloom" / "pid").write_text(str(head.pid), encoding="utf-8")
+    environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "MACHINES": str(tmp_path)}
+
+    def stop(*machines: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [DEPLOY / "machines.sh", "stop", *machines], capture_output=True, text=True, env=environment, check=False
+        )
+
+    with ThreadPoolExecutor() as reaping:
+        reaping.submit(head.wait)
+        said = stop("head", "gone")
+    assert said.returncode == 1 and said.stdout == "head: stopped\n", said.stderr
+    assert "machines.sh: gone: could not stop" in said.stderr and head.returncode == -signal.SIGTERM
+    said = stop("head", "-v")
+    assert said.returncode == 1 and said.stderr == "machines.sh: -v: is no machine\n" and not said.stdout
+    assert stop("head").stdout == "head: nothing to stop\n"
 
 
 @pytest.mark.ray
