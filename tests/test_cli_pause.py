@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -12,6 +14,7 @@ from pathlib import Path
 import apsw
 import pytest
 
+from swarm.runtime.supervise import Supervisor
 from swarm.store.inbox import post
 from tests.commands import job_file, start, swarm
 from tests.jobs import ROWS, write_sources
@@ -113,7 +116,7 @@ def test_a_model_that_still_loads_keeps_no_process_that_was_told_to_stop(tmp_pat
 
 def test_words_from_before_do_not_stop_a_resume(paused: Path) -> None:
     inbox = paused / "runs" / "one" / "inbox"
-    post(paused / "runs" / "one", "cancel", "too late")
+    post(paused / "runs" / "one", "pause", "too late")
     (inbox / "torn.json").write_text("{")
     code, out, err = resume(paused)
     assert code == 0 and json.loads(out)["status"] == "done", err
@@ -145,6 +148,29 @@ def test_a_paused_job_is_cancelled_and_has_its_report(paused: Path) -> None:
     assert swarm("replay", "one", "--verify", "--runs", paused / "runs").code == 0
     said = swarm("cancel", "one", "--runs", paused / "runs")
     assert said.code == 1 and "has ended (cancelled)" in said.err
+
+
+@pytest.mark.parametrize(("verb", "status"), [("pause", "paused"), ("cancel", "cancelled")])
+def test_what_a_driver_dies_before_hearing_is_done_all_the_same(tmp_path: Path, verb: str, status: str) -> None:
+    with working(tmp_path) as process:
+        process.send_signal(signal.SIGSTOP)
+        asking = start(verb, "one", "--reason", "enough", "--runs", tmp_path / "runs")
+        while not list((tmp_path / "runs" / "one").glob("inbox/[!.]*.json")):
+            assert asking.poll() is None
+            subprocess.run(["sleep", "0.05"], check=True)
+        process.kill()
+        _, err = asking.communicate(timeout=60)
+        assert asking.returncode == 0 and f"{status} one" in err, err
+    known = swarm("status", "one", "--runs", tmp_path / "runs", "--json").document
+    assert (known["status"], known["detail"]) == (status, "enough")
+    assert asyncio.run(Supervisor([str(tmp_path / "runs")], clock=lambda: time.time() + 60).look()) == []
+    assert swarm("replay", "one", "--verify", "--runs", tmp_path / "runs").code == 0
+
+
+def test_a_cancel_that_nobody_heard_ends_the_job_that_is_taken_up_again(paused: Path) -> None:
+    post(paused / "runs" / "one", "cancel", "enough")
+    code, out, err = resume(paused)
+    assert code == 4 and json.loads(out)["status"] == "cancelled", err
 
 
 def test_two_at_once(tmp_path: Path) -> None:

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from swarm.coordinator import Phase
+from swarm.coordinator.notices import NO_SPACE
 from swarm.errors import NoSpaceError
-from swarm.runtime.session import NO_SPACE
+from swarm.events import NoticeDue
 from swarm.store.damage import verify
 from swarm.store.folder import RunFolder
 from tests.jobs import answered, contents, events_of, finished, job, resume, run, state_of, write_sources
@@ -27,11 +28,12 @@ def test_a_full_disk_pauses_the_job_and_with_room_it_goes_on_where_it_was(disk: 
     source = write_sources(tmp_path, 120)
     whole = run(job(source), tmp_path / "whole", id="one")
     with pytest.raises(NoSpaceError, match=r"no space left on the device\n.*free some space and resume"):
-        run(job(source), disk.path / "runs", id="one")
+        run(job(source, notify={"command": ["true"]}), disk.path / "runs", id="one")
     folder = RunFolder(disk.path / "runs", "one")
     assert verify(folder.path) is None, "what was acknowledged is sound"
     before, state = events_of(folder), state_of(folder)
     assert state.phase is Phase.PAUSED and state.reason == NO_SPACE and state.finished["reader"] > 0
+    assert [event.body.occasion for event in before if isinstance(event.body, NoticeDue)] == ["waiting"]
     disk.free()
     resume(folder)
     events = events_of(folder)

@@ -26,14 +26,21 @@ PAUSE_SECONDS = 5.0
 @verb
 def pause(id: RunId, reason: Reason = "", runs: Runs = None) -> None:
     """Ask a running job to pause: what is under way is finished, nothing new begins."""
+    from swarm.errors import StoreError
     from swarm.runtime import people
+    from swarm.store.folder import read_status
 
     run = the_run(id, runs)
     people.pause(run, reason)
-    if people.rests(run, PAUSE_SECONDS):
-        err().print(f"paused {run.id}; go on with: swarm resume {run.id}", markup=False)
-    else:
+    if not people.rests(run, PAUSE_SECONDS):
         err().print(f"asked {run.id} to pause; it finishes the calls that are under way first", markup=False)
+        return
+    status = read_status(run).status
+    if status in people.ENDED:
+        raise StoreError(f"came to its end first ({status})", run.id, "`swarm report` shows what it found")
+    if status != "paused":
+        people.pause_resting(run, reason)
+    err().print(f"paused {run.id}; go on with: swarm resume {run.id}", markup=False)
 
 
 @verb
@@ -48,6 +55,8 @@ def cancel(id: RunId, reason: Reason = "", runs: Runs = None) -> None:
     people.cancel(run, reason, render)
     if not people.rests(run, CANCEL_SECONDS):
         raise StoreError(f"was asked to end and is still held after {CANCEL_SECONDS:g} s", run.id, f"see `swarm status {run.id}`")
+    if read_status(run).status not in people.ENDED:  # whoever worked on it was gone before hearing of it
+        people.cancel(run, reason, render)
     status = read_status(run).status
     if status != "cancelled":
         raise StoreError(f"came to its own end first ({status})", run.id, "`swarm report` shows what it found")

@@ -18,7 +18,9 @@ SHARES = (50, 80)
 """Per cent of a limit at which people are told; the limit itself is BudgetReached."""
 EACH = 10
 """Tasks given up that are told of one by one; after them only every power of ten is."""
-ASKING = ("stuck:", "model:", "crash loop:", OVER_BUDGET)
+NO_SPACE = "no space is left on the disk"
+"""Why a job is paused whose log could not grow any more."""
+ASKING = ("stuck:", "model:", "crash loop:", OVER_BUDGET, NO_SPACE)
 """Beginnings of the reasons of pauses that nobody asked for: the job waits for a person."""
 
 

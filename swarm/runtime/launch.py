@@ -30,8 +30,6 @@ from swarm.store.runs import Runs
 Shell = Literal["ray", "local"]
 SIGNALS = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
 """What asks a job to pause, and what it is called in its log."""
-ORDERS = ("pause", "cancel")
-"""Messages that mean nothing to whoever takes a job up later."""
 Render = Callable[[RunFolder], Mapping[str, str]]
 """Writes the report of a run from its log; returns the digest of each file."""
 
@@ -107,9 +105,9 @@ async def run_again(run: RunFolder, options: Options, render: Render, opened: Ca
     """
     if not options.budget and (spent := over_budget(run)) is not None:
         raise spent
-    if run.holder() is None:
+    if options.at is None and run.holder() is None:  # a person wants it to go on, whatever pause nobody has heard
         for message in run.messages():
-            if message.kind in ORDERS:  # they were meant for whoever worked on it last
+            if message.kind == "pause":
                 run.heard(message.id)
     await _run(run, None, options, render, opened)
     return run

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 
 from swarm.coordinator import Phase
 from swarm.errors import SpecError, StoreError
-from swarm.events import ApprovalAnswered, ApprovalAsked
+from swarm.events import ApprovalAnswered, ApprovalAsked, PhaseChanged
+from swarm.runtime.caretaker import Caretaker
 from swarm.runtime.launch import Render, cancel_resting
 from swarm.runtime.session import DESK, Session
 from swarm.store.folder import RunFolder, RunStatus, read_status
@@ -77,6 +78,16 @@ def pause(run: RunFolder, reason: str = "") -> None:
         cure = "" if known.ended else f"`swarm resume {run.id}` goes on with it"
         raise StoreError(f"nobody works on this run (it is {known.status}), so it can't be paused", run.id, cure)
     run.post("pause", reason)
+
+
+def pause_resting(run: RunFolder, reason: str) -> None:
+    """Has a job that nobody works on rest until a person resumes it: whoever was to pause it was gone before hearing of it.
+
+    Raises:
+        StoreError: somebody has taken it up.
+    """
+    with Caretaker.take(run) as keeper:
+        keeper.append([PhaseChanged(phase="paused", reason=reason or "paused by a person")], {})
 
 
 def cancel(run: RunFolder, reason: str, render: Render) -> None:

@@ -22,6 +22,7 @@ import yaml
 
 from swarm import events as ev
 from swarm.coordinator import JobState, Phase
+from swarm.coordinator.notices import NO_SPACE
 from swarm.corpus import Pinned, pin
 from swarm.errors import ModelError, NoSpaceError, SpecError, StoreError
 from swarm.events import DESK as DESK, body_hash
@@ -37,8 +38,6 @@ from swarm.store.connection import naming
 from swarm.store.folder import RunFolder
 from swarm.store.interface import Message, Reader, Writer
 
-NO_SPACE = "no space is left on the disk"
-"""Why a job is paused whose log could not grow any more."""
 LEFT = "the driver left"
 """Reason of the pause that a driver leaves behind when an error ends it."""
 LAST_SECONDS = 15.0
@@ -211,8 +210,8 @@ class Session:
                 self._pause_for_space()
 
     def _pause_for_space(self) -> None:
-        """A full disk refused the last commit. Two small events often find room where it did not, and say why nothing goes
-        on: a new master folds what is durable and appends them."""
+        """A full disk refused the last commit. A few small events often find room where it did not, and say why nothing
+        goes on: a new master folds what is durable and appends them."""
         store = self.run.writer()
         try:
             master = JobMaster(self.job, store, open_state(store).state)
