@@ -69,6 +69,8 @@ def test_a_job_waits_and_goes_on_once_it_is_approved(asking: Path) -> None:
     assert again.code == 5 and "swarm approve one:1" in again.err, "nothing has changed"
     said = over(asking, "approve", "one")
     assert said.code == 0 and "swarm resume one" in said.err, said.err
+    assert over(asking, "status", "one", "--json").document["status"] == "answered"
+    assert "one is answered: nobody works on it; go on with: swarm resume one" in over(asking, "watch", "one").out
     assert over(asking, "inbox").out == "nothing is asked\n"
     said = over(asking, "resume", "one", "--local", "--json")
     assert said.code == 0, said.err

@@ -35,10 +35,10 @@ def pause(id: RunId, reason: Reason = "", runs: Runs = None) -> None:
     if not people.rests(run, PAUSE_SECONDS):
         err().print(f"asked {run.id} to pause; it finishes the calls that are under way first", markup=False)
         return
-    status = read_status(run).status
-    if status in people.ENDED:
-        raise StoreError(f"came to its end first ({status})", run.id, "`swarm report` shows what it found")
-    if status != "paused":
+    known = read_status(run)
+    if known.ended:
+        raise StoreError(f"came to its end first ({known.status})", run.id, "`swarm report` shows what it found")
+    if known.status not in ("paused", "budget"):  # whoever worked on it was gone before hearing of it
         people.pause_resting(run, reason)
     err().print(f"paused {run.id}; go on with: swarm resume {run.id}", markup=False)
 
@@ -55,7 +55,7 @@ def cancel(id: RunId, reason: Reason = "", runs: Runs = None) -> None:
     people.cancel(run, reason, render)
     if not people.rests(run, CANCEL_SECONDS):
         raise StoreError(f"was asked to end and is still held after {CANCEL_SECONDS:g} s", run.id, f"see `swarm status {run.id}`")
-    if read_status(run).status not in people.ENDED:  # whoever worked on it was gone before hearing of it
+    if not read_status(run).ended:  # whoever worked on it was gone before hearing of it
         people.cancel(run, reason, render)
     status = read_status(run).status
     if status != "cancelled":

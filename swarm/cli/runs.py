@@ -106,7 +106,7 @@ def _status_lines(run: RunFolder, known: RunStatus, progress: Progress) -> list[
     ]
     if state.failed:
         lines.append(f"  given up  {counted(len(state.failed), 'task')} (`swarm logs {run.id} --kind TaskFailed`)")
-    if known.status in ("paused", "interrupted", "budget") and not known.ended:
+    if known.status in ("paused", "interrupted", "answered", "budget") and not known.ended:
         more = "".join(f" --budget {name}=+MORE" for name in limits_reached(state))
         lines.append(f"  go on with: swarm resume {run.id}{more}")
     if state.questions and not state.status:
@@ -157,7 +157,11 @@ def watch(
 async def _watch(run: RunFolder) -> None:
     from swarm.cli.driving import account_lines
     from swarm.cli.live import face, follow
+    from swarm.store.folder import read_status
 
+    if (known := read_status(run)).status in ("interrupted", "answered"):
+        out().print(f"{run.id} is {known.status}: nobody works on it; go on with: swarm resume {run.id}", markup=False)
+        return
     spec = _progress(run).spec
     shown = face(err())
     try:

@@ -181,7 +181,7 @@ def orphaned(run: RunFolder, status: RunStatus) -> bool:
         return False
     if status.status == "waiting":
         return any(message.kind == "answer" for message in run.messages())
-    return status.status == "interrupted" or (status.status == "paused" and status.detail in PASSING)
+    return status.status in ("interrupted", "answered") or (status.status == "paused" and status.detail in PASSING)
 
 
 def in_vain(run: RunFolder, status: RunStatus, begun: Sequence[float], now: float) -> int:

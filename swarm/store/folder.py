@@ -219,8 +219,9 @@ class RunStatus:
     """How a run stands, read from a few records.
 
     `status`: what JobEnded said; else `budget` while it rests until it gets more, `paused`, `waiting` for a person, or
-    `working`; `interrupted` if it works and has no holder; `new` without events; `damaged` with the reason in `detail`.
-    `created` and `updated` are seconds since 1970, 0 without events.
+    `working`; if it works and has no holder, `answered` where a person's answer has set it going, else `interrupted`;
+    `new` without events; `damaged` with the reason in `detail`. `created` and `updated` are seconds since 1970, 0 without
+    events.
     """
 
     id: str
@@ -267,6 +268,7 @@ def _summed_up(id: str, life: list[Event], newest: Event | None, active: str | N
     if newest is None:
         return RunStatus(id, "new", holder=active)
     name, created, phase, ended, detail = "", newest.time, "", "", ""
+    left = "interrupted"
     for event in life:
         match event.body:
             case JobCreated():
@@ -276,6 +278,7 @@ def _summed_up(id: str, life: list[Event], newest: Event | None, active: str | N
             case JobOpened() if event.body.shell != CARETAKER:
                 ended, detail = "", ""
                 phase = "" if phase in ("paused", "ended") else phase
+                left = "answered" if event.body.shell == DESK else "interrupted"
             case PhaseChanged():
                 phase, detail = event.body.phase, event.body.reason
             case JobEnded():
@@ -283,7 +286,7 @@ def _summed_up(id: str, life: list[Event], newest: Event | None, active: str | N
     resting = phase if phase in ("paused", "waiting") else ""
     if resting and detail.startswith(OVER_BUDGET):
         resting = "budget"
-    standing = ended or resting or (phase or "working" if active else "interrupted")
+    standing = ended or resting or (phase or "working" if active else left)
     return RunStatus(id, standing, name, phase, newest.seq, created, newest.time, active, detail)
 
 
