@@ -28,7 +28,7 @@ from swarm.runtime.people import Question
 from swarm.spec import JobSpec, anchored
 from swarm.store.folder import RunFolder, new_id, read_status
 from swarm.store.interface import Reader
-from swarm.store.place import FOLDERS
+from swarm.store.place import FolderPlace
 from swarm.store.runs import FILES, open_runs
 
 if TYPE_CHECKING:
@@ -190,7 +190,7 @@ class JobHandle:
         name = id or new_id(self.id, datetime.now().astimezone(), ())
         target = RunFolder(self._run.root, name, self._run.place)
         made = await asyncio.to_thread(make_fork, self._run, target, str(at), changes or {})
-        runs = str(self._run.root) if self._run.place is FOLDERS else self._runs
+        runs = str(self._run.root) if isinstance(self._run.place, FolderPlace) else self._runs
         return JobHandle(target, await start_again(target, Launch(runs, local, address, agents, True, made.budget)), runs)
 
     async def _left(self) -> bool:

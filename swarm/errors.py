@@ -69,6 +69,10 @@ class StoreError(SwarmError):
     """The log or its bodies: locked, damaged, full, of a newer version, or not ours."""
 
 
+class DamageError(StoreError):
+    """A log or a body that is not what was written."""
+
+
 class NoSpaceError(StoreError):
     """The disk, or the object store, has no room for what was to be appended; nothing of it was."""
 

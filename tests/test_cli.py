@@ -289,6 +289,12 @@ def test_numbers_and_nouns_agree() -> None:
     assert counted(1_234_567, "token") == "1.2 M tokens"
 
 
+def test_a_run_that_has_ended_lies_in_one_file(place: Path) -> None:
+    """Its view closes after its writer."""
+    pending = place / "runs" / "first" / "log.sqlite-wal"
+    assert not pending.exists() or pending.stat().st_size == 0
+
+
 def test_doctor_finds_nothing_wrong_here(place: Path) -> None:
     said = swarm("doctor", "--runs", place / "runs", "--json")
     assert said.code == 0 and all(one["ok"] for one in said.document)

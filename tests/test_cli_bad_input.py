@@ -163,6 +163,7 @@ def test_an_id_that_is_no_name(tmp_path: Path) -> None:
 def test_an_id_is_looked_at_before_the_inputs(tmp_path: Path) -> None:
     assert "cannot name a run" in refused(tmp_path, "--id", "../up", source=tmp_path / "nowhere.txt").err
     (tmp_path / "runs" / "one").mkdir(parents=True)
+    (tmp_path / "runs" / "one" / "notes.txt").write_text("somebody's own")
     path = job_file(tmp_path, tmp_path / "nowhere.txt")
     assert "exists already" in swarm("run", path, "--local", "--runs", tmp_path / "runs", "--id", "one").err
 

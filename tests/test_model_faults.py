@@ -10,17 +10,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import apsw
 import pytest
 import yaml
 
 from swarm import events as ev
 from swarm.coordinator import JobState, Phase
+from swarm.errors import StoreError
 from swarm.report.answer import gather
 from swarm.report.markdown import render_markdown
 from swarm.report.shapes import Answer
 from swarm.runtime.people import answer, questions
 from swarm.spec import JobSpec
 from swarm.store.folder import RunFolder
+from swarm.store.responses import FILE, Responses
 from swarm.testing.endpoint import OK, Endpoint
 from tests.fired import fired
 from tests.jobs import ROWS, contents, events_of, job, resume, run, state_of, write_sources
@@ -179,6 +182,27 @@ def test_an_equal_call_is_answered_from_the_record_by_another_job_and_costs_noth
         marked = [event.body.cached for event in events_of(second) if isinstance(event.body, ev.CallFinished)]
         assert marked and all(marked)
         assert f"{asked} calls were answered from the cache" in render_markdown(told)
+
+
+@pytest.mark.parametrize("content", [b"no database, whatever the name says" * 200, b""], ids=["garbage", "empty"])
+def test_a_damaged_record_of_answers_is_put_aside_and_stops_no_job(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / FILE).write_bytes(content)
+    with Endpoint() as endpoint:
+        spec = on(endpoint, write_sources(tmp_path), cache=True)
+        assert found(run(spec, tmp_path, id="first")) == ROWS
+        asked = len(endpoint.requests)
+        assert found(run(spec, tmp_path, id="second")) == ROWS and len(endpoint.requests) == asked
+    assert (tmp_path / f"{FILE}.damaged").exists() == bool(content)
+
+
+def test_the_database_of_another_program_is_not_taken_for_a_record_of_answers(tmp_path: Path) -> None:
+    other = apsw.Connection(str(tmp_path / FILE))
+    other.execute("CREATE TABLE bookmarks(url)")
+    other.close()
+    content = (tmp_path / FILE).read_bytes()
+    with pytest.raises(StoreError, match=r"another program's database(.|\n)*move it away, or leave `cache` out"):
+        Responses(tmp_path)
+    assert (tmp_path / FILE).read_bytes() == content and not (tmp_path / f"{FILE}-wal").exists()
 
 
 def test_a_further_sample_is_never_an_earlier_answer(tmp_path: Path) -> None:

@@ -33,6 +33,10 @@ def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "blobs" / ("0" * 32)).write_bytes(b"of a commit that never came")
     (folder / "blobs" / f".{'1' * 32}.{'a' * 32}").write_bytes(b"half of")
     (folder / f".report.md.{'b' * 32}").write_bytes(b"half of it")
+    (folder / "log.sqlite.new").write_bytes(b"a log that had not begun")
+    (folder / "inbox").mkdir()
+    (folder / "inbox" / f".1.json.{'c' * 32}").write_bytes(b"half a message")
+    (folder / "inbox" / "2.json").write_text('{"kind": "tell", "text": "a message"}')
     return folder
 
 
@@ -51,13 +55,14 @@ def test_what_nothing_needs_goes_and_all_else_stays(folder: Path) -> None:
     before, files = said(folder), {path.name for path in folder.iterdir() if path.is_file()}
     found = needless(folder)
     assert [(one.what.split()[-1], one.size > 0) for one in found if one.file] == [
-        ("finished", True), ("finished", True), ("durable", True),
+        ("finished", True), ("finished", True), ("finished", True), ("finished", True), ("durable", True),
     ]  # fmt: skip
     assert [one.what for one in found if one.file is None] == ["the snapshot of a job that has ended"]
     assert needless(folder) == found, "saying so removes nothing"
     assert free(folder) == found and needless(folder) == []
     assert said(folder) == before and verify(folder) is None
-    assert {path.name for path in folder.iterdir() if path.is_file()} == files - {f".report.md.{'b' * 32}"}
+    assert {path.name for path in folder.iterdir() if path.is_file()} == files - {f".report.md.{'b' * 32}", "log.sqlite.new"}
+    assert [path.name for path in (folder / "inbox").iterdir()] == ["2.json"]
     with SqliteReader.open(folder) as reader:
         assert reader.snapshot() is None and open_state(reader).ignored == ""
 
@@ -74,11 +79,13 @@ def test_the_snapshot_of_a_job_that_goes_on_stays(tmp_path: Path) -> None:
 
 
 def test_the_command_says_first_and_removes_when_told(folder: Path) -> None:
-    root = str(folder.parent)
+    root, link = str(folder.parent), folder.parent / f".latest.{'d' * 32}"
+    link.symlink_to("small")
     listed = swarm("gc", "--runs", root, "--json")
-    assert listed.code == 0 and not listed.document["removed"] and len(listed.document["rows"]) == 4
+    assert listed.code == 0 and not listed.document["removed"] and len(listed.document["rows"]) == 7
     removed = swarm("gc", "small", "--yes", "--runs", root)
     assert removed.code == 0 and "bytes freed" in removed.out
-    assert swarm("gc", "--runs", root, "--json").document["bytes"] == 0
+    assert swarm("gc", "--runs", root, "--yes").code == 0 and not link.is_symlink()
+    assert swarm("gc", "--runs", root, "--json").document["rows"] == []
     assert swarm("gc", "nothing", "--runs", root).code == 1
     assert RunFolder(folder.parent, "small").exists()

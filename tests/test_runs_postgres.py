@@ -92,7 +92,7 @@ def test_a_job_runs_in_a_database_and_every_verb_finds_it(store: Postgres, tmp_p
     assert not [each for each in said if PASSWORD in each.out + each.err]
     store.execute("CREATE TABLE aside AS SELECT * FROM swarmloom.bodies; DELETE FROM swarmloom.bodies")
     gone = swarm("doctor", "--repair", "one", *runs)
-    assert gone.code == 1 and "which event 1 (JobCreated) names, is missing, and " in gone.err
+    assert gone.code == 1 and "which event 1 (JobCreated) names, is missing, and " in gone.out
     store.execute("DELETE FROM swarmloom.bodies; INSERT INTO swarmloom.bodies SELECT * FROM aside")
     store.execute("UPDATE swarmloom.bodies SET bytes = '\\x00'")
     assert "is damaged: its content has another hash" in swarm("replay", "one", "--verify", *runs).err

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import pickle
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
 import pytest
 
 from swarm.errors import SpecError, StoreError
-from swarm.events import Body, Event, JobCreated, JobEnded, JobOpened, NotePosted, PhaseChanged
+from swarm.events import Body, Event, JobCreated, JobEnded, JobOpened, NotePosted, PhaseChanged, body_hash
+from swarm.store.blobs import BLOB_BYTES
 from swarm.store.folder import RunFolder, new_id, read_status
 from swarm.store.runs import Runs, open_runs
 from swarm.store.sqlite import SqliteWriter
@@ -87,10 +91,46 @@ def test_an_existing_run_is_never_reused(tmp_path: Path) -> None:
         run.create()
 
 
+def test_what_a_crash_leaves_before_there_is_a_log_blocks_no_name(tmp_path: Path) -> None:
+    for left in ([], ["lock"], ["lock", "log.sqlite.new", "log.sqlite.new-journal"]):
+        run = RunFolder(tmp_path, f"left-{len(left)}")
+        run.path.mkdir()
+        for name in left:
+            (run.path / name).write_bytes(b"half of it")
+        run.check_free()
+        run.create()
+        with run.writer() as writer:
+            assert writer.epoch == 1 and writer.last() == 0
+        with pytest.raises(StoreError, match="exists already"):
+            run.check_free()
+    other = RunFolder(tmp_path, "thesis")
+    other.path.mkdir()
+    (other.path / "thesis.txt").write_text("years of work")
+    with pytest.raises(StoreError, match="exists already"):
+        other.create()
+
+
+def test_of_those_who_make_one_run_at_once_one_does(tmp_path: Path) -> None:
+    def make(_: int) -> bool:
+        try:
+            RunFolder(tmp_path, "demo").create()
+        except StoreError as error:
+            assert "exists already" in error.message or "in use by" in error.message
+            return False
+        return True
+
+    for _ in range(20):
+        with ThreadPoolExecutor(8) as pool:
+            assert sum(pool.map(make, range(8))) == 1
+        RunFolder(tmp_path, "demo").remove()
+
+
 def test_a_root_that_is_a_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "runs").write_text("not a folder")
     with pytest.raises(StoreError, match=str(tmp_path / "runs")):
         RunFolder(tmp_path / "runs", "demo").create()
+    with pytest.raises(SpecError, match=r"--runs: .*runs is a file, not a folder"):
+        open_runs(str(tmp_path / "runs"), {})
 
 
 def test_latest_follows_the_last_run(tmp_path: Path) -> None:
@@ -177,7 +217,7 @@ def test_a_list_says_how_each_run_stands(tmp_path: Path) -> None:
     done = found["done"]
     assert (done.name, done.events, done.created, done.updated, done.holder) == ("a demo", 5, 1.0, 5.0, None)
     assert (found["paused"].detail, found["again"].detail) == ("Ctrl-C", "tokens")
-    assert "damaged" in found["broken"].detail
+    assert "damaged" in found["broken"].detail and "restore the run folder" in found["broken"].cure
     assert Runs(tmp_path / "nowhere").list() == []
 
 
@@ -227,10 +267,28 @@ def test_the_root_comes_from_the_option_then_the_environment() -> None:
 
 def test_a_log_that_is_a_folder_is_named(tmp_path: Path) -> None:
     run = RunFolder(tmp_path, "demo")
-    run.create()
+    run.path.mkdir()
     run.spec.touch()
     run.log.mkdir()
     for opening in (run.reader, run.writer):
         with pytest.raises(StoreError, match=rf"{run.log}: a folder lies where the log should be"):
             opening()
-    assert [(status.id, status.status) for status in Runs(tmp_path).list()] == [("demo", "damaged")]
+    assert [(status.id, status.status) for status in Runs(tmp_path).list()] == [("demo", "unreadable")]
+
+
+@pytest.mark.parametrize("kind", ["folder", "postgres"])
+def test_large_bodies_of_new_runs_lie_where_the_environment_says(
+    request: pytest.FixtureRequest, tmp_path: Path, kind: str
+) -> None:
+    server = request.getfixturevalue("postgres") if kind == "postgres" else None
+    runs, large = server.database() if server else str(tmp_path), b"l" * (BLOB_BYTES + 1)
+    url = f"file://{tmp_path}/elsewhere"
+    run = pickle.loads(pickle.dumps(replace(open_runs(runs, {"SWARM_BLOBS": url}), root=tmp_path))).run("demo")
+    run.create()
+    with run.writer() as writer:
+        writer.append([], {body_hash(large): large})
+    assert [path.name for path in (tmp_path / "elsewhere").iterdir()] == [body_hash(large)]
+    with replace(open_runs(runs, {}), root=tmp_path).run("demo").reader() as reader:
+        assert reader.body(body_hash(large)) == large, "the log remembers where"
+    with pytest.raises(StoreError, match="bodies cannot be kept here"):
+        open_runs(str(tmp_path / "other"), {"SWARM_BLOBS": "nonsense://x"}).run("one").create()

@@ -276,6 +276,9 @@ def test_an_address_that_cannot_be_read(url: str) -> None:
 
 
 def test_a_database_that_is_not_there(postgres: EmbeddedPostgres) -> None:
+    nobody = postgres.url.replace("postgres@", "nobody@")
+    with pytest.raises(StoreError, match=r'role "nobody" does not exist\n.*createuser'):
+        PostgresReader.open(Address(nobody), JOB)
     with pytest.raises(StoreError, match=r'database "nowhere" does not exist\n.*createdb'):
         PostgresReader.open(Address(postgres.url.replace("/postgres?", "/nowhere?")), JOB)
 

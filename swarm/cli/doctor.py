@@ -15,7 +15,7 @@ from swarm.names import counted
 
 if TYPE_CHECKING:
     from swarm.store import runs as store
-    from swarm.store.damage import Damage
+    from swarm.store.interface import Damage
 
 TESTED = (3, 11)
 CORE = ("ray", "transformers", "networkx", "pydantic", "msgpack", "apsw", "psycopg", "tokenizers")
@@ -93,22 +93,21 @@ def _machine(root: Path) -> list[tuple[bool, str]]:
 
 
 def _runs(place: store.Runs) -> list[tuple[bool, str]]:
-    found = place.list()
-    bad = [
-        (False, f"run {one.id}: {one.detail} (swarm doctor --repair {one.id})")
-        for one in found
-        if one.status == "damaged"
-    ]
-    return bad + [(True, f"{counted(len(found) - len(bad), 'run')} can be read in {place}")]
+    """Reads all of every run: how it stands is told by a few records, and says nothing of the others."""
+    from swarm.errors import StoreError
+
+    runs, bad = [run for run in map(place.run, place.ids()) if run.exists()], []
+    for run in runs:
+        try:
+            run.verify()
+        except StoreError as error:
+            bad.append((False, f"run {run.id}: {error.message}; {error.cure}"))
+    return bad + [(True, f"every record and text of {counted(len(runs) - len(bad), 'run')} in {place} is sound")]
 
 
 def _repair(name: str, apply: bool, runs: str | None, as_json: bool) -> None:
-    from swarm.store.damage import repair
-
     run = the_run(name, runs)
-    if not run.log.exists():  # it lies in a database, which alone can repair it
-        run.verify()
-    found = repair(run.path, apply) if run.log.exists() else None
+    found = run.repair() if apply else run.damage()
     if found is None:
         text = f"{run.id}: nothing is wrong with its log"
     elif found.place == "ahead" and found.kept is not None:
@@ -139,4 +138,4 @@ def _outlook(found: Damage, id: str) -> str:
         )
     if found.place == "snapshot":
         return f"Nothing is lost: jobs do without it, and `swarm doctor --repair {id} --apply` removes it"
-    return "It cannot be cut away; restore the run folder from a copy, or start the job anew"
+    return "It cannot be cut away; restore the run folder or the database from a copy, or start the job anew"

@@ -90,7 +90,7 @@ def inbox(
     from swarm.runtime.people import questions
 
     place = runs_of(runs)
-    folders = [the_run(id, runs)] if id else [place.run(one.id) for one in place.list() if one.status != "damaged"]
+    folders = [the_run(id, runs)] if id else [place.run(one.id) for one in place.list() if one.legible]
     found = [question for run in folders for question in questions(run)]
     for question in found:
         for line in lines_of(question):

@@ -64,11 +64,10 @@ def status(id: RunId, runs: Runs = None, as_json: Json = False) -> None:
 
     run = the_run(id, runs)
     known = read_status(run)
-    if known.status == "damaged":
+    if not known.legible:
         from swarm.errors import StoreError
 
-        cure = f"`swarm doctor --repair {run.id}` says what can be done"
-        raise StoreError(known.detail, run.where, cure)
+        raise StoreError(known.detail, run.where, known.cure)
     progress = _progress(run)
     for line in _status_lines(run, known, progress):
         people(as_json).print(line, markup=False)

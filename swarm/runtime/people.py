@@ -192,8 +192,8 @@ def _open(run: RunFolder) -> RunStatus:
     known = read_status(run)
     if known.ended:
         raise StoreError(f"this job has ended ({known.status})", run.id, "`swarm report` shows what it found")
-    if known.status == "damaged":
-        raise StoreError(known.detail, run.where, f"`swarm doctor --repair {run.id}` says what can be done")
+    if not known.legible:
+        raise StoreError(known.detail, run.where, known.cure)
     return known
 
 

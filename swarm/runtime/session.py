@@ -64,9 +64,9 @@ class Session:
         run.create()
         store = None
         try:
+            store = run.writer()
             with naming(run.spec):
                 write_durably(run.spec, yaml.safe_dump(job.spec.model_dump(mode="json"), sort_keys=False).encode())
-            store = run.writer()
             master = JobMaster(job, store, JobState(), disk=run.size)
             created, bodies = job.creation(run.id)
             master.append([created], bodies)

@@ -118,8 +118,8 @@ class Supervisor:
 
     async def _tend(self, place: str, run: RunFolder, status: RunStatus) -> Seen | None:
         try:
-            if status.status == "damaged":
-                return Seen(run.id, "error", f"{status.detail}; `swarm doctor --repair {run.id}` says what can be done")
+            if not status.legible:
+                return Seen(run.id, "error", f"{status.detail}; {status.cure}")
             if not await asyncio.to_thread(orphaned, run, status):
                 self._since.pop(run.path, None)
                 return None if status.holder is not None else await self._deliver(run, status)

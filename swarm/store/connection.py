@@ -14,7 +14,7 @@ from pathlib import Path
 
 import apsw
 
-from swarm.errors import NoSpaceError, StoreError
+from swarm.errors import DamageError, NoSpaceError, StoreError
 from swarm.store.blobs import sync_folder
 
 APPLICATION = 0x5357524D
@@ -65,7 +65,7 @@ def naming(path: Path) -> Iterator[None]:
     try:
         yield
     except (apsw.NotADBError, apsw.CorruptError, UnicodeDecodeError) as error:
-        raise StoreError(
+        raise DamageError(
             f"this file is damaged ({error})",
             where,
             "restore the run folder from a copy; `swarm doctor` says how much of it can be read",
@@ -157,13 +157,14 @@ def open_reading(path: Path) -> apsw.Connection:
 def _open(path: Path, flags: int) -> apsw.Connection:
     check_library(apsw.sqlite_lib_version())
     if not path.exists():
-        raise StoreError("there is no log here", str(path), "`swarm list` shows the runs there are")
+        cure = "`swarm list` shows the runs there are; what never began, `swarm rm` removes; a log in a database needs --runs"
+        raise StoreError("there is no log here", str(path), cure)
     with naming(path):
         if path.is_dir():
             raise StoreError("a folder lies where the log should be", str(path), "choose another folder with --runs")
         if path.stat().st_size == 0:
             cure = "restore the run folder from a copy"
-            raise StoreError("this log is empty: it was cut off", str(path), cure)
+            raise DamageError("this log is empty: it was cut off", str(path), cure)
         name = str(path)
         if flags & apsw.SQLITE_OPEN_READONLY and _is_archive(path):
             name, flags = f"{path.absolute().as_uri()}?immutable=1", flags | apsw.SQLITE_OPEN_URI

@@ -1,6 +1,7 @@
 """Finding damage in a log, and cutting a damaged tail.
 
-Owns the walk along the checksums, the full check of a run, and the repair. It never cuts anything but
+Owns the walk along the checksums, and the check and repair of a run in a folder; those of one in a database stand beside it
+and use the same walk. It never cuts anything but
 records at the end of a log, and only after copying them beside it; damage elsewhere is named and left
 alone.
 """
@@ -11,11 +12,11 @@ import base64
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import apsw
 
@@ -24,60 +25,22 @@ from swarm.events import body_hash
 from swarm.store import named, snapshots, wal
 from swarm.store.blobs import open_blobs, sync_folder
 from swarm.store.connection import naming, open_reading, open_writing
+from swarm.store.interface import Damage, copy_name
 from swarm.store.lock import FolderLock
 from swarm.store.records import COLUMNS, Row, sound, to_event
 
 _CHUNK = 1000
 
 
-@dataclass(frozen=True, slots=True)
-class Damage:
-    """What is wrong with a log.
-
-    `place` is `tail` (the last records; can be cut), `middle` (intact records follow), `body` (text that an
-    event names), `file` (SQLite itself cannot read it), `ahead` (of the write-ahead log, which holds what was appended last;
-    can be given up), `empty` (all events are gone), or `snapshot` (the log is sound and lacks nothing). `first`
-    and `last` are the records concerned, 0 where there are none. `kept` is the copy of what a repair cut, None as
-    long as nothing was cut; `mended` says that a repair was made.
-    """
-
-    file: Path
-    place: Literal["tail", "middle", "body", "file", "ahead", "empty", "snapshot"]
-    detail: str
-    first: int = 0
-    last: int = 0
-    kept: Path | None = None
-    mended: bool = False
-
-    def error(self) -> StoreError:
-        """The error that refuses to work on such a log."""
-        if self.place == "tail":
-            run = self.file.parent.name
-            cure = (
-                f"`swarm doctor --repair {run}` would cut records {self.first} to {self.last}"
-                f" and keep a copy of them in {_copy_name(self.first)}"
-            )
-        elif self.place == "snapshot":
-            cure = "nothing is lost: jobs do without it; `swarm doctor --repair RUN --apply` removes it"
-        elif self.place == "ahead":
-            cure = (
-                "nothing was changed; restore the run folder from a copy, or go on without them:"
-                f" `swarm doctor --repair {self.file.parent.name}` says how"
-            )
-        else:
-            cure = "nothing was changed; restore the run folder from a copy, or start the job anew"
-        return StoreError(self.detail, str(self.file), cure)
-
-
-def survey(connection: apsw.Connection, path: Path, after: int) -> Damage | None:
-    """Walks the chain of records with seq > `after`; the record `after` itself is taken as good.
+def survey(rows: Iterable[Row], previous: int | None, after: int, where: str, run: str) -> Damage | None:
+    """Walks the chain of records with seq > `after`; the record `after` itself, with the checksum `previous`, is taken as good.
 
     Raises:
         StoreError: an intact record is newer than this software.
     """
-    previous, expected, first, healed = checksum_at(connection, after), after + 1, 0, False
+    expected, first, healed = after + 1, 0, False
     seq, size = after, 0
-    for row in _rows(connection, after):
+    for row in rows:
         seq = row[0]
         good = previous is not None and seq == expected and sound(row, previous)
         if not good and not first:
@@ -89,9 +52,14 @@ def survey(connection: apsw.Connection, path: Path, after: int) -> Damage | None
         return None
     if healed:
         detail = f"record {first} is damaged or missing, and intact ones follow it"
-        return Damage(path, "middle", detail, first, first)
+        return Damage(where, run, "middle", detail, first, first)
     detail = f"record {first} is damaged, and so is all after it ({seq} is the last): {seq - first + 1} events, {size} bytes"
-    return Damage(path, "tail", detail, first, seq)
+    return Damage(where, run, "tail", detail, first, seq)
+
+
+def walk(connection: apsw.Connection, path: Path, after: int) -> Damage | None:
+    """`survey` of a log in a folder."""
+    return survey(_rows(connection, after), checksum_at(connection, after), after, str(path), path.parent.name)
 
 
 def checksum_at(connection: apsw.Connection, seq: int) -> int | None:
@@ -107,11 +75,11 @@ def missing(connection: apsw.Connection, path: Path) -> Damage | None:
     last: Any = connection.execute("SELECT max(seq) FROM events").get or 0
     if lost := wal.lost_commits(path):
         detail = f"the write-ahead log is damaged behind record {last}: {lost} or more later commits cannot be read"
-        return Damage(path, "ahead", detail, last + 1)
+        return Damage(str(path), path.parent.name, "ahead", detail, last + 1)
     report = next((name for name in ("answer.json", "report.md") if not last and (path.parent / name).exists()), "")
     if report:
         detail = f"this log holds no event although {report} lies beside it: its write-ahead log ({wal.of(path).name}) is lost"
-        return Damage(path, "empty", detail)
+        return Damage(str(path), path.parent.name, "empty", detail)
     return None
 
 
@@ -123,22 +91,22 @@ def verify(folder: Path) -> Damage | None:
     """
     path = folder / "log.sqlite"
     if path.exists() and path.stat().st_size == 0:
-        return Damage(path, "file", "this log is empty: it was cut off")
+        return Damage(str(path), path.parent.name, "file", "this log is empty: it was cut off")
     try:
         with closing(open_reading(path)) as connection, naming(path):
             structure: Any = connection.execute("PRAGMA integrity_check(1)").get
             if structure != "ok":
-                return Damage(path, "file", f"SQLite finds its structure damaged ({structure})")
+                return Damage(str(path), path.parent.name, "file", f"SQLite finds its structure damaged ({structure})")
             last: Any = connection.execute("SELECT max(seq) FROM events").get
             return (
                 missing(connection, path)
-                or survey(connection, path, 0)
+                or walk(connection, path, 0)
                 or _bodies(connection, path, last or 0)
                 or _snapshot(connection, path)
             )
     except StoreError as error:
         if isinstance(error.__cause__, (apsw.NotADBError, apsw.CorruptError, UnicodeDecodeError)):
-            return Damage(path, "file", error.message)
+            return Damage(str(path), path.parent.name, "file", error.message)
         raise
 
 
@@ -149,34 +117,32 @@ def repair(folder: Path, apply: bool = False) -> Damage | None:
     Raises:
         StoreError: the run is in use, or `apply` was asked for damage that cannot be cut.
     """
-    found = verify(folder)
+    path, found = folder / "log.sqlite", verify(folder)
     if found is None or not apply:
         return found
-    if found.place not in ("tail", "ahead", "snapshot"):
+    if not found.mendable:
         raise found.error()
     if found.place == "ahead":
         with _locked(folder):
-            return _give_up(found)
-    with _locked(folder), closing(open_writing(found.file)) as connection, naming(found.file):
-        path = found.file
-        found = survey(connection, path, 0) or _snapshot(connection, path)  # once more, now that nobody else can write
+            return _give_up(path, found)
+    with _locked(folder), closing(open_writing(path)) as connection, naming(path):
+        found = walk(connection, path, 0) or _snapshot(connection, path)  # once more, now that nobody else can write
         if found is not None and found.place == "snapshot":
             with connection:
                 snapshots.drop(connection)
             return replace(found, mended=True)
         if found is None or found.place != "tail":
             return found
-        found = replace(found, kept=_keep(connection, found), mended=True)
+        found = replace(found, kept=keep(_rows(connection, found.first - 1), folder, found.first), mended=True)
         with connection:
             connection.execute("DELETE FROM events WHERE seq >= ?", (found.first,))
             snapshots.drop(connection)  # it may be of what was cut; a master takes another
     return found
 
 
-def _give_up(damage: Damage) -> Damage:
+def _give_up(path: Path, damage: Damage) -> Damage:
     """Copies the write-ahead log, then lets SQLite take from it what it can, and empties it."""
-    path = damage.file
-    copy = _free_name(path, damage.first, ".wal")
+    copy = _free_name(path.parent, damage.first, ".wal")
     with naming(path):
         shutil.copyfile(wal.of(path), copy)
         with open(copy, "rb") as file:
@@ -192,7 +158,7 @@ def _snapshot(connection: apsw.Connection, path: Path) -> Damage | None:
         try:
             snapshots.get(connection, path)
         except StoreError as error:
-            return Damage(path, "snapshot", error.message)
+            return Damage(str(path), path.parent.name, "snapshot", error.message)
     return None
 
 
@@ -204,9 +170,10 @@ def _bodies(connection: apsw.Connection, path: Path, last: int) -> Damage | None
             try:
                 blobs.get(hash)
             except StoreError as error:
-                return Damage(path, "body", f"{error.where}: {error.message}", 0, last)
+                return Damage(str(path), path.parent.name, "body", f"{error.where}: {error.message}", 0, last)
         elif body_hash(data) != hash:
-            return Damage(path, "body", f"the body {hash} is damaged: its content has another hash", 0, last)
+            detail = f"the body {hash} is damaged: its content has another hash"
+            return Damage(str(path), path.parent.name, "body", detail, 0, last)
 
     def absent(hashes: list[str]) -> list[str]:
         query = "SELECT value FROM json_each(?) WHERE value NOT IN (SELECT hash FROM bodies)"
@@ -217,7 +184,7 @@ def _bodies(connection: apsw.Connection, path: Path, last: int) -> Damage | None
         return blobs.get(hash) if data is None else bytes(data)
 
     lack = named.missing(map(to_event, _rows(connection, 0)), absent, body)
-    return Damage(path, "body", lack, 0, last) if lack else None
+    return Damage(str(path), path.parent.name, "body", lack, 0, last) if lack else None
 
 
 def _rows(connection: apsw.Connection, after: int) -> Iterator[Row]:
@@ -227,33 +194,30 @@ def _rows(connection: apsw.Connection, after: int) -> Iterator[Row]:
         after = rows[-1][0]  # type: ignore[assignment]
 
 
-def _keep(connection: apsw.Connection, damage: Damage) -> Path:
-    """Copies what will be cut, one JSON object a record; payloads in base64, for they may be anything."""
-    path = _free_name(damage.file, damage.first, ".jsonl")
+def keep(rows: Iterable[Row], folder: Path, first: int) -> Path:
+    """Copies what will be cut into a file of its own, one JSON object a record; payloads in base64, for they may be anything.
+    Returns where; it is durable."""
+    path = _free_name(folder, first, ".jsonl")
     with open(path, "x", encoding="utf-8") as file:
-        for row in _rows(connection, damage.first - 1):
+        for row in rows:
             fields = zip(COLUMNS.split(", "), row, strict=True)
             file.write(json.dumps({name: _plain(value) for name, value in fields}) + "\n")
         file.flush()
         os.fsync(file.fileno())
-    sync_folder(path.parent)
+    sync_folder(folder)
     return path
 
 
-def _free_name(log: Path, first: int, ending: str) -> Path:
-    path, number = log.with_name(_copy_name(first, ending)), 1
+def _free_name(folder: Path, first: int, ending: str) -> Path:
+    path, number = folder / copy_name(first, ending), 1
     while path.exists():
         number += 1
-        path = log.with_name(_copy_name(first, f"-{number}{ending}"))
+        path = folder / copy_name(first, f"-{number}{ending}")
     return path
 
 
 def _plain(value: object) -> object:
     return base64.b64encode(value).decode() if isinstance(value, bytes) else value
-
-
-def _copy_name(first: int, ending: str = ".jsonl") -> str:
-    return f"log.damaged-{first}{ending}"
 
 
 @contextmanager

@@ -312,6 +312,8 @@ def _first_line(error: Exception) -> str:
 def _cure(text: str) -> str:
     if "password" in text or "authentication" in text:
         return "check the user and the password: PGPASSWORD, ~/.pgpass, or a service file"
+    if "does not exist" in text and 'role "' in text:
+        return "name another user with --runs, or create this one (createuser NAME)"
     if "does not exist" in text:
         return "create it (createdb NAME), or name another with --runs"
     return "check that the server runs and that --runs names it"

@@ -11,19 +11,22 @@ import re
 import unicodedata
 import uuid
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
 from swarm.coordinator.tables import OVER_BUDGET
-from swarm.errors import SpecError, StoreError
+from swarm.errors import DamageError, SpecError, StoreError
 from swarm.events import CARETAKER, DESK, Event, JobCreated, JobEnded, JobOpened, PhaseChanged, identity
 from swarm.store.blobs import sync_folder
 from swarm.store.connection import naming
-from swarm.store.interface import Message, Place, Reader, Writer
+from swarm.store.interface import Damage, Message, Needless, Place, Reader, Writer
 from swarm.store.place import FOLDERS, LATEST, SPEC
 from swarm.store.sqlite import LOG
 
+_BEFORE = {"lock", *(f"{LOG}.new{ending}" for ending in ("", "-journal", "-wal", "-shm"))}
+"""What may lie in a run's folder before its log does."""
 _ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 
@@ -129,9 +132,26 @@ class RunFolder:
         """Takes a message away whose effect is durable."""
         self.place.heard(self.path, id)
 
+    def damage(self) -> Damage | None:
+        """Reads all of the log and every body: the first thing that is wrong; see `Place.damage`."""
+        return self.place.damage(self.path)
+
     def verify(self) -> None:
-        """Reads all of the log and every body; see `Place.verify`."""
-        self.place.verify(self.path)
+        """As `damage`, which it raises."""
+        if (found := self.damage()) is not None:
+            raise found.error()
+
+    def repair(self) -> Damage | None:
+        """Mends what `damage` finds; see `Place.repair`."""
+        return self.place.repair(self.path)
+
+    def needless(self) -> list[Needless]:
+        """What the run holds that nothing needs."""
+        return self.place.needless(self.path)
+
+    def free(self) -> list[Needless]:
+        """Removes what the run holds that nothing needs; see `Place.free`."""
+        return self.place.free(self.path)
 
     # ---- beginning and end ----
 
@@ -141,11 +161,16 @@ class RunFolder:
         Raises:
             StoreError: a run of this id exists.
         """
-        if os.path.lexists(self.path) or self.exists():
+        if (os.path.lexists(self.path) and not self._left_over()) or self.exists():
             raise self._taken()
 
+    def _left_over(self) -> bool:
+        """Whether the folder is what a crash leaves of a run before there was a log."""
+        with naming(self.path):
+            return not self.path.is_symlink() and self.path.is_dir() and _BEFORE.issuperset(os.listdir(self.path))
+
     def _taken(self) -> StoreError:
-        cure = f"choose another id, or `swarm resume {self.id}`"
+        cure = f"choose another id, or `swarm resume {self.id}`; one that never began, `swarm rm {self.id}` removes"
         return StoreError(f"a run called {self.id!r} exists already", str(self.path), cure)
 
     def create(self) -> None:
@@ -159,14 +184,16 @@ class RunFolder:
             try:
                 self.path.mkdir()
             except FileExistsError as error:
-                raise self._taken() from error
+                if not self._left_over():
+                    raise self._taken() from error
             sync_folder(self.root)
         taken = True
         try:
             taken = not self.place.create(self.path)
         finally:
             if taken:
-                self.path.rmdir()
+                with suppress(OSError):  # it is somebody else's now
+                    self.path.rmdir()
         if taken:
             raise self._taken()
 
@@ -220,8 +247,8 @@ class RunStatus:
 
     `status`: what JobEnded said; else `budget` while it rests until it gets more, `paused`, `waiting` for a person, or
     `working`; if it works and has no holder, `answered` where a person's answer has set it going, else `interrupted`;
-    `new` without events; `damaged` with the reason in `detail`. `created` and `updated` are seconds since 1970, 0 without
-    events.
+    `new` without events; `damaged`, or `unreadable` for any other cause (of a newer version, another program's, locked), with
+    the reason in `detail` and what can be done in `cure`. `created` and `updated` are seconds since 1970, 0 without events.
     """
 
     id: str
@@ -233,6 +260,12 @@ class RunStatus:
     updated: float = 0.0
     holder: str | None = None
     detail: str = ""
+    cure: str = ""
+
+    @property
+    def legible(self) -> bool:
+        """Whether the log could be read."""
+        return self.status not in ("damaged", "unreadable")
 
     @property
     def ended(self) -> bool:
@@ -250,7 +283,8 @@ def read_status(run: RunFolder) -> RunStatus:
             status = _summed_up(run.id, list(reader.life()), newest, active)
             return replace(status, detail=reason_words(reader, status.detail))
     except StoreError as error:
-        return RunStatus(run.id, "damaged", detail=error.message)
+        standing = "damaged" if isinstance(error, DamageError) else "unreadable"
+        return RunStatus(run.id, standing, detail=error.message, cure=error.cure)
 
 
 def reason_words(reader: Reader, reason: str) -> str:

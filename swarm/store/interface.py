@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Literal, Protocol, Self
 
+from swarm.errors import DamageError
 from swarm.events import Event, record
 
 
@@ -122,6 +123,60 @@ class Message:
     text: str
 
 
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """What is wrong with the log of a run. `where` is the file or database.
+
+    `place` is `tail` (the last records; can be cut), `middle` (intact records follow), `body` (text that an event names), `file`
+    (SQLite itself cannot read it), `ahead` (of the write-ahead log, which holds what was appended last; can be given up),
+    `empty` (all events are gone), or `snapshot` (the log is sound and lacks nothing). `first` and `last` are the records
+    concerned, 0 where there are none. `kept` is the copy of what a repair cut, None as long as nothing was cut; `mended` says
+    that a repair was made.
+    """
+
+    where: str
+    run: str
+    place: Literal["tail", "middle", "body", "file", "ahead", "empty", "snapshot"]
+    detail: str
+    first: int = 0
+    last: int = 0
+    kept: Path | None = None
+    mended: bool = False
+
+    @property
+    def mendable(self) -> bool:
+        """Whether a repair is possible, at the cost of what `detail` says."""
+        return self.place in ("tail", "ahead", "snapshot")
+
+    def error(self) -> DamageError:
+        """The error that refuses to work on such a log."""
+        command = f"`swarm doctor --repair {self.run}`"
+        if self.place == "tail":
+            cure = f"{command} would cut records {self.first} to {self.last} and keep a copy of them in {copy_name(self.first)}"
+        elif self.place == "snapshot":
+            cure = f"nothing is lost: jobs do without it; {command} --apply removes it"
+        elif self.place == "ahead":
+            cure = f"nothing was changed; restore it from a copy, or go on without them: {command} says how"
+        else:
+            cure = "nothing was changed; restore the run folder or the database from a copy, or start the job anew"
+        return DamageError(self.detail, self.where, cure)
+
+
+def copy_name(first: int, ending: str = ".jsonl") -> str:
+    """What the copy of records that are cut from `first` on is called."""
+    return f"log.damaged-{first}{ending}"
+
+
+@dataclass(frozen=True, slots=True)
+class Needless:
+    """Something of `size` bytes that nothing needs, and why. `file` is None for what lies inside a log's file or a database:
+    freeing it leaves room there for later events, and the file as long as it is."""
+
+    what: str
+    size: int
+    file: Path | None = None
+
+
 class Place(Protocol):
     """Where the logs, bodies and inboxes of runs live, and where it is known who works on them.
 
@@ -142,7 +197,11 @@ class Place(Protocol):
         ...
 
     def create(self, folder: Path) -> bool:
-        """Reserves a run's id; False if a run has it already. The folder exists, and is new."""
+        """Reserves a run's id; False if a run has it already. The folder exists, and holds nothing that is of use.
+
+        Raises:
+            StoreError: somebody is reserving it just now.
+        """
         ...
 
     def make_folder(self, folder: Path) -> None:
@@ -193,11 +252,31 @@ class Place(Protocol):
         """Bytes of a run's log and bodies, roughly; cheap."""
         ...
 
-    def verify(self, folder: Path) -> None:
-        """Reads all of a run's log, and every body. Safe while somebody works on it.
+    def damage(self, folder: Path) -> Damage | None:
+        """Reads all of a run's log, and every body: the first thing that is damaged or missing. Safe while somebody works on it.
 
         Raises:
-            StoreError: the first thing that is damaged or missing, or newer than this software, and what can be done.
+            StoreError: there is no log, or it is newer than this software.
+        """
+        ...
+
+    def repair(self, folder: Path) -> Damage | None:
+        """Mends what `damage` finds, after a copy of what that costs was made in the run's folder; None: nothing is wrong.
+
+        Raises:
+            StoreError: somebody works on the run, or it can't be mended.
+        """
+        ...
+
+    def needless(self, folder: Path) -> list[Needless]:
+        """What a run holds that nothing needs. Safe while somebody works on it, when it may name what is being written."""
+        ...
+
+    def free(self, folder: Path) -> list[Needless]:
+        """Removes what a run holds that nothing needs, and says what that was.
+
+        Raises:
+            StoreError: somebody works on the run, or its log can't be read.
         """
         ...
 

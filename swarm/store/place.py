@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from swarm.errors import StoreError
-from swarm.store import damage, inbox
-from swarm.store.connection import naming
-from swarm.store.interface import Message, Place
+from swarm.store import damage, inbox, retention
+from swarm.store.blobs import open_blobs
+from swarm.store.connection import create, naming
+from swarm.store.interface import Damage, Message, Needless, Place
 from swarm.store.lock import FolderLock, holder
 from swarm.store.sqlite import LOG, SqliteReader, SqliteWriter
 
@@ -24,6 +25,9 @@ SPEC = "spec.yaml"
 @dataclass(frozen=True, slots=True)
 class FolderPlace:
     """The place of runs that lie in folders; see `Place`."""
+
+    blobs: str = ""
+    """Where large bodies of new runs go, as an fsspec URL; empty for `blobs/` in the run's folder."""
 
     def title(self, root: Path) -> str:
         return str(root)
@@ -37,7 +41,21 @@ class FolderPlace:
         return os.readlink(link) if link.is_symlink() else ""
 
     def create(self, folder: Path) -> bool:
-        return True  # whoever made the folder has the name
+        with naming(folder):
+            if (folder / LOG).exists():
+                return False
+            lock = FolderLock.take(folder / "lock")
+            try:
+                if (folder / LOG).exists():
+                    return False
+                open_blobs(self.blobs, folder)  # says what is wrong with it before there is a log
+                create(folder / LOG, self.blobs)
+            except StoreError:
+                (folder / "lock").unlink(missing_ok=True)  # as if nobody had been here
+                raise
+            finally:
+                lock.release()
+        return True
 
     def make_folder(self, folder: Path) -> None:
         with naming(folder):
@@ -53,7 +71,7 @@ class FolderPlace:
         return SqliteReader.open(folder)
 
     def writer(self, folder: Path) -> SqliteWriter:
-        return SqliteWriter.open(folder)
+        return SqliteWriter.open(folder, self.blobs)
 
     def holder(self, folder: Path) -> str | None:
         with naming(folder / "lock"):
@@ -74,10 +92,17 @@ class FolderPlace:
             files = [folder / LOG, folder / f"{LOG}-wal", *(blobs.iterdir() if blobs.is_dir() else ())]
             return sum(file.stat().st_size for file in files if file.exists())
 
-    def verify(self, folder: Path) -> None:
-        found = damage.verify(folder)
-        if found is not None:
-            raise found.error()
+    def damage(self, folder: Path) -> Damage | None:
+        return damage.verify(folder)
+
+    def repair(self, folder: Path) -> Damage | None:
+        return damage.repair(folder, apply=True)
+
+    def needless(self, folder: Path) -> list[Needless]:
+        return retention.needless(folder)
+
+    def free(self, folder: Path) -> list[Needless]:
+        return retention.free(folder)
 
     def remove(self, folder: Path) -> None:
         if not folder.is_dir():

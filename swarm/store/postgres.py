@@ -15,9 +15,9 @@ from typing import Any, Self
 
 from psycopg import errors as pg
 
-from swarm.errors import StoreError
+from swarm.errors import DamageError, StoreError
 from swarm.events import Event, body_hash
-from swarm.store import named, postgres_snapshots
+from swarm.store import postgres_snapshots
 from swarm.store.blobs import BLOB_BYTES, Blobs, RemoteBlobs, verified
 from swarm.store.connection import LIFE
 from swarm.store.database import Address, Connection, Link, check_schema, fetch, migrate, transaction
@@ -47,7 +47,7 @@ class PostgresReader:
     """Reads one job's log. It never writes, sees durable events only, and may be shared by threads."""
 
     def __init__(self, link: Link, id: str, number: int, blobs: str, shared: bool = False) -> None:
-        self._link, self.id, self._job, self._shared = link, id, number, shared
+        self._link, self.id, self.job, self._shared = link, id, number, shared
         self.where = f"{link.address}, run {id}"
         self._blobs: Blobs = RemoteBlobs(blobs) if blobs else DatabaseBlobs(link, number, self.where)
 
@@ -80,18 +80,18 @@ class PostgresReader:
         """Durable events with after < seq <= upto, in order; see `Reader.read`."""
         after, end = max(after, 0), 2**62 if upto is None else upto
         checksum = self._checksum_at(after)
-        rows = self._rows(_EVENTS, (self._job, after, end))
+        rows = self._rows(_EVENTS, (self.job, after, end))
         while rows:
             for row in rows:
                 if checksum is None or row[0] != after + 1 or not intact(row, checksum):
                     raise self._damaged(after + 1)
                 yield to_event(row)
                 after, checksum = row[0], row[8]
-            rows = self._rows(_EVENTS, (self._job, after, end)) if len(rows) == _CHUNK else []
+            rows = self._rows(_EVENTS, (self.job, after, end)) if len(rows) == _CHUNK else []
 
     def last(self) -> int:
         """The number of the last durable event, 0 for an empty log."""
-        return int(self._query("SELECT max(seq) FROM swarmloom.events WHERE job = %s", (self._job,))[0][0] or 0)
+        return int(self._query("SELECT max(seq) FROM swarmloom.events WHERE job = %s", (self.job,))[0][0] or 0)
 
     def keyed(self, prefix: str) -> Iterator[Event]:
         """Durable events whose key starts with `prefix`, in order; see `Reader.keyed`."""
@@ -115,7 +115,7 @@ class PostgresReader:
         )
         after, more = 0, True
         while more:
-            found = self._query(query, (self._job, after, *bindings))
+            found = self._query(query, (self.job, after, *bindings))
             for *fields, before in found:
                 row, previous = _row(fields), START.checksum if fields[0] == 1 else before
                 if previous is None or not intact(row, previous):
@@ -128,7 +128,7 @@ class PostgresReader:
         """The bodies named, by hash; see `Reader.bodies`."""
         wanted = list(hashes)
         query = "SELECT hash, bytes FROM swarmloom.bodies WHERE job = %s AND hash = ANY(%s)"
-        stored: dict[str, bytes | None] = dict(self._query(query, (self._job, wanted)))
+        stored: dict[str, bytes | None] = dict(self._query(query, (self.job, wanted)))
         found: dict[str, bytes] = {}
         for hash in wanted:
             if hash not in stored:
@@ -139,27 +139,25 @@ class PostgresReader:
 
     def snapshot(self) -> Snapshot | None:
         """The log's snapshot; see `Reader.snapshot`."""
-        return self._link.run(lambda connection, _: postgres_snapshots.get(connection, self._job, self.where), self.where)
+        return self._link.run(lambda connection, _: postgres_snapshots.get(connection, self.job, self.where), self.where)
 
-    def verify(self) -> None:
-        """Reads every record, every body, large ones too, and looks for those that events name. Safe while the job is worked on.
-
-        Raises:
-            StoreError: the first that is damaged or missing, or newer than this software.
-        """
-        if lack := named.missing(self.read(), self._absent, self.body):
-            raise StoreError(lack, self.where, "restore the database from a copy")
+    def hashes(self) -> Iterator[str]:
+        """The hashes of all bodies that are stored, in order."""
         after = ""
         query = f"SELECT hash FROM swarmloom.bodies WHERE job = %s AND hash > %s ORDER BY hash LIMIT {_CHUNK}"
-        while found := [hash for (hash,) in self._query(query, (self._job, after))]:
-            for hash in found:
-                self.body(hash)
+        while found := [hash for (hash,) in self._query(query, (self.job, after))]:
+            yield from found
             after = found[-1]
 
-    def _absent(self, hashes: list[str]) -> list[str]:
+    def due(self) -> int:
+        """The number of the last event that a writer was told is durable."""
+        return int(self._query("SELECT seq FROM swarmloom.jobs WHERE number = %s", (self.job,))[0][0])
+
+    def absent(self, hashes: list[str]) -> list[str]:
+        """Those of some hashes whose bodies are not stored."""
         query = """SELECT hash FROM unnest(%s::text[]) AS g(hash)
             WHERE NOT EXISTS (SELECT FROM swarmloom.bodies b WHERE b.job = %s AND b.hash = g.hash)"""
-        return [str(hash) for (hash,) in self._query(query, (hashes, self._job))]
+        return [str(hash) for (hash,) in self._query(query, (hashes, self.job))]
 
     def body(self, hash: str) -> bytes:
         """The body with this hash; see `Reader.bodies`."""
@@ -176,11 +174,17 @@ class PostgresReader:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def rows(self, after: int) -> Iterator[Row]:
+        """All records after a number as they are stored, sound or not."""
+        while found := self._rows(_EVENTS, (self.job, after, 2**62)):
+            yield from found
+            after = found[-1][0]
+
     def _checksum_at(self, seq: int) -> int | None:
         if seq <= 0:
             return START.checksum
         query = "SELECT checksum FROM swarmloom.events WHERE job = %s AND seq = %s"
-        found = self._query(query, (self._job, seq))
+        found = self._query(query, (self.job, seq))
         return int(found[0][0]) if found else None
 
     def _rows(self, query: str, bindings: tuple[Any, ...]) -> list[Row]:
@@ -189,9 +193,9 @@ class PostgresReader:
     def _query(self, query: str, bindings: tuple[Any, ...]) -> list[tuple[Any, ...]]:
         return self._link.query(query, bindings, self.where)
 
-    def _damaged(self, seq: int) -> StoreError:
-        cure = "nothing was changed; restore the database from a copy, or start the job anew"
-        return StoreError(f"record {seq} is damaged or missing", self.where, cure)
+    def _damaged(self, seq: int) -> DamageError:
+        cure = f"`swarm doctor --repair {self.id}` says what can be done"
+        return DamageError(f"record {seq} is damaged or missing", self.where, cure)
 
 
 class PostgresWriter(PostgresReader):
@@ -243,17 +247,12 @@ class PostgresWriter(PostgresReader):
         last = super().last()
         after = max(0, last - TAIL)
         tip, checksum = START, self._checksum_at(after)
-        for row in self._all_rows(after):
+        for row in self.rows(after):
             if checksum is None or row[0] != after + 1 or not sound(row, checksum):
                 raise self._damaged(after + 1)
             after, checksum = row[0], row[8]
             tip = Tip(row[0], row[1], row[8])
         return tip
-
-    def _all_rows(self, after: int) -> Iterator[Row]:
-        while rows := self._rows(_EVENTS, (self._job, after, 2**62)):
-            yield from rows
-            after = rows[-1][0]
 
     def last(self) -> int:
         """The number of the last durable event, 0 for an empty log."""
@@ -264,7 +263,7 @@ class PostgresWriter(PostgresReader):
         if time.monotonic() - self.renewed < RENEW_SECONDS:
             return
         query = f"UPDATE swarmloom.jobs SET expires = {UNTIL} WHERE number = %s AND epoch = %s RETURNING 1"
-        if not self._link.query(query, (self._job, self.epoch), self.where):
+        if not self._link.query(query, (self.job, self.epoch), self.where):
             self._link.run(lambda connection, _: self._refuse(connection), self.where)
         self.renewed = time.monotonic()
 
@@ -294,7 +293,7 @@ class PostgresWriter(PostgresReader):
     def _keep(self, connection: Connection, snapshot: Snapshot) -> None:
         with transaction(connection):  # doing it twice does no harm
             self._advance(connection, self._tip.seq, 0)
-            postgres_snapshots.put(connection, self._job, snapshot, self._tip)
+            postgres_snapshots.put(connection, self.job, snapshot, self._tip)
 
     @contextmanager
     def _or_never_again(self) -> Iterator[None]:
@@ -310,7 +309,7 @@ class PostgresWriter(PostgresReader):
         """Locks the job's row, in which this writer's epoch is still the newest, and says where the log will end."""
         query = f"""UPDATE swarmloom.jobs SET seq = %s, bytes = bytes + %s, expires = {UNTIL}
             WHERE number = %s AND epoch = %s AND seq = %s"""
-        if connection.execute(query.encode(), (last, size, self._job, self.epoch, self._tip.seq)).rowcount != 1:
+        if connection.execute(query.encode(), (last, size, self.job, self.epoch, self._tip.seq)).rowcount != 1:
             self._refuse(connection)
 
     def _commit(self, connection: Connection, rows: list[Row], sizes: dict[str, int], contents: list[Any], again: bool) -> None:
@@ -322,24 +321,24 @@ class PostgresWriter(PostgresReader):
             size = sum([len(row[6]) + len(row[7]) + _RECORD_BYTES for row in rows])
             self._advance(connection, rows[-1][0] if rows else self._tip.seq, size)
             if sizes:
-                values = (list(sizes), contents, list(sizes.values()), self._job, self._job)
+                values = (list(sizes), contents, list(sizes.values()), self.job, self.job)
                 connection.execute(_BODIES.encode(), values)
             if rows:
                 columns = [list(column) for column in zip(*rows, strict=True)]
                 columns[6] = [key.encode() for key in columns[6]]
-                connection.execute(_INSERT.encode(), (self._job, *columns))
+                connection.execute(_INSERT.encode(), (self.job, *columns))
 
     def _stands(self, connection: Connection, rows: list[Row], hashes: list[str]) -> bool:
         """Whether a batch is in the log, all of it: a transaction leaves no half."""
-        fetch(connection, "SELECT 1 FROM swarmloom.jobs WHERE number = %s FOR UPDATE", (self._job,))
+        fetch(connection, "SELECT 1 FROM swarmloom.jobs WHERE number = %s FOR UPDATE", (self.job,))
         if rows:
             query = "SELECT 1 FROM swarmloom.events WHERE job = %s AND seq = %s AND epoch = %s AND checksum = %s"
-            return bool(fetch(connection, query, (self._job, rows[-1][0], self.epoch, rows[-1][8])))
+            return bool(fetch(connection, query, (self.job, rows[-1][0], self.epoch, rows[-1][8])))
         query = "SELECT count(*) FROM swarmloom.bodies WHERE job = %s AND hash = ANY(%s)"
-        return fetch(connection, query, (self._job, hashes)) == [(len(set(hashes)),)]
+        return fetch(connection, query, (self.job, hashes)) == [(len(set(hashes)),)]
 
     def _refuse(self, connection: Connection) -> None:
-        found = fetch(connection, "SELECT epoch, seq FROM swarmloom.jobs WHERE number = %s", (self._job,))
+        found = fetch(connection, "SELECT epoch, seq FROM swarmloom.jobs WHERE number = %s", (self.job,))
         if not found:
             raise StoreError("this run has been removed", self.where, "nothing was appended")
         epoch, seq = found[0]
@@ -361,7 +360,7 @@ class PostgresWriter(PostgresReader):
     def _repeated(self, rows: list[Row]) -> StoreError:
         query = "SELECT key, kind FROM swarmloom.events WHERE job = %s AND seq < %s AND key = ANY(%s)"
         keys = [row[6].encode() for row in rows if row[6]]
-        found = self._link.query(query, (self._job, rows[0][0], keys), self.where)
+        found = self._link.query(query, (self.job, rows[0][0], keys), self.where)
         return repeated(rows, {(bytes(key).decode(), kind) for key, kind in found}, self.where)
 
     def _query(self, query: str, bindings: tuple[Any, ...]) -> list[tuple[Any, ...]]:
@@ -374,7 +373,7 @@ class PostgresWriter(PostgresReader):
             if self._refusal != _CLOSED:
                 self._refusal = _CLOSED
                 free = "UPDATE swarmloom.jobs SET holder = NULL, expires = NULL WHERE number = %s AND epoch = %s"
-                self._link.last_words(free, (self._job, self.epoch))
+                self._link.last_words(free, (self.job, self.epoch))
 
 
 def _row(fields: Sequence[Any]) -> Row:

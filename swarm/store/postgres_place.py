@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import shutil
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 from swarm.errors import StoreError
+from swarm.store import postgres_damage, retention
 from swarm.store.connection import naming
 from swarm.store.database import Address, Connection, Link, check_schema, fetch, migrate, transaction
 from swarm.store.hold import holding, in_use
-from swarm.store.interface import Message
+from swarm.store.interface import Damage, Message, Needless
 from swarm.store.postgres import PostgresReader, PostgresWriter
 from swarm.store.sqlite import LOG
 
@@ -26,19 +28,20 @@ _TABLES = ("events", "bodies", "blobs", "snapshots", "parts", "inbox")
 class PostgresPlace:
     """The place of runs that a database holds; see `Place`. Its own connections are made at the first use, and not pickled."""
 
-    def __init__(self, address: Address) -> None:
-        self.address = address
+    def __init__(self, address: Address, blobs: str = "") -> None:
+        self.address, self.blobs = address, blobs
+        """`blobs`: where large bodies of new runs go, as an fsspec URL; empty for the database."""
         self._link: Link | None = None
         self._reading: Link | None = None
         """What all readers share: a list of runs opens one after the other."""
         self._known = False
         """Whether our tables have been seen there."""
 
-    def __reduce__(self) -> tuple[Callable[[Address], PostgresPlace], tuple[Address]]:
-        return PostgresPlace, (self.address,)
+    def __reduce__(self) -> tuple[Callable[[Address, str], PostgresPlace], tuple[Address, str]]:
+        return PostgresPlace, (self.address, self.blobs)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, PostgresPlace) and other.address == self.address
+        return isinstance(other, PostgresPlace) and (other.address, other.blobs) == (self.address, self.blobs)
 
     def __hash__(self) -> int:
         return hash(self.address)
@@ -65,8 +68,8 @@ class PostgresPlace:
         if again:  # whether the row that is there now is ours cannot be told
             problem = "the connection was lost while the run was made"
             raise StoreError(problem, self.where(folder), "look with `swarm list`, and choose another id")
-        query = "INSERT INTO swarmloom.jobs(id, blobs) VALUES (%s, '') ON CONFLICT DO NOTHING RETURNING 1"
-        return bool(fetch(connection, query, (folder.name,)))
+        query = "INSERT INTO swarmloom.jobs(id, blobs) VALUES (%s, %s) ON CONFLICT DO NOTHING RETURNING 1"
+        return bool(fetch(connection, query, (folder.name, self.blobs)))
 
     def make_folder(self, folder: Path) -> None:
         self._check_ours(folder)
@@ -93,7 +96,7 @@ class PostgresPlace:
 
     def writer(self, folder: Path) -> PostgresWriter:
         self.make_folder(folder)
-        return PostgresWriter.open(self.address, folder.name)
+        return PostgresWriter.open(self.address, folder.name, self.blobs)
 
     def holder(self, folder: Path) -> str | None:
         held = self._run(lambda connection: holding(connection, folder.name), None)
@@ -120,9 +123,47 @@ class PostgresPlace:
         found = self._read("SELECT bytes FROM swarmloom.jobs WHERE id = %s", folder.name)
         return int(found[0][0]) if found else 0
 
-    def verify(self, folder: Path) -> None:
-        with self.reader(folder) as reader:
-            reader.verify()
+    def damage(self, folder: Path) -> Damage | None:
+        return postgres_damage.look(self.reader(folder))
+
+    def repair(self, folder: Path) -> Damage | None:
+        found = self.damage(folder)
+        if found is None:
+            return None
+        if not found.mendable:
+            raise found.error()
+        self.make_folder(folder)
+
+        def work(connection: Connection) -> Damage | None:
+            with self._taken(connection, folder) as job, naming(folder):
+                reader = self.reader(folder)
+                again = postgres_damage.look(reader)  # now that nobody else can write
+                if again is None or not again.mendable:
+                    return again
+                return postgres_damage.mend(connection, reader, job, folder, again)
+
+        return self._run(work, None)
+
+    def needless(self, folder: Path) -> list[Needless]:
+        reader = self.reader(folder)
+        nothing: list[Needless] = []
+        inside = self._run(lambda connection: postgres_damage.needless(connection, reader, reader.job), nothing)
+        return [*retention.unfinished(folder), *inside]
+
+    def free(self, folder: Path) -> list[Needless]:
+        reader = self.reader(folder)
+
+        def work(connection: Connection) -> list[Needless]:
+            with self._taken(connection, folder) as job:
+                return postgres_damage.free(connection, reader, job)
+
+        files, nothing = list(retention.unfinished(folder)), list[Needless]()
+        found = self._run(work, nothing)
+        with naming(folder):
+            for one in files:
+                if one.file is not None:
+                    one.file.unlink(missing_ok=True)
+        return files + found
 
     def remove(self, folder: Path) -> None:
         self._check_ours(folder)
@@ -132,6 +173,14 @@ class PostgresPlace:
                 shutil.rmtree(folder)
 
     def _remove(self, connection: Connection, folder: Path) -> None:
+        with self._taken(connection, folder) as job:
+            for table in _TABLES:
+                connection.execute(f"DELETE FROM swarmloom.{table} WHERE job = %s".encode(), (job,))
+            connection.execute("DELETE FROM swarmloom.jobs WHERE number = %s", (job,))
+
+    @contextmanager
+    def _taken(self, connection: Connection, folder: Path) -> Iterator[int]:
+        """A transaction that holds the row of a job, which nobody works on; gives its number."""
         with transaction(connection):
             query = "SELECT number FROM swarmloom.jobs WHERE id = %s FOR UPDATE"
             found = fetch(connection, query, (folder.name,))
@@ -139,9 +188,7 @@ class PostgresPlace:
                 raise self._no_run(folder)
             if (held := holding(connection, folder.name)) is not None:
                 raise in_use(self.where(folder), held)
-            for table in _TABLES:
-                connection.execute(f"DELETE FROM swarmloom.{table} WHERE job = %s".encode(), found[0])
-            connection.execute("DELETE FROM swarmloom.jobs WHERE number = %s", found[0])
+            yield int(found[0][0])
 
     def _no_run(self, folder: Path) -> StoreError:
         return StoreError(f"there is no run {folder.name!r}", str(self.address), "`swarm list` shows the runs there are")

@@ -1,7 +1,8 @@
 """What lies in a run's folder and serves nothing any more.
 
-Owns finding it and removing it. Events and the bodies that they may name are never among it, so a fork, a replay and a
-report find all they need; what goes is what crashes left behind, and the snapshot of a job that has ended.
+Owns finding it and removing it, of a run whose log is there too; of one in a database, the files. Events and the bodies that
+they may name are never among it, so a fork, a replay and a report find all they need; what goes is what crashes left behind,
+and the snapshot of a job that has ended.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import apsw
 from swarm.events import JobEnded
 from swarm.store import snapshots
 from swarm.store.connection import naming, open_reading, open_writing
+from swarm.store.interface import Needless
 from swarm.store.lock import FolderLock
 from swarm.store.sqlite import LOG, SqliteReader
 
@@ -25,18 +26,8 @@ _DRAFT = re.compile(r"\..+\.[0-9a-f]{32}")
 """What `write_durably` calls a file that is not whole yet."""
 
 
-@dataclass(frozen=True, slots=True)
-class Needless:
-    """Something of `size` bytes that nothing needs, and why. `file` is None for what lies inside the log's file: freeing it
-    leaves room there for later events, and the file as long as it is."""
-
-    what: str
-    size: int
-    file: Path | None = None
-
-
 def needless(folder: Path) -> list[Needless]:
-    """What can go from a run's folder. Safe while the run works, when it may name what is being written just now.
+    """What can go of a run that lies in a folder. Safe while the run works, when it may name what is being written just now.
 
     Raises:
         StoreError: the log can't be read.
@@ -65,18 +56,30 @@ def free(folder: Path) -> list[Needless]:
     return found
 
 
+def beside(root: Path, remove: bool) -> list[Needless]:
+    """What crashes left beside the runs of a folder: links that never became `latest`. With `remove` they go."""
+    links = [path for path in sorted(root.glob(".latest.*")) if path.is_symlink()]
+    with naming(root):
+        for path in links if remove else ():
+            path.unlink(missing_ok=True)
+    return [Needless("a link that was never finished", 0, path) for path in links]
+
+
 def _files(folder: Path) -> Iterator[Needless]:
     with closing(open_reading(folder / LOG)) as connection, naming(folder / LOG):
         query = "SELECT hash FROM bodies WHERE bytes IS NULL"
         named = {str(hash) for (hash,) in connection.execute(query)}
-    for path in sorted((*folder.iterdir(), *(folder / "blobs").glob("*"))):
-        if not path.is_file():
-            continue
-        size = path.stat().st_size
-        if _DRAFT.fullmatch(path.name):
-            yield Needless("a file that was never finished", size, path)
-        elif path.parent.name == "blobs" and path.name not in named:
-            yield Needless("a body whose events never became durable", size, path)
+    yield from unfinished(folder)
+    for path in sorted((folder / "blobs").glob("[!.]*")):
+        if path.is_file() and path.name not in named:
+            yield Needless("a body whose events never became durable", path.stat().st_size, path)
+
+
+def unfinished(folder: Path) -> Iterator[Needless]:
+    """Files in a run's folder that were never finished."""
+    for path in sorted((*folder.glob("*"), *(folder / "blobs").glob(".*"), *(folder / "inbox").glob(".*"))):
+        if path.is_file() and (_DRAFT.fullmatch(path.name) or path.name.startswith(f"{LOG}.new")):
+            yield Needless("a file that was never finished", path.stat().st_size, path)
 
 
 def _snapshot(folder: Path) -> Iterator[Needless]:

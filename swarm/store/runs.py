@@ -12,7 +12,7 @@ from pathlib import Path
 from swarm.errors import SpecError, StoreError
 from swarm.store.folder import RunFolder, RunStatus, may_name, read_status
 from swarm.store.interface import Place
-from swarm.store.place import FOLDERS, LATEST
+from swarm.store.place import FOLDERS, LATEST, FolderPlace
 
 FILES = "runs"
 """The folder, in the working folder, of runs whose place was not named or is no folder."""
@@ -65,19 +65,24 @@ class Runs:
 
 
 def open_runs(option: str | None, environment: Mapping[str, str]) -> Runs:
-    """Where runs lie: the option `--runs`, else $SWARM_RUNS, else `runs` in the working folder.
+    """Where runs lie: the option `--runs`, else $SWARM_RUNS, else `runs` in the working folder. $SWARM_BLOBS is where large
+    bodies of new runs go, as an fsspec URL; a log remembers where its own are.
 
     Raises:
-        SpecError: it names a kind of place that there is not.
+        SpecError: it names a file, or a kind of place that there is not.
     """
     value = option or environment.get("SWARM_RUNS") or FILES
+    blobs = environment.get("SWARM_BLOBS", "")
     kind, mark, _ = value.partition("://")
     if mark and kind in ("postgresql", "postgres"):
         from swarm.store.database import Address
         from swarm.store.postgres_place import PostgresPlace
 
-        return Runs(Path(FILES), PostgresPlace(Address(value)))
+        return Runs(Path(FILES), PostgresPlace(Address(value), blobs))
     if not mark:
-        return Runs(Path(value).expanduser())
+        root = Path(value).expanduser()
+        if root.is_file():
+            raise SpecError(f"{value} is a file, not a folder", "--runs", "name a folder, or one that is to be made")
+        return Runs(root, FolderPlace(blobs) if blobs else FOLDERS)
     cure = "name a folder, or a database as postgresql://USER@HOST/DATABASE"
     raise SpecError(f"runs cannot be kept in {kind}://", "--runs", cure)

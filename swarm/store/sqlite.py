@@ -15,13 +15,13 @@ from typing import Any, Self
 
 import apsw
 
-from swarm.errors import StoreError
+from swarm.errors import DamageError, StoreError
 from swarm.events import Event, body_hash
 from swarm.store import snapshots
 from swarm.store.blobs import BLOB_BYTES, Blobs, open_blobs, verified
 from swarm.store.connection import LIFE, create, naming, open_reading, open_writing
-from swarm.store.damage import Damage, checksum_at, missing, survey
-from swarm.store.interface import Snapshot
+from swarm.store.damage import checksum_at, missing, walk
+from swarm.store.interface import Damage, Snapshot
 from swarm.store.lock import FolderLock
 from swarm.store.records import COLUMNS, FAULT, START, Row, Tip, fenced, intact, repeated, to_event, to_rows
 
@@ -146,8 +146,8 @@ class SqliteReader:
         with self._one_at_a_time, naming(self.path):
             return self._reading.execute(query, bindings).fetchall()
 
-    def _damaged(self, seq: int) -> StoreError:
-        return StoreError(
+    def _damaged(self, seq: int) -> DamageError:
+        return DamageError(
             f"record {seq} is damaged or missing",
             str(self.path),
             f"`swarm doctor --repair {self.path.parent.name}` says what can be done",
@@ -323,7 +323,7 @@ def _check_whole(connection: apsw.Connection, path: Path) -> None:
 
 def _checked_tip(connection: apsw.Connection, path: Path) -> Tip:
     last: Any = connection.execute("SELECT max(seq) FROM events").get or 0
-    damage: Damage | None = survey(connection, path, max(0, last - TAIL))
+    damage: Damage | None = walk(connection, path, max(0, last - TAIL))
     if damage:
         raise damage.error()
     row: Any = connection.execute("SELECT seq, time, checksum FROM events WHERE seq = ?", (last,)).fetchone()
