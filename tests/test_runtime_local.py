@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import subprocess
 import sys
@@ -21,12 +22,14 @@ from swarm.coordinator import JobState, Phase
 from swarm.errors import CorpusError, StoreError
 from swarm.models.loading import load
 from swarm.protocol import NoteView
+from swarm.runtime.launch import Opened, Options, run_new
 from swarm.runtime.local import first_error, work_locally
 from swarm.runtime.master import JobMaster
 from swarm.runtime.session import Session, check
 from swarm.spec import JobSpec
 from swarm.store.folder import RunFolder
 from swarm.store.inbox import post
+from swarm.store.runs import Runs
 from swarm.testing.null import NullModel
 from tests.jobs import (
     ROWS,
@@ -149,6 +152,20 @@ def test_a_job_that_is_stopped_while_its_model_loads_does_not_wait_for_it(tmp_pa
     asyncio.run(work())
     session.close()
     assert state_of(folder).phase is phase and model.closed
+
+
+def test_whoever_takes_sigterm_for_a_crash_does_not_abort_a_job_that_pauses(tmp_path: Path) -> None:
+    """Ray's handler in a driver does, by an alarm."""
+    spec, options = job(write_sources(tmp_path)), Options(Runs(tmp_path), "local", id="one")
+
+    def stop(_: Opened) -> None:
+        signal.alarm(600)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    asyncio.run(run_new(spec, options, lambda _: {}, stop))
+    assert signal.alarm(0) == 0, "no alarm is set any more"
+    state = state_of(RunFolder(tmp_path, "one"))
+    assert (state.phase, state.reason) == (Phase.PAUSED, "SIGTERM")
 
 
 def test_of_several_errors_the_one_that_was_meant_is_told() -> None:

@@ -245,6 +245,7 @@ class _Interrupts:
                 asyncio.get_running_loop().remove_signal_handler(number)
 
     def _ask(self, loop: asyncio.AbstractEventLoop, name: str) -> None:
+        signal.alarm(0)  # Ray's own handler goes first, takes SIGTERM for a crash, and has the process abort three seconds later
         if self._asked or not self._run.path.is_dir():
             self.stopped = True
             for task in asyncio.all_tasks(loop):
