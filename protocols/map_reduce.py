@@ -55,6 +55,7 @@ from swarm.rows import (
     read_rows,
     rows_schema,
     stated,
+    word_parts,
 )
 from swarm.spec import Column, Frozen, JobSpec
 from swarm.wording import explain
@@ -275,7 +276,7 @@ class MapReduce:
         inventory = f"Input: {facts['documents']} documents, {facts['spans']} passages, such as {paths}\n"
         schema = {"type": "array", "prefixItems": [{"enum": list(TASKS)}, {"enum": list(MERGES)}], "items": False,
                   "minItems": 2, "maxItems": 2}  # fmt: skip
-        parts = (self._question, self._schema, *_words(material), Part("inventory", inventory, trust="corpus"))
+        parts = (self._question, self._schema, *word_parts(material), Part("inventory", inventory, trust="corpus"))
         return CallModel(parts, schema)
 
     def _planned(self, said: Said) -> Action:
@@ -285,7 +286,7 @@ class MapReduce:
         return Done((Post("plan", {"task": answer[0], "merge": answer[1]}),), outcome=answer[1])
 
     def _ask_reader(self, material: Material) -> Action:
-        parts = (self._question, self._schema, *_words(material), *passage_parts(material.passages[0]))
+        parts = (self._question, self._schema, *word_parts(material), *passage_parts(material.passages[0]))
         return CallModel(parts, self._rows_schema)
 
     def _rows(self, passage: Passage, said: Said) -> Action:
@@ -370,7 +371,7 @@ class MapReduce:
         item = {"type": "array", "prefixItems": [{"type": "string"}, {"type": "integer"}], "items": False,
                 "minItems": 2, "maxItems": 2}  # fmt: skip
         findings = Part("findings", f"Findings:\n{lines}", "agent", ",".join(n.id for n in notes))
-        parts = (self._question, *_words(material), findings)
+        parts = (self._question, *word_parts(material), findings)
         return CallModel(parts, {"type": "array", "items": item, "maxItems": len(notes)})
 
     def _written(self, notes: Sequence[NoteText], said: Said) -> Action:
@@ -386,13 +387,6 @@ class MapReduce:
                 status = "" if stated(text, note.content["values"], self.spec.question) else "rejected"
                 posts.append(Post("sentence", {"text": text.strip()}, status, links=(("states", note.id),)))
         return Done(tuple(posts), "written" if any(not post.status for post in posts) else "none")
-
-
-def _words(material: Material) -> tuple[Part, ...]:
-    """What people said, each as a part of its own; those that do not fit into the window are left out of it."""
-    return tuple(
-        Part(WORD, f"A person says: {note.content['text']}\n", "person", note.id, train=False) for note in material.words
-    )
 
 
 def _cut(ids: Sequence[str], size: int) -> list[tuple[str, ...]]:

@@ -13,9 +13,11 @@ from typing import Any
 from pydantic import BaseModel, Field, ValidationError
 
 from swarm.errors import SpecError
-from swarm.events import BudgetReached, Event, Stuck
+from swarm.events import BudgetReached, Event, PersonSaid, Stuck
 from swarm.protocol import (
+    WORD,
     Action,
+    AddNote,
     AddTask,
     CallModel,
     Decision,
@@ -29,8 +31,9 @@ from swarm.protocol import (
     Said,
     TaskBrief,
     View,
+    Word,
 )
-from swarm.rows import Finding, Rejected, Row, columns_text, merge_rows, passage_parts, read_rows, rows_schema
+from swarm.rows import Finding, Rejected, Row, columns_text, merge_rows, passage_parts, read_rows, rows_schema, word_parts
 from swarm.spec import Frozen, JobSpec
 from swarm.wording import explain
 
@@ -49,7 +52,7 @@ class Rolling:
 
     name = "rolling"
     roles = ("notetaker", "reducer")
-    note_kinds: Mapping[str, type[BaseModel]] = {"row": Row, "rejected": Rejected, "finding": Finding}
+    note_kinds: Mapping[str, type[BaseModel]] = {"row": Row, "rejected": Rejected, "finding": Finding, WORD: Word}
 
     def __init__(self, spec: JobSpec, options: Options) -> None:
         self.spec, self.options = spec, options
@@ -67,7 +70,7 @@ class Rolling:
         if isinstance(event.body, BudgetReached):
             return self._reduce() if event.body.closing else Decision()
         if ended is None:
-            return Decision()  # a person's word: it is in the log and the report
+            return Decision({}, [AddNote(WORD, event.body.body)] if isinstance(event.body, PersonSaid) else ())
         if ended.role == "reducer":
             return Decision({"phase": "done"}, [Finish()])
         return Decision() if view.open.get("notetaker", 0) else self._reduce()
@@ -83,14 +86,15 @@ class Rolling:
             if isinstance(last, Failed):
                 return last
         if len(transcript) < len(material.passages):
-            return self._ask(material.passages, transcript)
+            return self._ask(material, transcript)
         notes: list[Post] = []
         for passage, said in zip(material.passages, transcript, strict=True):
             found = self._notes(passage, said)
             notes.extend(() if isinstance(found, Failed) else found)
         return Done(tuple(notes), outcome="rows" if notes else "none")
 
-    def _ask(self, passages: Sequence[Passage], transcript: Sequence[Said]) -> Action:
+    def _ask(self, material: Material, transcript: Sequence[Said]) -> Action:
+        passages = material.passages
         earlier: list[Part] = []
         for passage, said in zip(passages, transcript, strict=False):
             origin = f"s:{passage.number}"
@@ -99,6 +103,7 @@ class Rolling:
         opening = (
             Part("question", f"Question: {self.spec.question}\n"),
             Part("schema", columns_text(self.spec.answer.columns)),
+            *word_parts(material),
         )
         now = passage_parts(passages[len(transcript)])
         return CallModel((*opening, *earlier, *now), rows_schema(len(self.spec.answer.columns)))

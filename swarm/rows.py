@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from swarm.protocol import COPIED_LAST, Failed, Part, Passage, Post
+from swarm.protocol import COPIED_LAST, WORD, Failed, Material, Part, Passage, Post
 from swarm.spec import AnswerSpec, Column, Frozen
 
 Cite = tuple[int, int, int]
@@ -84,6 +84,13 @@ def excerpt(text: str, start: int, end: int) -> str:
     if size() > 2 * EXCERPT_CHARACTERS:  # a very long line
         return text[max(0, start - EXCERPT_CHARACTERS // 2) : end + EXCERPT_CHARACTERS // 2]
     return "\n".join(lines[first:last])
+
+
+def word_parts(material: Material) -> tuple[Part, ...]:
+    """What people said, each as a part of its own; those that do not fit into the window are left out of it."""
+    return tuple(
+        Part(WORD, f"A person says: {note.content['text']}\n", "person", note.id, train=False) for note in material.words
+    )
 
 
 def passage_parts(passage: Passage) -> tuple[Part, Part]:

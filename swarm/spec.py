@@ -14,7 +14,16 @@ from urllib.parse import urlsplit
 
 import msgpack
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from swarm.errors import SpecError
@@ -33,6 +42,8 @@ RAISES = "ast:raises"
 """The gold that is computed from the syntax trees of the pinned Python documents."""
 MOST_VALUES = 10_000
 """Values that a protocol's options may hold, counted as often as they are referred to."""
+NUMBERS = (int, float, int | None, float | None)
+"""What a setting is declared as that holds a number."""
 Merge = Literal["auto", "set", "count", "group", "top-k", "join"]
 
 
@@ -50,6 +61,14 @@ class Frozen(BaseModel):
     """A value: never changed, and every key known."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """`true` would pass for 1."""
+        if isinstance(value, bool) and cls.model_fields[info.field_name or ""].annotation in NUMBERS:
+            raise ValueError("is a truth value, not a number")
+        return value
 
 
 class InputSpec(Frozen):

@@ -6,7 +6,7 @@ Owns how such an error is said; what is checked stands with the settings.
 from __future__ import annotations
 
 import reprlib
-from typing import Any
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -74,18 +74,29 @@ def explain(error: ValidationError, model: type[BaseModel], where: str) -> tuple
 
 
 def _known(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
+    """The names of the settings beside the one at `loc`."""
     current: Any = model
     for part in loc[:-1]:
-        if isinstance(part, str) and isinstance(current, type) and issubclass(current, BaseModel):
-            field = current.model_fields.get(part)
-            current = _model_in(field.annotation) if field else None
-    return sorted(current.model_fields) if isinstance(current, type) and issubclass(current, BaseModel) else []
+        current = _inside(current, part)
+    found = _model_in(current)
+    return sorted(found.model_fields) if found is not None else []
 
 
-def _model_in(annotation: Any) -> Any:
+def _inside(annotation: Any, part: int | str) -> Any:
+    """What a value of this type holds at a name or an index."""
+    if get_origin(annotation) is dict:
+        return get_args(annotation)[-1]
+    model = _model_in(annotation)
+    if isinstance(part, int) or model is None:
+        return model
+    field = model.model_fields.get(part)
+    return field.annotation if field else None
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
-    return next((found for part in getattr(annotation, "__args__", ()) if (found := _model_in(part))), None)
+    return next((found for part in get_args(annotation) if (found := _model_in(part))), None)
 
 
 def _worded(error: ErrorDetails) -> str:

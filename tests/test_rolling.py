@@ -9,20 +9,25 @@ from typing import Any
 import pytest
 
 from swarm import events as ev
+from swarm.agents.roles import find_role
 from swarm.board import Board
 from swarm.errors import SpecError
 from swarm.events import Event
 from swarm.protocol import (
+    WORD,
+    AddNote,
     AddTask,
     CallModel,
     Done,
     Failed,
     Finish,
     Material,
+    NoteText,
     Said,
     TaskBrief,
     TaskView,
     View,
+    Word,
     create_protocol,
 )
 from tests.simulated import ROLLING, passage, simulate, spec
@@ -53,6 +58,20 @@ def test_each_turn_shows_what_was_said_before_and_the_next_passage() -> None:
     ]
     assert [part.text for part in turns if part.speaker == "assistant"] == SAID[:2]
     assert third.parts[-1].text == PASSAGES[2].text
+
+
+def test_what_a_person_says_becomes_a_note_that_each_later_turn_shows() -> None:
+    protocol, _ = create_protocol(spec(**ROLLING))
+    word = Event(9, 0.0, 1, 0, "", ev.PersonSaid(body="b", by="ada", message="m"))
+    decision = protocol.react({"phase": "read"}, word, View(spec(**ROLLING), 3, 1, Board(), {"notetaker": 1}, None, False, 0))
+    assert decision.commands == [AddNote(WORD, "b")] and protocol.note_kinds[WORD] is Word
+    assert WORD in find_role("notetaker", {})[0].reads
+    said = NoteText("w", WORD, {"text": "skip the tests", "by": "ada"}, (), {}, "")
+    for transcript in ([], SAID[:1]):
+        turns = [Said(turn, text) for turn, text in enumerate(transcript)]
+        asked: Any = protocol.turn(TaskBrief("t", "notetaker", "", 1), Material(PASSAGES, (), {}, (said,)), turns)
+        (part,) = [part for part in asked.parts if part.kind == WORD]
+        assert (part.text, part.trust, part.train) == ("A person says: skip the tests\n", "person", False)
 
 
 def test_the_notes_come_at_the_end_each_with_its_own_passage() -> None:
