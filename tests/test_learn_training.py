@@ -12,7 +12,7 @@ import pytest
 from swarm.errors import WeightsError
 from swarm.learn import Budget, Dataset, learn
 from swarm.learn.data import storing
-from swarm.learn.data.examples import encode
+from swarm.learn.data.examples import Encoded, encode
 from swarm.learn.data.records import TEMPLATES, record_group
 from swarm.models.embedded import WeightsFolder, adapter_digest, merged
 from swarm.window.tokens import FileTokenizer
@@ -90,6 +90,20 @@ def test_a_checkpoint_of_another_recipe_is_not_used(
     learn(base, dataset, budget(tmp_path, 3000))
     fresh = learn(base, dataset, budget(tmp_path, 3000, seed=9))
     assert fresh.digest == learn(base, dataset, budget(tmp_path / "other", 3000, seed=9)).digest
+
+
+def test_what_decides_whether_an_answer_is_empty_can_weigh_more(base: WeightsFolder, dataset: Dataset, tmp_path: Path) -> None:
+    from swarm.learn.packed import batch_of
+
+    short, long = Encoded((1,), (2,), (5, 6, 7)), Encoded((1,), (2,), tuple(range(20, 84)))
+    plain, leaned = batch_of([[short, long]]).weights, batch_of([[short, long]], 0.5).weights
+    assert float(plain[1] / plain[4]) == pytest.approx((64 / 3) ** 0.5)
+    assert float(leaned[1] / leaned[4]) == pytest.approx(3**-0.5 / 0.5)
+    assert float(leaned[1] / leaned[5]) == pytest.approx((64 / 3) ** 0.5)
+    usual = learn(base, dataset, budget(tmp_path / "a", 3000))
+    other = learn(base, dataset, replace(budget(tmp_path / "b", 3000), deciding=0.5))
+    assert usual.digest != other.digest
+    assert "deciding" not in usual.recipe and other.recipe["deciding"] == 0.5
 
 
 def test_training_can_go_on_from_an_adapter(base: WeightsFolder, dataset: Dataset, tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ def train(base: WeightsFolder, dataset: Dataset, budget: Budget) -> Candidate:
     for groups in _steps(dataset, FileTokenizer(base.path), budget.step_tokens, progress.groups):
         if progress.tokens >= budget.tokens or (budget.seconds and progress.seconds >= budget.seconds):
             break
-        batch = batch_of(groups)
+        batch = batch_of(groups, budget.deciding)
         loss = model.loss(batch)
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(parameters, CLIP)
@@ -135,6 +135,7 @@ def _recipe(base: WeightsFolder, dataset: Dataset, budget: Budget) -> dict[str, 
         "decay": budget.decay,
         "clip": CLIP,
         "start": adapter_digest(budget.start) if budget.start is not None else "",
+        **({"deciding": budget.deciding} if budget.deciding else {}),
     }
 
 

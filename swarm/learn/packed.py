@@ -38,14 +38,19 @@ class Batch:
     """Indexes of the positions whose next token is part of an answer."""
     targets: Tensor
     weights: Tensor
-    """One for each target; they sum to 1. A long answer counts with the root of its length."""
+    """One for each target; they sum to 1. A long answer counts with the root of its length, but for the tokens that decide
+    whether it is empty (see `Budget.deciding`)."""
     leads: tuple[bool, ...]
     """For each target, whether it is the first of its answer."""
     examples: int
 
 
-def batch_of(groups: Sequence[Sequence[Encoded]]) -> Batch:
-    """Lays groups of encoded examples end to end."""
+DECIDING = 2
+"""So many tokens of an answer decide whether it is empty: `[]` and `[["` begin alike."""
+
+
+def batch_of(groups: Sequence[Sequence[Encoded]], deciding: float = 0.0) -> Batch:
+    """Lays groups of encoded examples end to end; `deciding` is the least weight of an answer's first tokens."""
     ids: list[int] = []
     positions: list[int] = []
     blocks: list[tuple[int, int, int, int]] = []
@@ -67,7 +72,8 @@ def batch_of(groups: Sequence[Sequence[Encoded]]) -> Batch:
             predict += range(len(ids) - len(example.answer), len(ids))
             targets += example.answer
             leads += [number == 0 for number in range(len(example.answer))]
-            weights += [len(example.answer) ** -0.5] * len(example.answer)
+            weight = len(example.answer) ** -0.5
+            weights += [max(weight, deciding if number < DECIDING else 0.0) for number in range(len(example.answer))]
     spread = torch.tensor(weights)
     return Batch(
         torch.tensor(ids),

@@ -49,12 +49,21 @@ class Stage:
     decay: float
     seed: int
     shares: tuple[tuple[str, float], ...]
+    deciding: float = 0.0
 
 
 def shares(
-    main: float, code: float, records: float, prose: float, claims: float, others: float
+    main: float,
+    code: float,
+    records: float,
+    prose: float,
+    claims: float,
+    others: float,
+    asked: float = 0.0,
+    invented: float = 0.0,
 ) -> tuple[tuple[str, float], ...]:
-    """Shares of the tokens: main question, other code, records, prose, claims on the main one and others."""
+    """Shares of the tokens: main question, other code, records, prose, claims on the main one and others; questions put
+    together anew for each group, about code and about invented things."""
     return (
         ("main", main),
         ("code", code),
@@ -64,6 +73,7 @@ def shares(
         ("verify:other", others),
         ("plan", 0.015),
         ("write", 0.025),
+        *((("asked", asked), ("invented", invented)) if asked or invented else ()),
     )
 
 
@@ -72,8 +82,11 @@ STAGES: tuple[Stage, ...] = (
     Stage("settle", 215_000, 400_000, 1.0, 2, shares(0.37, 0.10, 0.04, 0.05, 0.27, 0.13)),
     Stage("polish", 235_000, 400_000, 1.0, 3, shares(0.20, 0.04, 0.03, 0.03, 0.50, 0.16)),
     Stage("firm", 1_200_000, 1_210_000, 1.0, 5, shares(0.29, 0.06, 0.04, 0.11, 0.17, 0.29)),
+    Stage("widen", 446_987, 1_000_000, 0.0, 6, shares(0.07, 0.08, 0.05, 0.04, 0.04, 0.07, 0.35, 0.26)),
+    Stage("follow", 290_000, 340_000, 1.0, 7, shares(0.17, 0.05, 0.04, 0.05, 0.11, 0.15, 0.23, 0.16), 0.4),
 )
-"""Reading is learnt sooner than judging: the later stages see more and more claims."""
+"""Reading is learnt sooner than judging: the first stages see more and more claims. The last two are about following the
+question: most of what they ask is asked once."""
 RATE = 1e-3
 USUAL_RATE = 450.0
 """Tokens a second on two cores with AVX512-BF16 and nothing else to do."""
@@ -105,6 +118,7 @@ def train(base: WeightsFolder, folder: Path, threads: int) -> list[tuple[Stage, 
             seed=stage.seed,
             rate=RATE,
             decay=stage.decay,
+            deciding=stage.deciding,
             threads=threads,
             start=done[-1][2].adapter if done else None,
         )

@@ -11,7 +11,8 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from swarm.learn.data import prose, records, sources
+from swarm.learn.data import asked, asking, inventing, prose, records, sources
+from swarm.learn.data.code import Found, Module
 from swarm.learn.data.examples import Example, encode
 from swarm.learn.data.passages import Passage, Row, passages
 from swarm.learn.data.planning import plan_example, write_example
@@ -50,7 +51,7 @@ Group = list[Example]
 
 @dataclass(frozen=True)
 class Material:
-    """Passages of installed sources with their rows; `schemas` names what `Passage.rows` is in order of."""
+    """Passages of installed sources with their rows: of the `schemas` in order, then of `asking.KINDS` unless only judged."""
 
     code: list[Passage]
     prose: list[ProsePassage]
@@ -61,13 +62,18 @@ def all_schemas() -> tuple[Schema, ...]:
     return (*SCHEMAS, *(call_schema(name) for name in CALLED))
 
 
+def all_finders() -> list[Callable[[Module], Iterator[Found]]]:
+    """What finds the rows of passages to learn from, in their order."""
+    return [*(schema.find for schema in all_schemas()), *asked.finders([kind.name for kind in asking.KINDS])]
+
+
 def training_material(tokenizer: Tokenizer) -> Material:
     """Passages that may be learnt from; takes about two minutes of one core."""
     guarded = sources.guarded_lines()
     schemas = all_schemas()
     files = list(sources.training())
     code = [
-        item for item in passages(files, [schema.find for schema in schemas], tokenizer)
+        item for item in passages(files, all_finders(), tokenizer)
         if not sources.is_copy(item.text, guarded)
     ]  # fmt: skip
     text = [item for item in prose_passages(files, tokenizer) if not sources.is_copy(item.text, guarded)]
@@ -85,8 +91,10 @@ def stream(
     material: Material, tokenizer: Tokenizer, seed: int, shares: dict[str, float] | None = None
 ) -> Iterator[Group]:
     """Endless groups, each kind as often as its share of the tokens asks for."""
-    makers = _makers(material, random.Random(seed))
     wanted = shares or SHARES
+    makers = _makers(material, random.Random(seed))
+    if "asked" in wanted:
+        makers |= _invented(material, random.Random(seed))
     spent = dict.fromkeys(wanted, 0.0)
     while True:
         kind = min(wanted, key=lambda name: spent[name] / wanted[name])
@@ -151,6 +159,12 @@ def _makers(material: Material, random_: random.Random) -> dict[str, Callable[[]
         "plan": lambda: [plan_example(random_) for _ in range(2)],
         "write": written,
     }
+
+
+def _invented(material: Material, random_: random.Random) -> dict[str, Callable[[], Group]]:
+    """Questions put together anew for each group; drawn apart, so that stages without them stay what they were."""
+    code = asking.Asking(material.code, len(material.schemas), random_)
+    return {"asked": code.group, "invented": lambda: inventing.invented_group(random_)}
 
 
 def _verifying(
