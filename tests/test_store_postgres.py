@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pickle
 import re
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psycopg
@@ -34,6 +36,13 @@ def store(postgres: EmbeddedPostgres) -> Postgres:
 def wire(postgres: EmbeddedPostgres) -> Iterator[Wire]:
     with Wire(postgres.socket) as made:
         yield made
+
+
+def until(holds: Callable[[], bool]) -> None:
+    """Waits for what another process or thread does; it may take its time on a busy machine."""
+    end = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < end
 
 
 def append(writer: Writer) -> None:
@@ -84,16 +93,47 @@ def test_an_opening_and_a_blob_whose_answers_were_lost_are_looked_up(store: Post
         fired("lost answer", wire.lost)
 
 
-def test_a_batch_that_stands_is_acknowledged_even_if_the_job_was_taken_meanwhile(store: Postgres, wire: Wire) -> None:
-    with PostgresWriter.open(Address(wire.url(store.url)), JOB) as writer:
+@pytest.mark.parametrize("arrives", [True, False], ids=["the commit arrives", "the commit is lost"])
+def test_what_another_writer_appended_meanwhile_is_never_taken_for_ours(store: Postgres, wire: Wire, arrives: bool) -> None:
+    """The job is taken before the outcome is looked up: a batch that stands is acknowledged; another's of the same number is
+    not ours."""
+    with PostgresWriter.open(Address(wire.url(store.url)), JOB) as writer, ThreadPoolExecutor() as pool:
         append(writer)
-        store.execute("UPDATE swarmloom.jobs SET expires = clock_timestamp() - interval '1 s'")
+        wire.open.clear()
+        wire.lose, wire.cut_before_commit = int(arrives), int(not arrives)
+        appending = pool.submit(append, writer)
+        until(lambda: not wire.lose + wire.cut_before_commit)
+        store.lose_hold()
         with store.writer() as taker:
-            with pytest.raises(FencedError):
-                append(writer)
-            fired("takeover")
             append(taker)
-            assert check_whole(taker, 2) == 2
+            wire.open.set()
+            if arrives:
+                appending.result()
+            else:
+                with pytest.raises(FencedError):
+                    appending.result()
+            with pytest.raises(StoreError):
+                append(writer)
+            assert check_whole(taker, 2) == 2 + arrives
+            assert [event.epoch for event in taker.read()] == [1, 1, 2] if arrives else [1, 2]
+            fired("lost answer" if arrives else "lost commit")
+            fired("takeover")
+
+
+def test_a_transaction_that_lives_on_in_the_server_is_waited_for(store: Postgres, wire: Wire) -> None:
+    """Its COMMIT is still on its way when the client looks: only once that transaction has ended is the answer final."""
+    with PostgresWriter.open(Address(wire.url(store.url)), JOB) as writer, ThreadPoolExecutor() as pool:
+        append(writer)
+        wire.keep_back = 1
+        appending = pool.submit(append, writer)
+        waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        until(lambda: store.execute(waiting) == [(1,)])
+        assert not appending.done()
+        wire.deliver()
+        appending.result()
+        fired("late commit")
+        append(writer)
+        assert check_whole(writer, 3) == 3
 
 
 def test_a_server_that_stays_away_is_named_after_a_while(store: Postgres, wire: Wire) -> None:

@@ -76,18 +76,24 @@ class EmbeddedPostgres:
 
 
 class Wire:
-    """A proxy on a local port before a server's socket. It can lose a COMMIT or the answer to one, or alter what is said.
+    """A proxy on a local port before a server's socket. It can lose a COMMIT or the answer to one, keep a COMMIT back, or
+    alter what is said.
 
     `lose` counts the answers to COMMIT that are still to be lost, with the connection; `lost` those that it has lost;
-    `cut_before_commit` the COMMITs that are still to be lost on their way.
+    `cut_before_commit` the COMMITs that are still to be lost on their way; `keep_back` those that are still to be kept back:
+    their client is cut off, and their transaction stays open in the server until `deliver`. While `open` is not set, new
+    connections wait.
     """
 
     def __init__(self, server: str, alter: tuple[bytes, bytes] = (b"", b"")) -> None:
         """Listens. `server` is the file of its socket; `alter` replaces bytes from the server by others of the same length."""
         self._server, self._alter = server, alter
-        self.lose = self.lost = self.cut_before_commit = 0
+        self.lose = self.lost = self.cut_before_commit = self.keep_back = 0
+        self.open = threading.Event()
+        self.open.set()
+        self._kept: list[tuple[socket.socket, bytes]] = []
         self._listening = socket.create_server(("127.0.0.1", 0))
-        self._open: list[socket.socket] = []
+        self._ends: list[socket.socket] = []
         threading.Thread(target=self._accept, daemon=True).start()
 
     @property
@@ -102,9 +108,10 @@ class Wire:
         with suppress(OSError):  # the wire has been taken down
             while True:
                 client, _ = self._listening.accept()
+                self.open.wait()
                 server = socket.socket(socket.AF_UNIX)
                 server.connect(self._server)
-                self._open += [client, server]
+                self._ends += [client, server]
                 committing = threading.Event()
                 threading.Thread(target=self._upward, args=(client, server, committing), daemon=True).start()
                 threading.Thread(target=self._downward, args=(server, client, committing), daemon=True).start()
@@ -115,6 +122,11 @@ class Wire:
                 if self.cut_before_commit and b"COMMIT\0" in data:
                     self.cut_before_commit -= 1
                     break
+                if self.keep_back and b"COMMIT\0" in data:
+                    self._kept.append((server, data))
+                    self.keep_back -= 1
+                    _cut(client)
+                    return
                 if self.lose and b"COMMIT\0" in data:
                     committing.set()
                 server.sendall(data)
@@ -129,8 +141,15 @@ class Wire:
                 client.sendall(data.replace(*self._alter) if self._alter[0] else data)
         _cut(client, server)
 
+    def deliver(self) -> None:
+        """Lets the COMMITs go that were kept back."""
+        while self._kept:
+            server, data = self._kept.pop()
+            server.sendall(data)
+
     def close(self) -> None:
-        _cut(self._listening, *self._open)
+        self.open.set()
+        _cut(self._listening, *self._ends)
 
     def __enter__(self) -> Self:
         return self
