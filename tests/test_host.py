@@ -113,6 +113,32 @@ class Counts(Says):
         return Completion("[]", request.prompt.tokens, 1, "stop", "counts", 0.0)
 
 
+class Listens(OneTask):
+    """A master that lets the model answer once it has heard of the host five times."""
+
+    def __init__(self, work: Work, answers: asyncio.Event) -> None:
+        super().__init__(work)
+        self.answers, self.pulls = answers, 0
+
+    async def pull(self, pull: Pull) -> Batch:
+        self.pulls += 1
+        if self.pulls == 5:
+            self.answers.set()
+        return await super().pull(pull)
+
+
+class Waits(Says):
+    """A model that does not answer before it may."""
+
+    def __init__(self, *answers: str) -> None:
+        super().__init__(*answers)
+        self.may = asyncio.Event()
+
+    async def complete(self, request: Request) -> Completion:
+        await self.may.wait()
+        return await super().complete(request)
+
+
 def worked(
     model: Says, task: str = "t", passages: tuple[Passage, ...] = (passage(0),), said: tuple[Said, ...] = (),
     samples: Mapping[int, int] | None = None, seed: int = 0, **changes: Any,
@@ -255,3 +281,13 @@ def test_a_call_records_the_weights_that_the_model_says_answered() -> None:
     finished = [body for body in master.events if isinstance(body, ev.CallFinished)]
     assert [body.weights for body in finished] == ["declared:first", "sha256:second"]
     assert model.weights("reader") not in [body.weights for body in finished]
+
+
+def test_a_host_whose_tasks_take_long_lets_its_master_hear_of_it() -> None:
+    """Or its leases would be taken back while it works."""
+    job, model = spec(), Waits(json.dumps(ROW))
+    protocol, _ = create_protocol(job)
+    master = Listens(Work(TaskBrief("t", "reader", "", 1), 7, Material((passage(0),)), (), {}), model.may)
+    host = Host("h", job, protocol, roles_of(protocol.roles), model, 1, heartbeat=0.01)
+    asyncio.run(asyncio.wait_for(host.run(master), 30))
+    assert kinds(master)[-1] == "TaskFinished" and master.pulls > 5

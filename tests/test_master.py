@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Self
 
 import msgpack
@@ -19,8 +20,10 @@ from swarm.runtime.master import REMEMBERED_BYTES, JobMaster
 from swarm.runtime.opening import EVENTS_BETWEEN
 from swarm.runtime.pins import pack_block
 from swarm.runtime.prepare import Prepared, check_pinned, prepare
+from swarm.runtime.session import Session
 from swarm.runtime.wire import Batch, Order, Pull
 from swarm.spec import JobSpec
+from swarm.store.folder import RunFolder
 from swarm.store.interface import Snapshot
 from swarm.testing.invariants import refold
 from tests.simulated import passage, spec
@@ -38,6 +41,7 @@ class MemoryStore:
         self.commits: list[int] = []
         self.full = False
         self.kept: Snapshot | None = None
+        self.renewed = 0
 
     def append(self, events: Sequence[Event], bodies: Mapping[str, bytes]) -> None:
         if self.full:
@@ -66,7 +70,7 @@ class MemoryStore:
         return (event for event in self.events if event.kind in ("JobCreated", "JobOpened", "PhaseChanged", "JobEnded"))
 
     def renew(self) -> None:
-        return None
+        self.renewed += 1
 
     def snapshot(self) -> Snapshot | None:
         return self.kept
@@ -414,6 +418,26 @@ def test_a_silent_hosts_leases_go_back_and_its_late_reports_are_refused() -> Non
         assert master.state.finished["reader"] == SPANS
 
     ran(scene())
+
+
+def test_a_session_holds_its_job_and_takes_back_the_leases_of_silent_hosts(tmp_path: Path) -> None:
+    async def scene() -> None:
+        master, store, clocks = started()
+        run = RunFolder(tmp_path, "one")
+        run.create()
+        tending = asyncio.create_task(Session(run, master.job, store, master).tend())
+        await master.pull(Pull("h", 2))
+        while store.renewed < 2:
+            await asyncio.sleep(0)
+        assert master.state.leased == 2
+        clocks.pass_by(LEASE_SECONDS + 1)
+        while master.state.leased:
+            await asyncio.sleep(0)
+        assert "silent" in store.events[-1].body.reason
+        master.end("cancelled", "enough")
+        await tending
+
+    asyncio.run(asyncio.wait_for(scene(), 30))
 
 
 def test_a_host_that_is_gone_is_forgotten() -> None:

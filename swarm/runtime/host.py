@@ -27,6 +27,7 @@ from swarm.runtime.wire import Master, Order, Pull, Work
 from swarm.spec import JobSpec
 
 HEARTBEAT_SECONDS = 5.0
+"""How often a host lets its master hear of it while it has nothing to bring."""
 START_LOOK_SECONDS = 1.0
 """How often a host whose model is starting asks whether it is still needed."""
 REMEMBERED = 4096
@@ -46,6 +47,7 @@ class Host:
         agents: int,
         job: str = "",
         outside: Outside = ALONE,
+        heartbeat: float = HEARTBEAT_SECONDS,
     ) -> None:
         self.name, self.spec, self.protocol, self.roles, self.model = name, spec, protocol, roles, model
         self.job, self.outside = job, outside
@@ -54,6 +56,7 @@ class Host:
         self.busy = 0
         self.waits: deque[float] = deque(maxlen=REMEMBERED)
         """Seconds that calls waited for their turn; whoever counts them takes them out."""
+        self._heartbeat = heartbeat
         self._done: list[tuple[Report, dict[str, bytes]]] = []
         self._news = asyncio.Event()
 
@@ -102,7 +105,7 @@ class Host:
     async def _wait(self) -> None:
         """Until something is done, and then once around the loop, so that what ends together travels together."""
         try:
-            await asyncio.wait_for(self._news.wait(), HEARTBEAT_SECONDS)
+            await asyncio.wait_for(self._news.wait(), self._heartbeat)
         except TimeoutError:
             return
         await asyncio.sleep(0)
