@@ -65,4 +65,5 @@ def simulate(
     job = spec(**(changes or {}), seed=7)
     protocol, _ = create_protocol(job)
     texts = how.pop("texts", None) or [passage(number) for number in range(passages)]
-    return Simulation(job, protocol, roles_of(protocol.roles), texts, answer, seed, faults, **how)
+    make: type[Simulation] = how.pop("make", Simulation)
+    return make(job, protocol, roles_of(protocol.roles), texts, answer, seed, faults, **how)

@@ -18,10 +18,9 @@ from swarm.runtime.wire import Batch, Order, Pull
 from swarm.testing.simulator import STORM
 from tests.simulated import simulate, spec
 from tests.test_master import finished, ran, started
-from tests.test_simulator import KINDS, STORMY, undisturbed
+from tests.test_simulator import FREE, PAID, STORMY, undisturbed
 
 SEEDS = 6
-PAID = {"engine": "scripted", "name": "raises", "price": {"input": 1.0, "output": 4.0}}
 BUDGETS: dict[str, dict[str, Any]] = {
     "tokens": {"tokens": 4000, "reserve": 0.3},
     "calls": {"calls": 9, "reserve": 0.2},
@@ -32,7 +31,7 @@ BASE = {"tokens": 4000, "calls": 9, "money": 0.012}
 
 
 @pytest.mark.parametrize("budget", BUDGETS)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", FREE)
 def test_a_job_that_is_given_more_again_and_again_finds_what_one_without_limits_finds(kind: str, budget: str) -> None:
     expected, rests, done = undisturbed(kind).findings(), 0, 0
     limits = BUDGETS[budget]
@@ -40,7 +39,7 @@ def test_a_job_that_is_given_more_again_and_again_finds_what_one_without_limits_
     names += [budget] if budget in limits else []
     model = {"model": PAID} if budget == "money" else {}
     for seed in range(SEEDS):
-        one = simulate(seed, STORM, changes={**KINDS[kind], **model, "budget": limits})
+        one = simulate(seed, STORM, changes={**FREE[kind], **model, "budget": limits})
         for more in (1.5, 3, 10, None):
             one.run_live(one.steps + STORMY)
             if one.state.status != "budget":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,12 +13,10 @@ from swarm.coordinator import Phase
 from swarm.errors import ProtocolError
 from swarm.events import Event, body_hash
 from swarm.protocol import WORD, AddTask, Ask, Decision, Finish, View
-from swarm.runtime.master import pack_word
 from swarm.testing.simulator import STORM, Simulation
 from tests.desk import Desk, Plain, done, readers
+from tests.peopled import APPROVED, SAID, Peopled
 from tests.simulated import simulate
-
-SAID = pack_word("look at the tests too", "ann@here")
 
 
 def asking(*commands: Any, then: Callable[[View, Event], Decision] | None = None) -> Desk:
@@ -153,52 +151,12 @@ def test_nothing_is_heard_after_the_end() -> None:
 
 # ---- under faults ----
 
-APPROVED: dict[str, Any] = {
-    "protocol": {"name": "map_reduce", "options": {"span_tokens": 64, "approve_plan": True}},
-}
 STEPS = 6000
 SEEDS = 40
 
 
-class Peopled(Simulation):
-    """Somebody says something now and then, and answers what is asked, at times twice and at times after a crash."""
-
-    def step(self) -> None:
-        chance = self.random.random()
-        if chance < 0.02:
-            self.bodies[body_hash(SAID)] = SAID
-            self.deliver(lambda: self.core.told(self.now, body_hash(SAID), "ann", f"m{self.steps}"), "said")
-        elif chance < 0.1:
-            for question in [*self.state.questions, *self.past]:
-                given = ev.ApprovalAnswered(question=question, verdict="approved", answer="count", by="ann")
-                self.deliver(lambda given=given: self.core.answered(self.now, given), "answered")  # type: ignore[misc]
-        elif self.state.phase is Phase.WAITING and chance < 0.3:
-            self.seen["restarted while waiting"] += 1
-            self.restart()
-        super().step()
-
-    @property
-    def past(self) -> list[str]:
-        """Questions that were answered."""
-        return [event.body.question for event in self.log if isinstance(event.body, ev.ApprovalAnswered)]
-
-    def deliver(self, decide: Callable[[], Sequence[Event]], what: str) -> None:
-        """A message is handed over until it is durable: a crash before the commit leaves it in the inbox."""
-        for crashes in range(3):
-            events = decide()
-            if crashes == 0 and self.random.random() < 0.3:
-                self.seen[f"{what}, crashed before the commit"] += 1
-                self.restart()
-                continue
-            self._commit(events)
-            self.seen[what] += bool(events)
-            if self.random.random() < 0.7:
-                return  # else the message is still there, and is handed over once more
-
-
-def peopled(seed: int) -> Peopled:
-    plain = simulate(seed, STORM, changes=APPROVED)
-    return Peopled(plain.spec, plain.protocol, plain.roles, plain.passages, plain.answer, seed, STORM)
+def peopled(seed: int) -> Simulation:
+    return simulate(seed, STORM, changes=APPROVED, make=Peopled)
 
 
 def test_questions_survive_every_crash_and_are_answered_once() -> None:

@@ -100,7 +100,8 @@ def check_counters(state: JobState) -> None:
 
 
 def check_limits(budget: BudgetSpec, price: Price | None, state: JobState) -> None:
-    """Neither the job nor a role has spent more than it may, if all that is in doubt or still out has to be paid for."""
+    """Neither the job nor a role has spent more than it may, if all that is in doubt or still out has to be paid for; nor has
+    an agent on record."""
     scopes: list[tuple[str, BudgetSpec | RoleBudget]] = [("", budget), *budget.roles.items()]
     for role, most in scopes:
         spends = [one for (whose, _), one in state.spend.items() if role in ("", whose)]
@@ -116,6 +117,10 @@ def check_limits(budget: BudgetSpec, price: Price | None, state: JobState) -> No
             paid = sum(one.tokens_in * price.input + one.tokens_out * price.output for one in spends)
             paid = (paid + unpaid * max(price.input, price.output)) / 1e6
             assert paid <= most.money * (1 + 1e-9), f"{paid} paid {whose}, and {most.money} are allowed"
+    agent = budget.agent
+    for row in state.tasks.values():
+        assert agent.calls is None or len(row.said or ()) <= agent.calls, f"{len(row.said or ())} calls of task {row.id}"
+        assert agent.tokens is None or row.spent <= agent.tokens, f"{row.spent} tokens of task {row.id}"
 
 
 def check_nothing_is_forgotten(state: JobState) -> None:

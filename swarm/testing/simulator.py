@@ -21,15 +21,19 @@ from swarm import events as ev
 from swarm.agents.roles import Role
 from swarm.coordinator import Coordinator, Grant, JobState, Phase, Report
 from swarm.coordinator.coordinator import LEASE_SECONDS
+from swarm.coordinator.state import AGENT_BUDGET
 from swarm.events import Body, Event, body_hash, identity
 from swarm.protocol import CallModel, Done, Failed, Material, NoteText, Passage, Said, SwarmProtocol, TaskBrief
 from swarm.runtime.clock import LogClock
 from swarm.runtime.host import pack_note
+from swarm.runtime.purse import OutOfBudget, Purse
 from swarm.spec import JobSpec
 from swarm.testing.faults import NONE, STORM, Faults
 from swarm.testing.invariants import LogWatch, again, check_counters, check_limits, folded, state_digest
 
 __all__ = ["NONE", "STORM", "Faults", "Simulation"]
+UNMENDABLE = ("refused", "_Malformed", AGENT_BUDGET)
+"""Kinds of failures of which another attempt makes nothing better."""
 PROMPT_TOKENS = 60
 """What every call carries besides its working set."""
 REFOLD_EVERY = 64
@@ -50,6 +54,7 @@ class Held:
     material: Material
     said: list[Said]
     samples: dict[int, int]
+    purse: Purse
     broken: int = 0
     events: list[Body] = field(default_factory=list)
 
@@ -244,7 +249,7 @@ class Simulation:
         """A new master folds the log as far as it is durable, and takes the job."""
         self.epoch += 1
         self.heard.clear()
-        overhead, state = dict.fromkeys(self.roles, PROMPT_TOKENS), folded(self.log)
+        overhead, state = dict.fromkeys(self.roles, PROMPT_TOKENS), self.reopened()
         self.clock = LogClock(state.time, lambda: self.wall, lambda: self.ticks)
         self.core = Coordinator(self.spec, self.protocol, self.roles, overhead, state, self.epoch)
         if self.core.state.created is None:
@@ -252,6 +257,10 @@ class Simulation:
         self._decide(lambda: self.core.open(self.now, "here", 1, "simulator"))
         if self.core.state.pinned:
             self._decide(lambda: self.core.start(self.now))
+
+    def reopened(self) -> JobState:
+        """The state at which a new master takes the job up."""
+        return folded(self.log)
 
     def _host(self) -> SimHost:
         self.born += 1
@@ -303,8 +312,9 @@ class Simulation:
 
     def _deliver(self, host: str, reports: Sequence[Report], want: int) -> list[Grant]:
         """One pull. The master may die between its decision and the commit: then nobody hears of either."""
-        self.heard[host] = self.ticks
+        self.heard[host], before = self.ticks, len(self.log)
         events, grants = self.core.pulled(self.now, host, reports, want)
+        refused = self.core.refused
         if events and self._happens("crashed"):
             self.floating += [(host, report) for report in reports]
             self._crash()
@@ -312,6 +322,7 @@ class Simulation:
         if not self._commit(events):
             self.floating += [(host, report) for report in reports]
             return []
+        self._check_recorded([report for report in reports if report.token not in refused], before)
         return grants
 
     def _work(self, grant: Grant) -> Held:
@@ -323,7 +334,7 @@ class Simulation:
         material = Material(tuple(self.passages[number] for number in grant.spans), notes, facts, words)
         samples = {turn: sample + 1 for turn, (sample, _, _) in last.items()}
         brief = TaskBrief(grant.task, grant.role, grant.goal, grant.attempt)
-        return Held(brief, grant.token, material, said, samples)
+        return Held(brief, grant.token, material, said, samples, Purse(grant.left))
 
     def _note(self, id: str) -> NoteText:
         view = self.state.board.note(id)
@@ -353,7 +364,7 @@ class Simulation:
                 held.events = []
             return
         ending = held.events[-1]
-        retryable = not (isinstance(ending, ev.TaskFailed) and ending.kind in ("refused", "_Malformed"))
+        retryable = not (isinstance(ending, ev.TaskFailed) and ending.kind in UNMENDABLE)
         host.outbox.append(Report(held.brief.id, held.token, tuple(held.events), retryable))
         host.held.remove(held)
 
@@ -369,6 +380,13 @@ class Simulation:
         turn = len(held.said)
         assert turn < role.turns, f"{role.name} took more than {role.turns} turns"
         sample = held.samples.get(turn, 0)
+        spans = len(held.material.passages) if role.turns == 1 else 1
+        prompt = PROMPT_TOKENS + spans * self.protocol.span_tokens
+        try:
+            held.purse.check(prompt + role.max_tokens)
+        except OutOfBudget as over:
+            held.events.append(self._failure(held, AGENT_BUDGET, str(over)))
+            return True
         task, text = held.brief.id, "".join(part.text for part in action.parts if part.speaker == "user")
         held.events.append(
             ev.CallStarted(
@@ -377,9 +395,9 @@ class Simulation:
                 sample=sample,
                 channel=role.weights,
                 prompt=body_hash(text.encode()),
-                tokens=PROMPT_TOKENS,
+                tokens=prompt,
                 manifest=(),
-                sampling={},
+                sampling={"max_tokens": role.max_tokens},
                 key=identity(task, turn, sample) if self.spec.model.billed else "",
             )
         )
@@ -401,7 +419,7 @@ class Simulation:
         held.samples[turn] = sample + 1
         output = "no JSON at all" if held.broken + 1 < role.attempts and self._happens("broken") else self.answer(text)
         held.said.append(Said(turn, output))
-        spans = len(held.material.passages) if role.turns == 1 else 1
+        held.purse.settle(prompt + role.max_tokens)
         held.events.append(
             ev.CallFinished(
                 task=task,
@@ -410,7 +428,7 @@ class Simulation:
                 output=self._keep(output.encode()),
                 finish="stop",
                 weights="simulated",
-                tokens_in=PROMPT_TOKENS + spans * self.protocol.span_tokens,
+                tokens_in=prompt,
                 tokens_out=role.max_tokens,
                 seconds=0.1,
             )
@@ -460,39 +478,30 @@ class Simulation:
         if self.steps % REFOLD_EVERY == 0:
             self._compare()
 
+    def _check_recorded(self, reports: Sequence[Report], before: int) -> None:
+        """All of what was just acknowledged stands in the log, after event `before`."""
+        recorded = [event.body for event in self.log[before:]]
+        ends = [(body.task, body.token) for body in recorded if isinstance(body, ev.TaskFailed)]
+        for body in [body for report in reports for body in report.events]:
+            if isinstance(body, ev.TaskFailed):  # when it is tried again, the coordinator says
+                assert (body.task, body.token) in ends, f"the failure of {body.task} was acknowledged, and is not in the log"
+            else:
+                assert body in recorded, f"{body!r} was acknowledged, and is not in the log"
+
     def _compare(self) -> None:
         assert state_digest(folded(self.log)) == state_digest(self.state), "the log and its fold differ"
 
     # ---- the job ----
 
     def _created(self) -> ev.JobCreated:
-        return ev.JobCreated(
-            job=self.job,
-            name=self.spec.name,
-            spec="",
-            protocol=self.protocol.name,
-            protocol_digest="",
-            roles={},
-            notes="",
-            tokenizer="",
-            seed=self.spec.seed,
-            software="",
-        )
+        return ev.JobCreated(job=self.job, name=self.spec.name, spec="", protocol=self.protocol.name, protocol_digest="",
+                             roles={}, notes="", tokenizer="", seed=self.spec.seed, software="")  # fmt: skip
 
     def _corpus(self) -> list[Body]:
         tokens, count = sum(passage.tokens for passage in self.passages), len(self.passages)
         return [
             ev.SpansPinned(document="d", first=0, count=count, tokens=tokens, block=""),
-            ev.DocumentPinned(
-                document="d",
-                path="",
-                media="text/plain",
-                origin="",
-                licence="",
-                train=False,
-                digest="",
-                size=tokens,
-                spans=count,
-            ),
+            ev.DocumentPinned(document="d", path="", media="text/plain", origin="", licence="", train=False, digest="",
+                              size=tokens, spans=count),
             ev.CorpusPinned(documents=1, spans=count, tokens=tokens),
-        ]
+        ]  # fmt: skip
