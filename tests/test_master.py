@@ -25,7 +25,7 @@ from swarm.runtime.wire import Batch, Order, Pull
 from swarm.spec import JobSpec
 from swarm.store.folder import RunFolder
 from swarm.store.interface import Snapshot
-from swarm.testing.invariants import refold
+from swarm.testing.invariants import folded, refold
 from tests.simulated import passage, spec
 
 SPANS = 6
@@ -78,7 +78,8 @@ class MemoryStore:
     def keep(self, snapshot: Snapshot) -> None:
         if self.full:
             raise StoreError("there is no space left", "log")
-        assert snapshot.seq == self.last()
+        if snapshot.seq != self.last():
+            raise StoreError(f"a snapshot of {snapshot.seq} events was to be kept with a log of {self.last()}", "log")
         self.kept = snapshot
 
     def close(self) -> None:
@@ -379,6 +380,23 @@ def test_bodies_stay_in_memory_up_to_a_number_of_bytes_whatever_their_number() -
         assert master.remembered >= REMEMBERED_BYTES - large and len(store.held) > 12
         batch = await master.pull(Pull("h", 1))
         assert batch.work[0].material.passages[0].text == passage(0).text, "what was let go is read again"
+
+    ran(scene())
+
+
+def test_no_snapshot_is_taken_of_what_is_decided_and_not_yet_durable() -> None:
+    """A pull that decides right after a commit comes before the snapshot that this commit called for."""
+
+    async def scene() -> None:
+        plain, store, clocks = started()
+        due = -EVENTS_BETWEEN
+        master = JobMaster(plain.job, store, folded(store.events), lambda: clocks.wall, lambda: clocks.ticks, kept=due)
+        for _ in range(3):
+            await master.pull(Pull("h", 1))
+        assert store.kept is None and not master.broken, "it waits for a moment at which both are the same"
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert store.kept is not None and store.kept.seq == store.last()
 
     ran(scene())
 

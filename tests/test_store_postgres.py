@@ -94,7 +94,7 @@ def test_an_opening_and_a_blob_whose_answers_were_lost_are_looked_up(store: Post
 
 
 @pytest.mark.parametrize("arrives", [True, False], ids=["the commit arrives", "the commit is lost"])
-def test_what_another_writer_appended_meanwhile_is_never_taken_for_ours(store: Postgres, wire: Wire, arrives: bool) -> None:
+def test_an_unknown_commit_is_told_from_what_another_writer_appended(store: Postgres, wire: Wire, arrives: bool) -> None:
     """The job is taken before the outcome is looked up: a batch that stands is acknowledged; another's of the same number is
     not ours."""
     with PostgresWriter.open(Address(wire.url(store.url)), JOB) as writer, ThreadPoolExecutor() as pool:
@@ -120,7 +120,7 @@ def test_what_another_writer_appended_meanwhile_is_never_taken_for_ours(store: P
             fired("takeover")
 
 
-def test_a_transaction_that_lives_on_in_the_server_is_waited_for(store: Postgres, wire: Wire) -> None:
+def test_an_unknown_commit_that_is_still_on_its_way_is_waited_for(store: Postgres, wire: Wire) -> None:
     """Its COMMIT is still on its way when the client looks: only once that transaction has ended is the answer final."""
     with PostgresWriter.open(Address(wire.url(store.url)), JOB) as writer, ThreadPoolExecutor() as pool:
         append(writer)

@@ -5,15 +5,17 @@ Races of whole processes are in `test_store_processes.py`, for both stores.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PosixPath
 from typing import Any
 
 import apsw
 import pytest
 
 from swarm.errors import FencedError, StoreError
+from swarm.store.lock import FolderLock
 from swarm.store.sqlite import LOG, SqliteReader, SqliteWriter
 from swarm.testing.history import History
 from tests.fired import fired
@@ -110,3 +112,28 @@ def test_a_history_objects_to_what_breaks_a_promise(tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match="stale writer"):
         stale = log[2].__class__(3, 3.0, 0, 0, "key-3", log[2].body)
         History().check([*log[:2], stale])
+
+
+class Replaced(PosixPath):
+    """A path whose file is replaced by another between its opening and the next look at it."""
+
+    looks = 0
+
+    def __fspath__(self) -> str:
+        self.looks += 1
+        place = str(self)
+        if self.looks == 2:
+            os.unlink(place)
+            open(place, "x").close()
+        return place
+
+
+def test_a_lock_on_a_file_that_was_replaced_meanwhile_is_none(tmp_path: Path) -> None:
+    path = Replaced(tmp_path / "lock")
+    lock = FolderLock.take(path)
+    try:
+        assert path.looks > 2
+        with pytest.raises(StoreError, match="in use by process"):
+            FolderLock.take(tmp_path / "lock")
+    finally:
+        lock.release()
