@@ -389,18 +389,10 @@ class Simulation:
             return True
         task, text = held.brief.id, "".join(part.text for part in action.parts if part.speaker == "user")
         held.events.append(
-            ev.CallStarted(
-                task=task,
-                turn=turn,
-                sample=sample,
-                channel=role.weights,
-                prompt=body_hash(text.encode()),
-                tokens=prompt,
-                manifest=(),
-                sampling={"max_tokens": role.max_tokens},
-                key=identity(task, turn, sample) if self.spec.model.billed else "",
-            )
-        )
+            ev.CallStarted(task=task, turn=turn, sample=sample, channel=role.weights, prompt=body_hash(text.encode()),
+                           tokens=prompt, manifest=(), sampling={"max_tokens": role.max_tokens},
+                           key=identity(task, turn, sample) if self.spec.model.billed else "")
+        )  # fmt: skip
         if self.spec.model.billed:
             if not self._let_out(host, held):
                 return None
