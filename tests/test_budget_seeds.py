@@ -36,7 +36,7 @@ def test_a_job_that_is_given_more_again_and_again_finds_what_one_without_limits_
     expected, rests, done = undisturbed(kind).findings(), 0, 0
     limits = BUDGETS[budget]
     names = [f"roles.{role}.{one}" for role, own in limits.get("roles", {}).items() for one in own]
-    names += [budget] if budget in limits else []
+    names += [budget] if budget in BASE else []
     model = {"model": PAID} if budget == "money" else {}
     for seed in range(SEEDS):
         one = simulate(seed, STORM, changes={**FREE[kind], **model, "budget": limits})
