@@ -73,7 +73,7 @@ def checksum_at(connection: apsw.Connection, seq: int) -> int | None:
 def missing(connection: apsw.Connection, path: Path) -> Damage | None:
     """What shows that a log once held more than it gives now, though all that it gives is sound."""
     last: Any = connection.execute("SELECT max(seq) FROM events").get or 0
-    if lost := wal.lost_commits(path):
+    if lost := wal.lost_commits(connection, path):
         detail = f"the write-ahead log is damaged behind record {last}: {lost} or more later commits cannot be read"
         return Damage(str(path), path.parent.name, "ahead", detail, last + 1)
     report = next((name for name in ("answer.json", "report.md") if not last and (path.parent / name).exists()), "")

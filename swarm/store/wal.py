@@ -1,18 +1,25 @@
 """What lies in a log's write-ahead log that SQLite did not take from it.
 
-Owns the reading of its frames and of SQLite's index of them (https://sqlite.org/walformat.html). SQLite goes through the
-write-ahead log up to the first frame that is not whole, and says nothing of those behind it. One commit there is what a crash
-leaves of a commit that nobody was told of; two are not, because a commit begins only when the one before is on the disk.
+Owns the reading of its frames (https://sqlite.org/walformat.html). SQLite goes through the write-ahead log up to the first
+frame that is not whole, and says nothing of those behind it. One commit there is what a crash leaves of a commit that nobody
+was told of; two are not, because a commit begins only when the one before is on the disk.
+
+The log itself and SQLite's index (`-shm`) are never opened here: closing such a file lets go of every lock that this process
+holds on it (https://sqlite.org/howtocorrupt.html), and another process then takes the index away under our feet.
 """
 
 from __future__ import annotations
 
 import os
-import sys
+import time
 from pathlib import Path
 
-_HEADER, _FRAME, _INDEX = 32, 24, 48
-"""Bytes of the file's header, of a frame's header, and of the index's part that is read here."""
+import apsw
+
+_HEADER, _FRAME = 32, 24
+"""Bytes of the file's header, and of a frame's."""
+_LOOKS, _BETWEEN_SECONDS = 3, 0.02
+"""A writer that begins a new round is for a moment done with its index and not yet with the file: that passes, damage stays."""
 
 
 def of(path: Path) -> Path:
@@ -20,24 +27,29 @@ def of(path: Path) -> Path:
     return path.with_name(path.name + "-wal")
 
 
-def lost_commits(path: Path) -> int:
+def lost_commits(connection: apsw.Connection, path: Path) -> int:
     """How many acknowledged commits lie behind what SQLite could read of a log's write-ahead log, at least.
 
-    Somebody must have read the log through a connection that is still open: that makes the index. Safe while its writer is at
-    work, because the frames are looked at before the index.
+    `connection` is one that has read the log. Safe while its writer is at work: the frames are looked at before SQLite is asked
+    how many there are.
 
     Raises:
-        OSError: a file cannot be read.
+        OSError, apsw.Error: a file cannot be read.
     """
-    try:
-        salt, commits = _commits(of(path))
-        index = _start(path.with_name(path.name + "-shm"), _INDEX) if len(commits) > 1 else b""
-    except FileNotFoundError:
-        return 0
-    if len(index) < _INDEX or index[32:40] != salt:  # of another round: all that is in this one has been copied away
-        return 0
-    taken = int.from_bytes(index[16:20], sys.byteorder)
-    return max(0, sum(frame > taken for frame in commits) - 1)
+    lost = 0
+    for look in range(_LOOKS):
+        if look:
+            time.sleep(_BETWEEN_SECONDS)
+        try:
+            salt, commits = _commits(of(path))
+            taken, _ = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
+            same = _commits(of(path))[0] == salt
+        except FileNotFoundError:
+            return 0
+        lost = max(0, sum(frame > taken for frame in commits) - 1) if same else 0
+        if not lost:
+            return 0
+    return lost
 
 
 def _commits(path: Path) -> tuple[bytes, list[int]]:
@@ -51,8 +63,3 @@ def _commits(path: Path) -> tuple[bytes, list[int]]:
         return salt, [number for number, frame in frames if frame[8:16] == salt and frame[4:8] != b"\0\0\0\0"]
     finally:
         os.close(descriptor)
-
-
-def _start(path: Path, size: int) -> bytes:
-    with open(path, "rb") as file:
-        return file.read(size)
