@@ -31,7 +31,12 @@ def test_run_gives_the_answer(tmp_path: Path) -> None:
 def test_events_come_once_each_in_order_until_the_report(tmp_path: Path) -> None:
     async def follow() -> list[swarm.Event]:
         handle = await swarm.submit(job(write_sources(tmp_path)), runs=tmp_path / "runs", local=True, id="one")
-        return [event async for event in handle.events(after=2)]
+        events: list[swarm.Event] = []
+        async for event in handle.events(after=2):
+            events.append(event)
+            if event.seq != 2 + len(events):
+                break  # a stream that repeats itself may never end
+        return events
 
     events = asyncio.run(follow())
     assert [event.seq for event in events] == list(range(3, 3 + len(events)))
@@ -89,6 +94,7 @@ def test_what_keeps_a_job_from_starting_is_raised_here(tmp_path: Path) -> None:
     with pytest.raises(swarm.SpecError, match="cannot name a run"):
         asyncio.run(submit(id="../up"))
     (tmp_path / "runs" / "taken").mkdir(parents=True)
+    (tmp_path / "runs" / "taken" / "letters.txt").write_text("somebody else's")
     with pytest.raises(swarm.StoreError, match="exists already"):
         asyncio.run(submit(id="taken"))
     with pytest.raises(swarm.StoreError, match="there is no run"):

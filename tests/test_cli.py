@@ -265,10 +265,11 @@ def test_the_catalogue() -> None:
 
 def test_the_scores_of_an_adapter_are_told_in_words_and_given_in_full_as_json() -> None:
     said = swarm("models").out
-    assert "held-out schema: finds nothing" in said and "{" not in said
+    assert "{" not in said
     (adapter,) = swarm("models", "--json").document["adapters"]
     scores = adapter["scores"]
-    assert f"held-out wording: precision {scores['held-out wording']['precision']:.2f}" in said
+    for one in ("held-out wording", "held-out schema"):
+        assert f"{one}: precision {scores[one]['precision']:.2f}" in said
     assert max(map(len, said.splitlines())) < 200
 
 

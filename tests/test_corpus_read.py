@@ -182,7 +182,9 @@ def test_a_missing_file(tmp_path: Path) -> None:
 def test_an_empty_input(tmp_path: Path, content: str) -> None:
     (tmp_path / "a.txt").write_text(content)
     assert refused("a.txt", tmp_path).message == "holds no text"
-    assert refused(".", tmp_path).message == f"no text was found ({tmp_path.name}/a.txt holds no text)"
+    assert refused(".", tmp_path).message == (
+        f"no text was found ({tmp_path.name}/a.txt holds no text. Leave it out, or put text into it.)"
+    )
     (tmp_path / "empty").mkdir()
     assert "holds no files" in refused("empty", tmp_path).message
     (tmp_path / "a.html").write_text("<html><script>code()</script></html>")

@@ -14,7 +14,7 @@ import apsw
 import pytest
 
 from swarm.errors import StoreError
-from swarm.events import Event, JobEnded, NotePosted, SpansPinned, body_hash, encode
+from swarm.events import CallStrayed, Event, JobEnded, NotePosted, SpansPinned, body_hash, encode
 from swarm.store.blobs import BLOB_BYTES
 from swarm.store.connection import APPLICATION
 from swarm.store.damage import repair, verify
@@ -300,8 +300,10 @@ def test_every_body_of_a_job_is_named_by_its_events(log: Path, tmp_path: Path) -
             if isinstance(event.body, SpansPinned):
                 names.update(passages(reader.body(event.body.block)))
     connection = apsw.Connection(str(tmp_path / "log.sqlite"))
-    assert {hash for (hash,) in connection.execute("SELECT hash FROM bodies")} == names
+    kept = {hash for (hash,) in connection.execute("SELECT hash FROM bodies")}
     connection.close()
+    late = any(isinstance(event.body, CallStrayed) for event in events)  # what came too late is refused, and its texts are left
+    assert names == kept or (late and names < kept)
 
 
 def test_a_flipped_bit_anywhere_never_changes_what_is_read(run: Path, tmp_path: Path) -> None:

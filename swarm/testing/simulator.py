@@ -38,8 +38,9 @@ PROMPT_TOKENS = 60
 """What every call carries besides its working set."""
 REFOLD_EVERY = 64
 """Steps after which the whole log is folded anew and compared."""
-LIVE_SECONDS = 60.0
-"""In which a job ends once faults have ceased, and the leases of hosts that died unnoticed have lapsed."""
+LIVE_SECONDS = 90.0
+"""In which a job ends once faults have ceased, and the leases of hosts that died unnoticed have lapsed: the longest that a task
+waits before it is tried again."""
 JUMPS = (-86400.0, -3600.0, -5.0, 5.0, 3600.0, 86400.0)
 IDLE_SECONDS = 2.0
 """What passes when there is nothing to do."""
