@@ -19,10 +19,11 @@ from swarm.coordinator.budget import limits_reached
 from swarm.coordinator.state import OVER_BUDGET
 from swarm.corpus import Pinned
 from swarm.errors import BudgetError, ModelError, SwarmError
+from swarm.events import DESK
 from swarm.runtime.environment import settle
 from swarm.runtime.opening import open_state
 from swarm.runtime.prepare import Prepared
-from swarm.runtime.session import DESK, Session, check
+from swarm.runtime.session import Session, check
 from swarm.spec import JobSpec
 from swarm.store.folder import RunFolder, new_id
 from swarm.store.runs import Runs

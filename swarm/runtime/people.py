@@ -16,10 +16,10 @@ from dataclasses import dataclass
 
 from swarm.coordinator import Phase
 from swarm.errors import SpecError, StoreError
-from swarm.events import ApprovalAnswered, ApprovalAsked, PhaseChanged
+from swarm.events import DESK, ApprovalAnswered, ApprovalAsked, PhaseChanged
 from swarm.runtime.caretaker import Caretaker
 from swarm.runtime.launch import Render, cancel_resting
-from swarm.runtime.session import DESK, Session
+from swarm.runtime.session import Session
 from swarm.store.folder import RunFolder, RunStatus, read_status
 from swarm.store.interface import Reader
 

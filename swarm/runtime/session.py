@@ -25,7 +25,7 @@ from swarm.coordinator import JobState, Phase
 from swarm.coordinator.notices import NO_SPACE
 from swarm.corpus import Pinned, pin
 from swarm.errors import ModelError, NoSpaceError, SpecError, StoreError
-from swarm.events import DESK as DESK, body_hash
+from swarm.events import body_hash
 from swarm.models.choose import create_model
 from swarm.runtime.master import JobMaster
 from swarm.runtime.opening import Opened, open_state

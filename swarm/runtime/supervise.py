@@ -16,12 +16,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from swarm.errors import SwarmError
-from swarm.events import CARETAKER, Event, JobOpened, PhaseChanged, TaskFinished
+from swarm.events import CARETAKER, DESK, Event, JobOpened, PhaseChanged, TaskFinished
 from swarm.runtime.caretaker import Caretaker
 from swarm.runtime.driver import SWARM, TAKE_SECONDS, Launch, start_again, starts
 from swarm.runtime.launch import SIGNALS
 from swarm.runtime.outbox import Outbox, undelivered
-from swarm.runtime.session import DESK, LEFT
+from swarm.runtime.session import LEFT
 from swarm.store.folder import RunFolder, RunStatus
 from swarm.store.runs import open_runs
 

@@ -22,7 +22,7 @@ Row = tuple[int, float, int, int, str, int, str, bytes, int]
 """The values of COLUMNS, in order."""
 
 _NUMBERS = Struct("<qdqqqIII").pack
-_KINDS = {model: (kind, model.version, kind.encode()) for kind, model in KINDS.items()}
+_NAMES = {model: (kind, model.version) for kind, model in KINDS.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,17 +79,15 @@ def to_rows(events: Sequence[Event], tip: Tip, epoch: int) -> list[Row]:
         StoreError: numbers are not dense, time decreases, or the epoch is not the writer's.
     """
     seq, time, checksum = tip.seq, tip.time, tip.checksum
-    kinds, rows = _KINDS, []
+    names, rows = _NAMES, []
     for event in events:
         seq += 1
         if event.seq != seq or event.epoch != epoch or not time <= event.time < inf:
             raise StoreError(_misfit(event, seq, time, epoch), "log", FAULT)
         time, key, cause = event.time + 0.0, event.key, event.cause  # + 0.0: SQLite keeps no sign of zero
-        kind, version, kind_bytes = kinds[type(event.body)]
-        payload, key_bytes = encode(event.body), key.encode()
-        # What `chained` does, written out: this is done for every event that is ever appended.
-        numbers = _NUMBERS(seq, time, epoch, cause, version, len(kind_bytes), len(key_bytes), len(payload))
-        checksum = crc32(payload, crc32(numbers + kind_bytes + key_bytes, checksum))
+        kind, version = names[type(event.body)]
+        payload = encode(event.body)
+        checksum = chained(checksum, seq, time, epoch, cause, kind, version, key, payload)
         rows.append((seq, time, epoch, cause, kind, version, key, payload, checksum))
     return rows
 
