@@ -77,13 +77,12 @@ def status(id: RunId, runs: Runs = None, as_json: Json = False) -> None:
 
 def _progress(run: RunFolder) -> Progress:
     from swarm.cli.live import Progress
+    from swarm.runtime.opening import open_state
     from swarm.runtime.session import read_job
+
     with run.reader() as reader:
         _, spec, _ = read_job(reader)
-        progress = Progress(spec)
-        for event in reader.read():
-            progress.apply(event)
-    return progress
+        return Progress(spec, open_state(reader).state)
 
 
 def _status_lines(run: RunFolder, known: RunStatus, progress: Progress) -> list[str]:
