@@ -273,7 +273,7 @@ async def send(
     from swarm.runtime.submission import Place, RemoteDriver, Submission, keyed_id
 
     made = keyed_id(spec, key) if key else new_id(spec.name, datetime.now().astimezone(), ())
-    place = Place.of(runs or os.environ.get("SWARM_RUNS") or FILES)
+    place = Place.of(runs or os.environ.get("SWARM_RUNS") or FILES, os.environ.get("SWARM_BLOBS", ""))
     return await RemoteDriver.send(Submission(spec, place, id or made, agents, key), address)
 
 

@@ -42,7 +42,7 @@ def test_a_job_runs_on_the_head_and_its_exit_code_and_answer_come_back(head: Ray
     shown = head.ask("/api/jobs/swarm-one")
     told = {"job_name": "raises", "name": "raises", "protocol": "map_reduce", "job": "one", "report": answer["report"]}
     assert told.items() <= shown["metadata"].items()
-    assert "@" in shown["metadata"]["owner"] and shown["entrypoint"].startswith("python3 -P -m swarm run - ")
+    assert "@" in shown["metadata"]["owner"] and " python3 -P -m swarm run - " in shown["entrypoint"]
 
 
 RACE = """
@@ -118,14 +118,14 @@ def test_a_databases_password_reaches_the_driver_and_is_shown_to_nobody(head: Ra
     settle()  # before anything loads ray
     from swarm.runtime.submission import Place, Submission
 
-    place = Place.of("postgresql://me:not-shown@127.0.0.1:1/swarm")
+    place = Place.of("postgresql://me:not-shown@127.0.0.1:1/swarm", blobs="memory://it's large")
     submission = Submission(job(tmp_path), place, "kept", agents=3)
     submission.write(tmp_path)
-    assert submission.command.startswith("cd && SWARM_RUNS=") and (tmp_path / "runs").stat().st_mode & 0o777 == 0o600
+    assert submission.command.startswith("cd ") and (tmp_path / "settings").stat().st_mode & 0o777 == 0o600
     start = submission.command.index("python3 ")
     reads = submission.command.replace(submission.command[start : submission.command.index("<")], "sh -c 'pwd; env; cat' ")
     ran = subprocess.run(reads, shell=True, capture_output=True, text=True, cwd=tmp_path, check=True, env={"HOME": "/"})
-    assert ran.stdout.startswith("/\n") and f"SWARM_RUNS={place.value}\n" in ran.stdout
+    assert ran.stdout.startswith("/\n") and f"SWARM_RUNS={place.value}\nSWARM_BLOBS={place.blobs}\n" in ran.stdout
     assert ran.stdout.endswith((tmp_path / "job.json").read_text()), "it works in a folder that stays, and reads another one"
 
     file = job_file(tmp_path, write_sources(tmp_path))

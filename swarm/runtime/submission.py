@@ -1,6 +1,6 @@
 """Jobs on a cluster that runs already: their drivers are started on its head, through Ray Jobs.
 
-Owns what is sent to the head (the spec and a database's URL as files, the command, what the dashboard shows of it) and how
+Owns what is sent to the head (the spec and where the run is kept as files, the command, what the dashboard shows of it) and how
 the driver stands. Ray Jobs only starts the driver and knows when it ended: what the job does is in its log, and outlives
 the cluster.
 """
@@ -47,27 +47,25 @@ OVERRIDES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 """Variables that Ray's client takes before any address it is given."""
 TALKATIVE = ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk", "ray._private.runtime_env.packaging")
 """Loggers that tell people of every upload and connection."""
-SPEC_FILE, PLACE_FILE = "job.json", "runs"
-"""What is sent to the head: the job, and where its runs lie if that may hold a password."""
+SPEC_FILE, SETTINGS_FILE = "job.json", "settings"
+"""What is sent to the head: the job, and where its run and large bodies are kept, which may hold a password."""
 _LACKING = re.compile(r"No module named '?([\w.]+)|(python3): (?:command )?not found")
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where the cluster keeps runs: a folder of its file system, or a database whose URL may hold a password."""
+    """Where the cluster keeps runs: a folder of its file system, or a database whose URL may hold a password. `blobs` is the
+    URL for large bodies, as $SWARM_BLOBS gives it, or empty."""
 
     value: str
     runs: Runs
+    blobs: str = ""
 
     @classmethod
-    def of(cls, value: str) -> Place:
+    def of(cls, value: str, blobs: str = "") -> Place:
         """A relative folder is one of this machine's working folder: the cluster looks under the same path."""
         value = value if "://" in value else str(Path(value).expanduser().absolute())
-        return cls(value, open_runs(value, {}))
-
-    @property
-    def is_folder(self) -> bool:
-        return "://" not in self.value
+        return cls(value, open_runs(value, {}), blobs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,19 +89,18 @@ class Submission:
 
     @property
     def command(self) -> str:
-        """What the head runs, in a folder that holds the spec and ends with the job."""
+        """What the head runs, in the home folder of its user: the one that holds what was sent ends with the job."""
         run = f"python3 -P -m swarm run - --id {self.run_id} --agents {self.agents} --json --address auto"
-        if self.place.is_folder:
-            return f"{run} --runs {shlex.quote(self.place.value)} < {SPEC_FILE}"
-        return f'cd && SWARM_RUNS="$(cat "$OLDPWD/{PLACE_FILE}")" {run} < "$OLDPWD/{SPEC_FILE}"'
+        return f'cd "${{HOME:-.}}" && . "$OLDPWD/{SETTINGS_FILE}" && {run} < "$OLDPWD/{SPEC_FILE}"'
 
     def write(self, folder: Path) -> None:
         """Writes the files that are sent; Ray keeps their modes. Command, metadata and variables are shown by its dashboard
         to whoever it lets in."""
         (folder / SPEC_FILE).write_text(json.dumps(self.spec.model_dump(mode="json")), encoding="utf-8")
-        if not self.place.is_folder:
-            (folder / PLACE_FILE).touch(mode=0o600)
-            (folder / PLACE_FILE).write_text(self.place.value, encoding="utf-8")
+        settings = {"SWARM_RUNS": self.place.value, "SWARM_BLOBS": self.place.blobs}
+        lines = [f"export {name}={shlex.quote(value)}\n" for name, value in settings.items() if value]
+        (folder / SETTINGS_FILE).touch(mode=0o600)
+        (folder / SETTINGS_FILE).write_text("".join(lines), encoding="utf-8")
 
     @property
     def metadata(self) -> dict[str, str]:
