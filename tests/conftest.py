@@ -1,4 +1,4 @@
-"""What holds for every test: how hypothesis draws, and the one PostgreSQL server of a session.
+"""What holds for every test: how hypothesis draws, which tests run side by side, and a session's PostgreSQL server.
 
 Fakes are classes in `swarm/testing/`; other fixtures stand beside the tests that use them. The markers are in
 pyproject.toml.
@@ -21,6 +21,14 @@ settings.register_profile(
     "swarm", deadline=None, derandomize=True, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("swarm")
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With `-n 2 --dist loadgroup`: files side by side, but one cluster and one embedded model at a time."""
+    for item in items:
+        heavy = any(item.get_closest_marker(name) for name in ("ray", "model"))
+        item.add_marker(pytest.mark.xdist_group("cluster and model" if heavy else str(item.path)))
 
 
 @pytest.fixture(scope="session")
