@@ -197,12 +197,15 @@ def test_an_engine_that_dies_is_named_and_started_again() -> None:
 
 
 START = """
-import asyncio, multiprocessing
+import asyncio, multiprocessing, sys
 from swarm.models.choose import create_model
 from swarm.spec import ModelSpec
 
 async def main():
-    await create_model(ModelSpec(window=1024)).start()
+    starting = asyncio.create_task(create_model(ModelSpec(window=1024)).start())
+    while not multiprocessing.active_children() if sys.argv[1:] == ["loading"] else not starting.done():
+        await asyncio.sleep(0.05)
+    await asyncio.sleep(1)
     print(*(child.pid for child in multiprocessing.active_children()), flush=True)
     await asyncio.Event().wait()
 
@@ -211,21 +214,23 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.slow
-def test_no_engine_outlives_a_process_that_was_killed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("stage", ["loading", pytest.param("ready", marks=pytest.mark.slow)])
+def test_no_engine_outlives_a_process_that_was_killed(tmp_path: Path, stage: str) -> None:
     script = tmp_path / "start.py"
     script.write_text(START)
     path = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
-    process = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True, env=path)
+    process = subprocess.Popen([sys.executable, str(script), stage], stdout=subprocess.PIPE, text=True, env=path)
     assert process.stdout
     engines = [int(pid) for pid in process.stdout.readline().split()]
     workers = [pid for engine in engines for pid in children(Path(f"/proc/{engine}"))]
-    assert engines and workers
+    assert engines and (workers or stage == "loading")
     process.kill()
-    process.communicate()
+    process.wait()
+    process.stdout.close()  # which an engine holds open as well
     deadline = time.monotonic() + 30
     while alive := [pid for pid in engines + workers if Path(f"/proc/{pid}").exists()]:
         assert time.monotonic() < deadline, f"still there: {alive}"
+        time.sleep(0.1)
 
 
 @pytest.mark.slow

@@ -35,6 +35,7 @@ work."""
 CPU_CACHE_BYTES = 1 << 30
 CPU_BATCHED_TOKENS = 2048
 SHUTDOWN_SECONDS = 10.0
+FOLLOW_SECONDS = 0.1
 PRIVATE = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
 QUIET = {
     "OMP_WAIT_POLICY": "passive",  # threads that spin while they wait cost a busy machine more than they gain
@@ -50,12 +51,11 @@ class Engine:
     """A running engine. `died` is done once one of its processes has ended without being asked to. `flying` and `answered`
     count its calls."""
 
-    def __init__(self, llm: AsyncLLM, processes: set[BaseProcess]) -> None:
+    def __init__(self, llm: AsyncLLM, processes: set[BaseProcess], watcher: _Watcher) -> None:
         self.llm = llm
         self.died: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.flying = self.answered = 0
-        self._processes = processes
-        self._watcher = _watcher([process.pid for process in processes if process.pid])
+        self._processes, self._watcher = processes, watcher
         # vLLM itself lets calls in flight wait for ever.
         for process in processes:
             asyncio.get_running_loop().add_reader(process.sentinel, self._process_ended)
@@ -75,8 +75,7 @@ class Engine:
         self.llm.shutdown(timeout=SHUTDOWN_SECONDS)
         # Its finaliser would shut it down once more, and complain when that is as late as the interpreter's end.
         vars(self.llm)["shutdown"] = lambda: None
-        self._watcher.kill()
-        self._watcher.communicate()
+        self._watcher.close()
         for process in self._processes:
             process.join()
         await asyncio.sleep(0)  # lets the engine's own tasks see that they were cancelled
@@ -98,15 +97,22 @@ async def start_engine(folder: Path, spec: ModelSpec, adapters: list[Path], gpu:
     Raises:
         ModelError: vLLM does not start.
     """
-    before, given_up = set(multiprocessing.active_children()), threading.Event()
+    before, given_up, watcher = set(multiprocessing.active_children()), threading.Event(), _Watcher()
+    following = asyncio.create_task(watcher.follow(before))
     try:
         llm = await load(_start, folder, spec, adapters, gpu, given_up)
-    except asyncio.CancelledError:
-        given_up.set()
-        for process in set(multiprocessing.active_children()) - before:
-            process.kill()
+    except BaseException as problem:
+        if isinstance(problem, asyncio.CancelledError):
+            given_up.set()
+            for process in set(multiprocessing.active_children()) - before:
+                process.kill()
+        watcher.close()
         raise
-    return Engine(llm, set(multiprocessing.active_children()) - before)
+    finally:
+        following.cancel()
+    processes = set(multiprocessing.active_children()) - before
+    watcher.add(processes)
+    return Engine(llm, processes, watcher)
 
 
 def has_gpu() -> bool:
@@ -182,16 +188,37 @@ def _token_bytes(folder: Path) -> int:
     return 4 * int(config.get("num_hidden_layers", 0)) * int(config.get("num_key_value_heads") or heads) * int(size)
 
 
-def _watcher(pids: list[int]) -> subprocess.Popen[bytes]:
-    """A shell that waits for the death of this process and then ends the engine's, which do not watch for it:
-    after a kill -9 they would keep their memory for ever."""
-    return subprocess.Popen(
-        ["/bin/sh", "-c", f"read _; kill -9 {' '.join(map(str, pids))}"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+class _Watcher:
+    """A shell that waits for the death of this process and then ends an engine's, which do not watch for it: after a kill -9
+    they would keep their memory for ever."""
+
+    def __init__(self) -> None:
+        self._known: set[BaseProcess] = set()
+        self._shell = subprocess.Popen(
+            ["/bin/sh", "-c", "while read -r pid; do pids=\"$pids $pid\"; done; kill -9 $pids"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    async def follow(self, others: set[BaseProcess]) -> None:
+        """Adds each process that is not of these as soon as it is there, until cancelled: an engine may be killed with its
+        driver long before it is ready."""
+        while True:
+            self.add(set(multiprocessing.active_children()) - others)
+            await asyncio.sleep(FOLLOW_SECONDS)
+
+    def add(self, processes: set[BaseProcess]) -> None:
+        assert self._shell.stdin is not None, "stdin is a pipe"
+        for process in processes - self._known:
+            os.write(self._shell.stdin.fileno(), b"%d\n" % (process.pid or 0))
+        self._known |= processes
+
+    def close(self) -> None:
+        """Nothing is left to end."""
+        self._shell.kill()
+        self._shell.communicate()
 
 
 @contextlib.contextmanager
