@@ -84,9 +84,10 @@ STAGES: tuple[Stage, ...] = (
     Stage("firm", 1_200_000, 1_210_000, 1.0, 5, shares(0.29, 0.06, 0.04, 0.11, 0.17, 0.29)),
     Stage("widen", 446_987, 1_000_000, 0.0, 6, shares(0.07, 0.08, 0.05, 0.04, 0.04, 0.07, 0.35, 0.26)),
     Stage("follow", 290_000, 340_000, 1.0, 7, shares(0.17, 0.05, 0.04, 0.05, 0.11, 0.15, 0.23, 0.16), 0.4),
+    Stage("steady", 240_000, 280_000, 1.0, 8, shares(0.42, 0.06, 0.04, 0.05, 0.12, 0.10, 0.10, 0.07), 0.4),
 )
-"""Reading is learnt sooner than judging: the first stages see more and more claims. The last two are about following the
-question: most of what they ask is asked once."""
+"""Reading is learnt sooner than judging: the first stages see more and more claims. The fifth and the sixth are about
+following the question: most of what they ask is asked once. The last gives the demo's question back what that cost it."""
 RATE = 1e-3
 USUAL_RATE = 450.0
 """Tokens a second on two cores with AVX512-BF16 and nothing else to do."""
