@@ -19,7 +19,7 @@ demo: install  ## answers examples/raises.yaml on this machine and says where th
 	@code=0; $(BIN)/swarm run examples/raises.yaml || code=$$?; echo "make demo: $$SECONDS s after installing"; exit $$code
 
 test: install  ## all tests but those marked slow or gpu
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup
+	@$(BIN)/python -m pytest -n 3
 
 check: install  ## ruff, and mypy in strict mode
 	@$(BIN)/ruff check --output-format concise . && $(BIN)/mypy --strict && echo "make check: $$SECONDS s"

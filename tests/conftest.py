@@ -7,10 +7,13 @@ pyproject.toml.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+from xdist.scheduler import LoadScopeScheduling
 
 from swarm.testing.postgres import EmbeddedPostgres
 from tests.stores import Postgres, Sqlite, Store
@@ -23,12 +26,22 @@ settings.register_profile(
 settings.load_profile("swarm")
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With `-n 2 --dist loadgroup`: files side by side, but one cluster and one embedded model at a time."""
-    for item in items:
-        heavy = any(item.get_closest_marker(name) for name in ("ray", "model"))
-        item.add_marker(pytest.mark.xdist_group("cluster and model" if heavy else str(item.path)))
+class OneClusterAtATime(LoadScopeScheduling):
+    """Files side by side, but those that start a cluster or the embedded model one after the other."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return "cluster or model" if _starts_much(file) else file
+
+
+@cache
+def _starts_much(file: str) -> bool:
+    text = (Path(__file__).parents[1] / file).read_text(encoding="utf-8")
+    return "mark.ray" in text or "mark.model" in text
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> OneClusterAtATime:
+    return OneClusterAtATime(config, log)
 
 
 @pytest.fixture(scope="session")
