@@ -211,9 +211,9 @@ def verdict_facts(supported: list[bool], said: list[bool]) -> dict[str, Any]:
 
 
 def manifest(
-    base: WeightsFolder, adapter: Path, done: list[tuple[Stage, Dataset, Candidate]], scores: dict[str, Any]
+    base: WeightsFolder, adapter: Path, done: list[tuple[Stage, Dataset, Candidate]], scores: dict[str, Any], size: float
 ) -> dict[str, Any]:
-    """What the adapter is, what it was made from and cost, and how it was judged."""
+    """What the adapter is, what it was made from and cost, and how it was judged: `size` is the scale of the samples."""
     return {
         "model": MODEL_NAME,
         "adapter": adapter_digest(adapter),
@@ -236,6 +236,7 @@ def manifest(
         ],
         "machine": f"{os.cpu_count()} cores, {platform.machine()}, CPython {platform.python_version()}",
         "scores": scores,
+        "size": size,
     }
 
 
@@ -273,7 +274,7 @@ def main() -> None:
     done = train(base, work, given.threads)
     adapter = done[-1][2].adapter
     scores = evaluate(base, adapter, given.pairs, work / "scores" / adapter_digest(adapter), given.size)
-    publish(base, adapter, done, scores, given.out)
+    publish(base, adapter, done, scores, given.size, given.out)
     print(f"reader: {given.out}", flush=True)
 
 
@@ -282,13 +283,14 @@ def publish(
     adapter: Path,
     done: list[tuple[Stage, Dataset, Candidate]],
     scores: dict[str, Any],
+    size: float,
     out: Path,
 ) -> None:
     """Copies the adapter and writes its manifest."""
     out.mkdir(parents=True, exist_ok=True)
     for name in ("adapter_model.safetensors", "adapter_config.json"):
         shutil.copyfile(adapter / name, out / name)
-    text = json.dumps(manifest(base, adapter, done, scores), indent=1, sort_keys=True) + "\n"
+    text = json.dumps(manifest(base, adapter, done, scores, size), indent=1, sort_keys=True) + "\n"
     (out / "manifest.json").write_text(text)
 
 
