@@ -250,6 +250,12 @@ def test_the_database_of_another_program_is_left_alone(tmp_path: Path) -> None:
         assert (folder / "log.sqlite").read_bytes() == content
 
 
+def test_a_log_of_which_a_few_bytes_are_left_is_no_other_programs(run: Path) -> None:
+    for size in (0, 1, 99):
+        (run / "log.sqlite").write_bytes(b"S" * size)
+        assert "it was cut off" in refused(run)
+
+
 def test_a_newer_schema_is_refused_with_both_versions(run: Path) -> None:
     tamper(run, "PRAGMA user_version = 7")
     assert "schema 7; this software reads schema 1" in refused(run)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import pickle
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
+import apsw
 import pytest
 
 from swarm.errors import SpecError, StoreError
@@ -17,6 +19,7 @@ from swarm.store.blobs import BLOB_BYTES
 from swarm.store.folder import RunFolder, new_id, read_status
 from swarm.store.runs import Runs, open_runs
 from swarm.store.sqlite import SqliteWriter
+from tests.commands import swarm
 
 CREATED = JobCreated(
     job="j",
@@ -244,6 +247,41 @@ def test_only_a_run_at_rest_can_be_removed(tmp_path: Path) -> None:
     start(run, CREATED).close()
     run.remove()
     assert os.readlink(tmp_path / "latest") == "other"
+
+
+def test_a_folder_with_another_programs_database_is_not_removed(tmp_path: Path) -> None:
+    other = RunFolder(tmp_path, "f1")
+    other.path.mkdir()
+    (other.path / "precious.txt").write_text("years of work")
+    with closing(apsw.Connection(str(other.log))) as connection:
+        connection.execute("CREATE TABLE bookmarks(url)").fetchall()
+    files = sorted(other.path.iterdir())
+    with pytest.raises(StoreError, match=rf"{other.log}: this is another program's database \(application id 0x0"):
+        other.remove()
+    assert sorted(other.path.iterdir()) == files
+    said = swarm("rm", "f1", "--runs", tmp_path)
+    assert said.code == 1 and "another program's database" in said.err and sorted(other.path.iterdir()) == files
+
+
+@pytest.mark.parametrize("cut", [0, 1, 90, 600, 9000, None])
+@pytest.mark.parametrize("junk", [b"", b"x" * 64, bytes(100)], ids=["whole", "junk", "zeros"])
+def test_a_damaged_log_of_our_own_can_be_removed(tmp_path: Path, cut: int | None, junk: bytes) -> None:
+    run = RunFolder(tmp_path, "demo")
+    start(run, CREATED, *[NOTE] * 20).close()
+    content = run.log.read_bytes()
+    run.log.write_bytes((junk + content[len(junk) :])[:cut])
+    run.remove()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_log_of_a_newer_software_can_be_removed(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path, "demo")
+    start(run, CREATED).close()
+    with closing(apsw.Connection(str(run.log))) as connection:
+        connection.execute("PRAGMA user_version = 7").fetchall()
+    assert read_status(run).status == "unreadable"
+    run.remove()
+    assert not run.path.exists()
 
 
 def test_looking_at_a_run_never_takes_it(tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 
 import apsw
@@ -22,6 +22,8 @@ APPLICATION = 0x5357524D
 SCHEMA = 1
 LIBRARY = (3, 51, 3)
 """Older ones have a race that can corrupt a write-ahead log: https://sqlite.org/wal.html#walresetbug"""
+HEADER_BYTES = 100
+"""The header of an SQLite file: one that is shorter holds nothing."""
 
 LIFE = " OR ".join(f"kind = '{kind}'" for kind in ("JobCreated", "JobOpened", "PhaseChanged", "JobEnded"))
 """The few kinds that say how a job stands; indexed, so that a list of runs reads no log. Not written with IN: SQLite would
@@ -136,7 +138,7 @@ def open_writing(path: Path) -> apsw.Connection:
     Raises:
         StoreError: the file is missing, damaged, not ours, or newer.
     """
-    connection = _open(path, apsw.SQLITE_OPEN_READWRITE)
+    connection = _open(path, apsw.SQLITE_OPEN_READWRITE, _check_ours)
     with naming(path):
         connection.execute(
             "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA cache_size = -32768;"
@@ -151,10 +153,20 @@ def open_reading(path: Path) -> apsw.Connection:
     Raises:
         StoreError: the file is missing, damaged, not ours, or newer.
     """
-    return _open(path, apsw.SQLITE_OPEN_READONLY)
+    return _open(path, apsw.SQLITE_OPEN_READONLY, _check_ours)
 
 
-def _open(path: Path, flags: int) -> apsw.Connection:
+def check_removable(path: Path) -> None:
+    """Refuses to have what lies at a log's place removed, unless it is ours: one that is damaged or newer is.
+
+    Raises:
+        StoreError: it is another program's, or cannot be opened so that nobody knows.
+    """
+    with suppress(DamageError):
+        _open(path, apsw.SQLITE_OPEN_READONLY, _check_application).close()
+
+
+def _open(path: Path, flags: int, check: Callable[[apsw.Connection, Path], None]) -> apsw.Connection:
     check_library(apsw.sqlite_lib_version())
     if not path.exists():
         cure = "`swarm list` shows the runs there are; what never began, `swarm rm` removes; a log in a database needs --runs"
@@ -162,7 +174,7 @@ def _open(path: Path, flags: int) -> apsw.Connection:
     with naming(path):
         if path.is_dir():
             raise StoreError("a folder lies where the log should be", str(path), "choose another folder with --runs")
-        if path.stat().st_size == 0:
+        if path.stat().st_size < HEADER_BYTES:  # SQLite takes a single byte for an empty database
             cure = "restore the run folder from a copy"
             raise DamageError("this log is empty: it was cut off", str(path), cure)
         name = str(path)
@@ -173,7 +185,7 @@ def _open(path: Path, flags: int) -> apsw.Connection:
             undo.callback(connection.close)
             connection.set_busy_timeout(_BUSY_MS)
             connection.execute("PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON").fetchall()
-            _check_ours(connection, path)
+            check(connection, path)
             undo.pop_all()
     return connection
 
@@ -183,7 +195,7 @@ def _is_archive(path: Path) -> bool:
     return not os.access(path.parent, os.W_OK) and not path.with_name(path.name + "-wal").exists()
 
 
-def _check_ours(connection: apsw.Connection, path: Path) -> None:
+def _check_application(connection: apsw.Connection, path: Path) -> None:
     application, schema = connection.pragma("application_id"), connection.pragma("user_version")
     if application != APPLICATION:
         raise StoreError(
@@ -192,6 +204,11 @@ def _check_ours(connection: apsw.Connection, path: Path) -> None:
             str(path),
             "choose another folder with --runs",
         )
+
+
+def _check_ours(connection: apsw.Connection, path: Path) -> None:
+    _check_application(connection, path)
+    schema = connection.pragma("user_version")
     if schema != SCHEMA:
         problem = f"this log has schema {schema}; this software reads schema {SCHEMA}"
         raise StoreError(problem, str(path), "use the swarmloom that wrote it")

@@ -228,7 +228,7 @@ class RunFolder:
         """Deletes the run and all its files.
 
         Raises:
-            StoreError: there is no such run, or it is in use.
+            StoreError: there is no such run, it is in use, or its folder holds another program's database.
         """
         self.place.remove(self.path)
         with naming(self.root):

@@ -284,6 +284,6 @@ class Place(Protocol):
         """Deletes a run's log, bodies and messages, and its folder.
 
         Raises:
-            StoreError: there is no such run, or somebody works on it.
+            StoreError: there is no such run, somebody works on it, or the folder holds another program's database.
         """
         ...

@@ -13,7 +13,7 @@ from pathlib import Path
 from swarm.errors import StoreError
 from swarm.store import damage, inbox, retention
 from swarm.store.blobs import open_blobs
-from swarm.store.connection import create, naming
+from swarm.store.connection import check_removable, create, naming
 from swarm.store.interface import Damage, Message, Needless, Place
 from swarm.store.lock import FolderLock, holder
 from swarm.store.sqlite import LOG, SqliteReader, SqliteWriter
@@ -108,6 +108,8 @@ class FolderPlace:
         if not folder.is_dir():
             cure = "`swarm list` shows the runs there are"
             raise StoreError(f"there is no run {folder.name!r}", str(folder), cure)
+        if (folder / LOG).is_file():
+            check_removable(folder / LOG)  # before even a lock is put there
         with naming(folder):
             lock = FolderLock.take(folder / "lock")
             try:
