@@ -19,7 +19,8 @@ import pytest
 
 from swarm.events import JobOpened, TaskFinished
 from swarm.runtime.driver import SWARM, Launch, opened, start_again, starts
-from swarm.runtime.supervise import GRACE_SECONDS, STARTS, WITHIN_SECONDS, Seen, Supervisor, in_vain
+from swarm.runtime.people import questions
+from swarm.runtime.supervise import GRACE_SECONDS, STARTS, WITHIN_SECONDS, Seen, Supervisor, in_vain, orphaned
 from swarm.store.folder import RunFolder, read_status
 from swarm.store.lock import FolderLock
 from tests.commands import job_file, start, swarm
@@ -27,6 +28,21 @@ from tests.jobs import events_of, finished, write_sources
 
 COPIES = 4
 SLOW = {"engine": "scripted", "name": "raises+slow:0.3"}
+HURRIED = """
+from dataclasses import replace
+from swarm.protocol import find_protocol
+
+shipped = find_protocol("map_reduce")[0]
+
+class Hurried(shipped.MapReduce):
+    def _begin(self, view, merge):
+        asked = super()._begin(view, merge)
+        return replace(asked, commands=[replace(one, default="count", seconds=0.1) for one in asked.commands])
+
+def create(spec):
+    return Hurried(spec, shipped.create(spec).options)
+"""
+"""A protocol that asks whether its plan may stand, and goes on with its default soon after."""
 
 
 @pytest.fixture
@@ -155,6 +171,28 @@ def test_what_was_touched_just_now_or_has_moved_on_is_left_alone(run: RunFolder)
     with pytest.raises(Exception, match="has moved on"):
         asyncio.run(stale())
     assert opened(run) == before and run.holder() is None
+
+
+def test_a_question_that_nobody_answers_in_its_time_lapses_though_nobody_works_on_its_job(tmp_path: Path) -> None:
+    protocol = tmp_path / "hurried.py"
+    protocol.write_text(HURRIED)
+    asking = {"name": str(protocol), "options": {"span_tokens": 160, "approve_plan": True}}
+    path, runs = job_file(tmp_path, write_sources(tmp_path), protocol=asking), ("--runs", tmp_path / "runs")
+    assert swarm("run", path, "--local", "--id", "one", *runs).code == 5
+    run = RunFolder(tmp_path / "runs", "one")
+    (question,) = questions(run)
+    status, until = read_status(run), question.until
+    assert status.status == "waiting" and until is not None
+    assert not orphaned(run, status, until - 0.01) and orphaned(run, status, until)
+    wait_for(lambda: time.time() > until)
+    said = swarm("inbox", *runs).out
+    assert "its time is over: count, as soon as somebody works on the job (`swarm supervise` or: swarm resume one)" in said
+    (seen,) = asyncio.run(supervisor(run).look())
+    assert seen.what == "resumed", seen
+    wait_for(lambda: read_status(run).status == "done" and run.holder() is None)
+    report = swarm("report", "one", "--json", *runs).document
+    assert report["merge"] == "count" and report["questions"][0]["verdict"] == "lapsed"
+    assert swarm("inbox", *runs).out == "nothing is asked\n"
 
 
 def test_a_crash_loop_is_left_paused_and_stays_so(run: RunFolder) -> None:

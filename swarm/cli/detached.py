@@ -69,8 +69,9 @@ def supervise(
 ) -> None:
     """Start the drivers of live jobs again that have lost theirs: killed, or gone with their machine or cluster.
 
-    Jobs that are paused, ended or wait for a person are left alone. A job that comes up five times within 20 minutes
-    without a finished step is paused, with the reason. With --once the exit code is 1 if a run could not be looked after.
+    Jobs that are paused or ended are left alone, and those that wait for a person until there is an answer, or the time for
+    it is over. A job that comes up five times within 20 minutes without a finished step is paused, with the reason. With
+    --once the exit code is 1 if a run could not be looked after.
     """
     from swarm.runtime.supervise import Supervisor
 

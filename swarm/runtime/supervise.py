@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from swarm.errors import SwarmError
-from swarm.events import CARETAKER, DESK, Event, JobOpened, PhaseChanged, TaskFinished
+from swarm.events import CARETAKER, DESK, ApprovalAnswered, ApprovalAsked, Event, JobOpened, PhaseChanged, TaskFinished
 from swarm.runtime.caretaker import Caretaker
 from swarm.runtime.driver import SWARM, TAKE_SECONDS, Launch, start_again, starts
 from swarm.runtime.launch import SIGNALS
@@ -120,7 +120,7 @@ class Supervisor:
         try:
             if not status.legible:
                 return Seen(run.id, "error", f"{status.detail}; {status.cure}")
-            if not await asyncio.to_thread(orphaned, run, status):
+            if not await asyncio.to_thread(orphaned, run, status, self._clock()):
                 self._since.pop(run.path, None)
                 return None if status.holder is not None else await self._deliver(run, status)
             async with self._slots:
@@ -174,14 +174,25 @@ class Supervisor:
         return replace(how, address=self._address) if self._address and not how.local else how
 
 
-def orphaned(run: RunFolder, status: RunStatus) -> bool:
-    """Whether a job is alive, nobody works on it, and nobody wanted that. One that waits for a person is not, until there
-    is an answer in its inbox."""
+def orphaned(run: RunFolder, status: RunStatus, now: float) -> bool:
+    """Whether a job is alive, nobody works on it, and nobody wanted that. One that waits for a person is not, until it has
+    no need to wait any more."""
     if status.holder is not None:
         return False
     if status.status == "waiting":
-        return any(message.kind == "answer" for message in run.messages())
+        return may_go_on(run, now)
     return status.status in ("interrupted", "answered") or (status.status == "paused" and status.detail in PASSING)
+
+
+def may_go_on(run: RunFolder, now: float) -> bool:
+    """Whether a job that waits for a person could do something now: an answer lies there, or the time of a question is over."""
+    if any(message.kind == "answer" for message in run.messages()):
+        return True
+    with run.reader() as reader:
+        bodies = [event.body for event in reader.keyed("question:")]
+    over = {body.question for body in bodies if isinstance(body, ApprovalAnswered)}
+    asked = [body for body in bodies if isinstance(body, ApprovalAsked) and body.question not in over]
+    return any(body.until is not None and body.until <= now for body in asked)
 
 
 def in_vain(run: RunFolder, status: RunStatus, begun: Sequence[float], now: float) -> int:
