@@ -126,10 +126,11 @@ class JobHandle:
         raise SwarmError(f"stopped before its end{f': {why}' if why else ''}", self.id, f"swarm resume {self.id}")
 
     async def pause(self, reason: str = "") -> None:
-        """Asks the job to pause. Returns when the word is left, not when it is heard.
+        """Asks the job to pause. Returns when the word is left, not when it is heard; a job that has lost its driver, and
+        that a supervisor would start again, is paused when this returns.
 
         Raises:
-            StoreError: nobody works on the job.
+            StoreError: nobody works on the job, and nobody would by itself.
         """
         await asyncio.to_thread(people.pause, self._run, reason)
 

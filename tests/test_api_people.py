@@ -63,6 +63,8 @@ def test_a_job_asks_is_answered_goes_on_and_is_forked(tmp_path: Path) -> None:
         assert (await handle.approve(1, "set")).number == 1
         with pytest.raises(swarm.StoreError, match="answered already"):
             await handle.reject("too late")
+        await handle.pause()
+        assert handle.status() == "paused"
         with pytest.raises(swarm.StoreError, match="nobody works on this run"):
             await handle.pause()
         answer = await (await resume("one", runs=runs, local=True)).result()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
 import subprocess
@@ -12,10 +13,16 @@ from pathlib import Path
 
 import pytest
 
+from swarm.errors import StoreError
 from swarm.events import ApprovalAnswered, CallStarted, PersonSaid
-from swarm.store.folder import RunFolder
+from swarm.runtime.people import pause
+from swarm.runtime.session import Session, check
+from swarm.runtime.supervise import Supervisor
+from swarm.store.folder import RunFolder, read_status
+from swarm.store.runs import open_runs
 from tests.commands import Said, job_file, start, swarm
-from tests.jobs import ROWS, events_of, write_sources
+from tests.jobs import ROWS, events_of, job, write_sources
+from tests.stores import Store
 
 ASKING = {"name": "map_reduce", "options": {"span_tokens": 160, "approve_plan": True}}
 
@@ -201,6 +208,39 @@ def test_a_word_that_fits_into_no_window_is_left_out_and_that_is_told(asking: Pa
     said = over(asking, "resume", "one", "--local", "--json")
     assert said.code == 0, said.err
     assert [tuple(row["values"].values()) for row in said.document["rows"]] == ROWS
+
+
+# ---- pauses ----
+
+
+@pytest.mark.parametrize("gone", ["killed", "left"])
+def test_a_job_that_has_lost_its_driver_can_be_paused(store: Store, tmp_path: Path, gone: str) -> None:
+    run = RunFolder(tmp_path / "runs", "one", open_runs(store.place, {}).place)
+    session = Session.create(*check(job(write_sources(tmp_path))), run)
+    session.master.open("local")
+    if gone == "left":
+        session.close()
+    session.store.close()
+    status = read_status(run)
+    assert (status.status, status.detail) == (("interrupted", "") if gone == "killed" else ("paused", "the driver left"))
+    pause(run, "lunch")
+    status = read_status(run)
+    assert (status.status, status.detail) == ("paused", "lunch") and run.messages() == []
+    with pytest.raises(StoreError, match=r"nobody works on this run \(it is paused\)(.|\n)*swarm resume one"):
+        pause(run, "supper")
+    assert read_status(run) == status, "a second pause changes nothing"
+
+
+def test_a_job_that_was_answered_can_be_paused_and_no_supervisor_starts_it(asking: Path) -> None:
+    said = over(asking, "pause", "one")
+    assert said.code == 1 and "nobody works on this run (it is waiting)" in said.err
+    assert over(asking, "approve", "one").code == 0
+    said = over(asking, "pause", "one", "--reason", "lunch")
+    assert said.code == 0 and "paused one; go on with: swarm resume one" in said.err, said.err
+    assert asyncio.run(Supervisor([str(asking / "runs")], clock=lambda: time.time() + 60).look()) == []
+    assert over(asking, "replay", "one", "--verify").code == 0
+    said = over(asking, "resume", "one", "--local", "--json")
+    assert said.code == 0 and [tuple(row["values"].values()) for row in said.document["rows"]] == ROWS, said.err
 
 
 # ---- time ----

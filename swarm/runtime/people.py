@@ -20,6 +20,7 @@ from swarm.events import DESK, ApprovalAnswered, ApprovalAsked, PhaseChanged
 from swarm.runtime.caretaker import Caretaker
 from swarm.runtime.launch import Render, cancel_resting
 from swarm.runtime.session import Session
+from swarm.runtime.supervise import orphaned
 from swarm.store.folder import RunFolder, RunStatus, read_status
 from swarm.store.interface import Reader
 
@@ -68,25 +69,34 @@ def questions(run: RunFolder) -> list[Question]:
 
 
 def pause(run: RunFolder, reason: str = "") -> None:
-    """Asks a job that is at work to pause.
+    """Asks a job that is at work to pause. One that has lost its driver, and that a supervisor would start again, is paused
+    when this returns.
 
     Raises:
-        StoreError: nobody works on it.
+        StoreError: nobody works on it, and nobody would by itself; or it is damaged.
     """
     known = read_status(run)
-    if known.holder is None:
+    if known.holder is not None:
+        run.post("pause", reason)
+        return
+    if not orphaned(run, known, time.time()):
         cure = "" if known.ended else f"`swarm resume {run.id}` goes on with it"
         raise StoreError(f"nobody works on this run (it is {known.status}), so it can't be paused", run.id, cure)
-    run.post("pause", reason)
+    try:
+        pause_resting(run, reason, known.events)
+    except StoreError:
+        if run.holder() is None:
+            raise
+        run.post("pause", reason)  # somebody has just taken it up
 
 
-def pause_resting(run: RunFolder, reason: str) -> None:
-    """Has a job that nobody works on rest until a person resumes it: whoever was to pause it was gone before hearing of it.
+def pause_resting(run: RunFolder, reason: str, at: int) -> None:
+    """Has a job that nobody works on rest until a person resumes it, if its log still ends with the event of number `at`.
 
     Raises:
-        StoreError: somebody has taken it up.
+        StoreError: somebody has taken it up, or did so in between.
     """
-    with Caretaker.take(run) as keeper:
+    with Caretaker.take(run, at) as keeper:
         keeper.append([PhaseChanged(phase="paused", reason=reason or "paused by a person")], {})
 
 
