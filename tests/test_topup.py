@@ -51,6 +51,7 @@ def test_a_job_over_its_budget_rests_with_a_report_and_goes_on_with_more(tmp_pat
     where = ("--runs", run.root)
     assert "budget" in swarm("list", *where).out and "--budget calls=+MORE" in swarm("status", run.id, *where).out
     assert swarm("tell", run.id, "hear me", *where).code == 0, "it has not ended"
+    assert "nobody works on this run (it is budget)" in swarm("pause", run.id, *where).err
     assert (state.phase, state.status) == (Phase.PAUSED, "budget") and state.total().calls <= 20
     assert answer["status"] == "budget" and answer["limits"] == [{"limit": "calls", "allowed": 20.0, "spent": 14.0, "role": ""}]
     assert answer["unread"][0]["reason"] == "the budget of 20 calls was reached first" and answer["sentences"]
@@ -106,6 +107,7 @@ def test_more_that_is_none_is_refused_and_nothing_happens(tmp_path: Path, word: 
     before = events_of(run)
     said = resumed(run, word)
     assert said.code == 2 and problem in said.err
+    assert "starting" not in said.err, "it is known before anything is started"
     assert events_of(run) == before
 
 

@@ -26,7 +26,9 @@ from swarm.plan import Plan, Range, estimate, measure
 from swarm.report import Answer, gather, render
 from swarm.runtime.launch import Opened, Options, run_again, run_new, stopped
 from swarm.runtime.people import questions
+from swarm.runtime.prepare import prepare, raise_budget
 from swarm.runtime.session import check, check_open, read_job
+from swarm.runtime.supervise import may_go_on
 from swarm.spec import JobSpec
 from swarm.store.folder import RunFolder, reason_words
 from swarm.store.interface import Reader
@@ -108,9 +110,11 @@ async def _run_job(spec: JobSpec, options: Options, as_json: bool) -> int:
 
 async def _resume_job(run: RunFolder, options: Options, as_json: bool) -> int:
     with run.reader() as reader:
-        state, spec, _ = read_job(reader)
+        state, spec, roles = read_job(reader)
     check_open(run, state)  # before a cluster is started for nothing
-    if state.phase is Phase.WAITING and not options.wait and not _may_go_on(run, state):
+    if options.budget:
+        raise_budget(prepare(spec, roles), state, run.size(), options.budget)
+    if state.phase is Phase.WAITING and not options.wait and not may_go_on(run, time.time()):
         async with Drive(as_json) as drive:
             drive.shown.say(f"{spec.name}: {spec.question}")
         return _account(run, drive)
@@ -119,12 +123,6 @@ async def _resume_job(run: RunFolder, options: Options, as_json: bool) -> int:
         drive.shown.stage(_starting(options))
         await run_again(run, options, render, drive.opened(spec))
     return _account(run, drive)
-
-
-def _may_go_on(run: RunFolder, state: JobState) -> bool:
-    """Whether a job that waits for a person could do something now: an answer lies there, or is not needed any more."""
-    due = any(row.until is not None and row.until <= time.time() for row in state.questions.values())
-    return due or any(message.kind == "answer" for message in run.messages())
 
 
 def _starting(options: Options) -> str:

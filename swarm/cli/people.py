@@ -25,7 +25,10 @@ PAUSE_SECONDS = 5.0
 
 @verb
 def pause(id: RunId, reason: Reason = "", runs: Runs = None) -> None:
-    """Ask a running job to pause: what is under way is finished, nothing new begins."""
+    """Ask a running job to pause: what is under way is finished, nothing new begins.
+
+    One that has lost its driver is left paused, so that no supervisor starts it again.
+    """
     from swarm.errors import StoreError
     from swarm.runtime import people
     from swarm.store.folder import read_status
@@ -39,7 +42,7 @@ def pause(id: RunId, reason: Reason = "", runs: Runs = None) -> None:
     if known.ended:
         raise StoreError(f"came to its end first ({known.status})", run.id, "`swarm report` shows what it found")
     if known.status not in ("paused", "budget"):  # whoever worked on it was gone before hearing of it
-        people.pause_resting(run, reason)
+        people.pause_resting(run, reason, known.events)
     err().print(f"paused {run.id}; go on with: swarm resume {run.id}", markup=False)
 
 
@@ -159,7 +162,10 @@ def lines_of(question: Question) -> list[str]:
         f"  yes: swarm approve {question.name}{options}",
         f"  no:  swarm reject {question.name} --why TEXT",
     ]
-    if question.until is not None:
-        left = duration(max(0.0, question.until - time.time()))
-        lines.append(f"  in {left} without an answer: {question.default or 'as proposed'}")
+    default, left = question.default or "as proposed", (question.until or 0.0) - time.time()
+    if question.until is not None and left > 0:
+        lines.append(f"  in {duration(left)} without an answer: {default}")
+    elif question.until is not None:
+        going = f"`swarm supervise` or: swarm resume {question.run}"
+        lines.append(f"  its time is over: {default}, as soon as somebody works on the job ({going})")
     return lines
