@@ -28,8 +28,8 @@ from swarm.runtime.people import Question
 from swarm.spec import JobSpec, anchored
 from swarm.store.folder import RunFolder, new_id, read_status
 from swarm.store.interface import Reader
-from swarm.store.place import FolderPlace
-from swarm.store.runs import FILES, open_runs
+from swarm.store.place import FILES, FolderPlace
+from swarm.store.runs import open_runs
 
 if TYPE_CHECKING:
     from swarm.runtime.submission import RemoteDriver
@@ -120,10 +120,11 @@ class JobHandle:
                 raise error
             kind, _, hash = reason.partition(":")
             why = reader.body(hash).decode(errors="replace") if kind == "model" and hash else reason
+        there = self._run.option
         if asked := await self.questions():
-            cure = f"answer it with: swarm approve {asked[0].name}, then: swarm resume {self.id}"
+            cure = f"answer it with: swarm approve {asked[0].name}{there}, then: swarm resume {self.id}{there}"
             raise SwarmError(f"waits for a person: {asked[0].text}", self.id, cure)
-        raise SwarmError(f"stopped before its end{f': {why}' if why else ''}", self.id, f"swarm resume {self.id}")
+        raise SwarmError(f"stopped before its end{f': {why}' if why else ''}", self.id, f"swarm resume {self.id}{there}")
 
     async def pause(self, reason: str = "") -> None:
         """Asks the job to pause. Returns when the word is left, not when it is heard; a job that has lost its driver, and

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from swarm.cli.door import Json, emit, err, people, verb
+from swarm.cli.door import Json, emit, err, people, runs_of, verb
 
 if TYPE_CHECKING:
     from swarm.api import JobHandle
@@ -26,7 +26,7 @@ def submit_detached(spec: JobSpec, runs: str | None, options: Options, as_json: 
 
     local = options.shell == "local"
     started = submit(spec, runs=runs, local=local, address=options.address, id=options.id, agents=options.agents)
-    _say(asyncio.run(started), as_json)
+    _say(asyncio.run(started), runs, as_json)
 
 
 def resume_detached(id: str, runs: str | None, options: Options, as_json: bool) -> None:
@@ -38,17 +38,17 @@ def resume_detached(id: str, runs: str | None, options: Options, as_json: bool) 
         id, runs=runs, local=local, address=options.address, agents=options.agents, pinned=options.pinned,
         budget=options.budget,
     )  # fmt: skip
-    _say(asyncio.run(taken), as_json)
+    _say(asyncio.run(taken), runs, as_json)
 
 
-def _say(handle: JobHandle, as_json: bool) -> None:
+def _say(handle: JobHandle, runs: str | None, as_json: bool) -> None:
     from swarm.runtime.driver import DriverProcess
 
     pid = handle.driver.pid if isinstance(handle.driver, DriverProcess) else 0
-    where = people(as_json)
+    where, named = people(as_json), handle.id + runs_of(runs).run(handle.id).option
     where.print(f"run {handle.id} in {handle.folder}, driven by process {pid}", markup=False)
     for verb_, what in (("watch", "follow it"), ("pause", "let it rest"), ("cancel", "end it"), ("report", "see a draft")):
-        where.print(f"  swarm {verb_} {handle.id:<28} {what}", markup=False)
+        where.print(f"  swarm {verb_} {named:<28} {what}", markup=False)
     where.print(f"what the driver prints: {handle.folder / 'driver.log'}", markup=False)
     if as_json:
         emit({"id": handle.id, "run": str(handle.folder), "pid": pid, "log": str(handle.folder / "driver.log")})

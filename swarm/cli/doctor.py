@@ -15,6 +15,7 @@ from swarm.names import counted
 
 if TYPE_CHECKING:
     from swarm.store import runs as store
+    from swarm.store.folder import RunFolder
     from swarm.store.interface import Damage
 
 TESTED = (3, 11)
@@ -117,7 +118,7 @@ def _repair(name: str, apply: bool, runs: str | None, as_json: bool) -> None:
     elif found.mended:
         text = f"{run.id}: removed a snapshot that was of no use; nothing is lost, the log is read from its first event"
     else:
-        text = f"{run.id}: {found.detail}. {_outlook(found, run.id)}"
+        text = f"{run.id}: {found.detail}. {_outlook(found, run)}"
     people(as_json).print(text, markup=False)
     mended = found is None or found.mended
     if as_json:
@@ -126,16 +127,15 @@ def _repair(name: str, apply: bool, runs: str | None, as_json: bool) -> None:
         raise typer.Exit(1)
 
 
-def _outlook(found: Damage, id: str) -> str:
+def _outlook(found: Damage, run: RunFolder) -> str:
+    command = f"`swarm doctor --repair {run.id} --apply{run.option}`"
     if found.place == "tail":
-        return (
-            f"`swarm doctor --repair {id} --apply` cuts records {found.first} to {found.last} and keeps a copy of them"
-        )
+        return f"{command} cuts records {found.first} to {found.last} and keeps a copy of them"
     if found.place == "ahead":
         return (
-            f"Restore the run folder from a copy if there is one; `swarm doctor --repair {id} --apply` gives up all after"
+            f"Restore the run folder from a copy if there is one; {command} gives up all after"
             f" record {found.first - 1}, and keeps a copy of the write-ahead log"
         )
     if found.place == "snapshot":
-        return f"Nothing is lost: jobs do without it, and `swarm doctor --repair {id} --apply` removes it"
+        return f"Nothing is lost: jobs do without it, and {command} removes it"
     return "It cannot be cut away; restore the run folder or the database from a copy, or start the job anew"

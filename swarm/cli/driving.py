@@ -223,7 +223,7 @@ def account_lines(run: RunFolder, state: JobState, spec: JobSpec, plan: Plan | N
         lines.extend(question_lines(run))
     if state.phase is not Phase.ENDED:
         more = "".join(f" --budget {name}=+MORE" for name in limits_reached(state))
-        lines.append(f"resume with: swarm resume {run.id}{more}")
+        lines.append(f"resume with: swarm resume {run.id}{more}{run.option}")
     return lines
 
 

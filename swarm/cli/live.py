@@ -285,7 +285,7 @@ async def follow(run: RunFolder, spec: JobSpec, shown: Face, rests: Callable[[Pr
                     progress.apply(event)
             if not said.issuperset(progress.state.questions):
                 for question in await asyncio.to_thread(questions, run):
-                    for line in lines_of(question) if question.id not in said else ():
+                    for line in lines_of(question, run.option) if question.id not in said else ():
                         shown.say(line)
                     said.add(question.id)
             if progress.state.seq > old or rests(progress):

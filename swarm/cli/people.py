@@ -43,7 +43,7 @@ def pause(id: RunId, reason: Reason = "", runs: Runs = None) -> None:
         raise StoreError(f"came to its end first ({known.status})", run.id, "`swarm report` shows what it found")
     if known.status not in ("paused", "budget"):  # whoever worked on it was gone before hearing of it
         people.pause_resting(run, reason, known.events)
-    err().print(f"paused {run.id}; go on with: swarm resume {run.id}", markup=False)
+    err().print(f"paused {run.id}; go on with: swarm resume {run.id}{run.option}", markup=False)
 
 
 @verb
@@ -57,7 +57,8 @@ def cancel(id: RunId, reason: Reason = "", runs: Runs = None) -> None:
     run = the_run(id, runs)
     people.cancel(run, reason, render)
     if not people.rests(run, CANCEL_SECONDS):
-        raise StoreError(f"was asked to end and is still held after {CANCEL_SECONDS:g} s", run.id, f"see `swarm status {run.id}`")
+        cure = f"see `swarm status {run.id}{run.option}`"
+        raise StoreError(f"was asked to end and is still held after {CANCEL_SECONDS:g} s", run.id, cure)
     if not read_status(run).ended:  # whoever worked on it was gone before hearing of it
         people.cancel(run, reason, render)
     status = read_status(run).status
@@ -94,12 +95,12 @@ def inbox(
 
     place = runs_of(runs)
     folders = [the_run(id, runs)] if id else [place.run(one.id) for one in place.list() if one.legible]
-    found = [question for run in folders for question in questions(run)]
-    for question in found:
-        for line in lines_of(question):
+    found = [(question, run.option) for run in folders for question in questions(run)]
+    for question, option in found:
+        for line in lines_of(question, option):
             people(as_json).print(line, markup=False)
     if as_json:
-        emit([asdict(question) for question in found])
+        emit([asdict(question) for question, _ in found])
     elif not found:
         out().print("nothing is asked", markup=False)
 
@@ -141,7 +142,7 @@ def _answer(id: str, verdict: str, chosen: str, why: str, runs: str | None, as_j
     run = the_run(name, runs)
     question = answer(run, int(number) if mark else None, verdict, chosen, why)
     known = read_status(run)
-    following = "" if known.holder or known.status == "cancelled" else f"; go on with: swarm resume {run.id}"
+    following = "" if known.holder or known.status == "cancelled" else f"; go on with: swarm resume {run.id}{run.option}"
     err().print(f"{verdict} {question.name}{f' ({chosen})' if chosen else ''}{following}", markup=False)
     if as_json:
         emit({"id": run.id, "question": question.number, "verdict": verdict, "answer": chosen, "status": known.status})
@@ -151,21 +152,21 @@ def question_lines(run: RunFolder) -> list[str]:
     """The open questions of a job, and how to answer them."""
     from swarm.runtime.people import questions
 
-    return [line for question in questions(run) for line in lines_of(question)]
+    return [line for question in questions(run) for line in lines_of(question, run.option)]
 
 
-def lines_of(question: Question) -> list[str]:
-    """A question as people read it."""
+def lines_of(question: Question, runs: str) -> list[str]:
+    """A question as people read it. `runs` is what a command line needs to find its run; see `RunFolder.option`."""
     options = f" [--answer {'|'.join(question.options)}]" if question.options else ""
     lines = [
         f"question {question.number} of {question.run}: {question.text}",
-        f"  yes: swarm approve {question.name}{options}",
-        f"  no:  swarm reject {question.name} --why TEXT",
+        f"  yes: swarm approve {question.name}{options}{runs}",
+        f"  no:  swarm reject {question.name} --why TEXT{runs}",
     ]
     default, left = question.default or "as proposed", (question.until or 0.0) - time.time()
     if question.until is not None and left > 0:
         lines.append(f"  in {duration(left)} without an answer: {default}")
     elif question.until is not None:
-        going = f"`swarm supervise` or: swarm resume {question.run}"
+        going = f"`swarm supervise` or: swarm resume {question.run}{runs}"
         lines.append(f"  its time is over: {default}, as soon as somebody works on the job ({going})")
     return lines

@@ -16,7 +16,6 @@ from swarm.names import counted
 
 if TYPE_CHECKING:
     from swarm.events import Event
-    from swarm.store.folder import RunFolder
     from swarm.store.interface import Reader
 
 FILES = ("answer.json", "report.html", "report.md", "rows.csv", "spec.yaml")
@@ -176,12 +175,13 @@ def show(
     from swarm.store.place import LATEST
 
     if call == LATEST or call in runs_of(runs).ids():
-        with the_run(call, runs).reader() as reader:
+        folder = the_run(call, runs)
+        with folder.reader() as reader:
             last = last_calls(reader, 3)
-        names = "".join(f"\n  swarm show {name} --run {call}" for name in last)
+        names = "".join(f"\n  swarm show {name} --run {call}{folder.option}" for name in last)
         cure = f"name one of its calls; the last are{names}" if last else "no model has been called in it yet"
         raise SpecError(f"{call} is a run", "CALL", cure)
-    folder: RunFolder = the_run(run, runs)
+    folder = the_run(run, runs)
     with folder.reader() as reader:
         calls = find_calls(reader, call)
         if as_json:

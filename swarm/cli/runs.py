@@ -30,7 +30,6 @@ def list_(runs: Runs = None, as_json: Json = False) -> None:
     """List the runs, the newest first."""
     from dataclasses import asdict
 
-
     place = runs_of(runs)
     found = place.list()
     if as_json:
@@ -103,10 +102,11 @@ def _status_lines(run: RunFolder, known: RunStatus, progress: Progress) -> list[
         f"  budget    {progress.budget_left(now)}",
     ]
     if state.failed:
-        lines.append(f"  given up  {counted(len(state.failed), 'task')} (`swarm logs {run.id} --kind TaskFailed`)")
+        told = f"swarm logs {run.id} --kind TaskFailed{run.option}"
+        lines.append(f"  given up  {counted(len(state.failed), 'task')} (`{told}`)")
     if known.status in ("paused", "interrupted", "answered", "budget") and not known.ended:
         more = "".join(f" --budget {name}=+MORE" for name in limits_reached(state))
-        lines.append(f"  go on with: swarm resume {run.id}{more}")
+        lines.append(f"  go on with: swarm resume {run.id}{more}{run.option}")
     if state.questions and not state.status:
         from swarm.cli.people import question_lines
 
@@ -158,7 +158,8 @@ async def _watch(run: RunFolder) -> None:
     from swarm.store.folder import read_status
 
     if (known := read_status(run)).status in ("interrupted", "answered"):
-        out().print(f"{run.id} is {known.status}: nobody works on it; go on with: swarm resume {run.id}", markup=False)
+        onward = f"swarm resume {run.id}{run.option}"
+        out().print(f"{run.id} is {known.status}: nobody works on it; go on with: {onward}", markup=False)
         return
     spec = _progress(run).spec
     shown = face(err())

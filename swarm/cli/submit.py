@@ -69,7 +69,7 @@ async def _submit(
     await driver.opened(run.id)
     say(f"run {run.id}: {run.where} (on the cluster)", markup=False)
     say(f"dashboard: {address.rstrip('/')}/#/jobs/{driver.id}", markup=False)
-    say(f"follow with: swarm watch {run.id}{'' if '://' in (runs or '') else f' --runs {run.root}'}", markup=False)
+    say(f"follow with: swarm watch {run.id}{run.option}", markup=False)
     if as_json:
         emit(_place(driver, run))
     return 0

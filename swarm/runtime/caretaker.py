@@ -46,7 +46,8 @@ class Caretaker:
         store = run.writer()
         try:
             if at is not None and store.last() != at:
-                raise StoreError("has moved on since it was looked at", run.id, f"`swarm status {run.id}` says how it stands")
+                cure = f"`swarm status {run.id}{run.option}` says how it stands"
+                raise StoreError("has moved on since it was looked at", run.id, cure)
             return cls(run, store, clock)
         except BaseException:
             store.close()

@@ -59,13 +59,19 @@ class Launch:
     """What stands before `run` or `resume`."""
 
     def options(self) -> list[str]:
+        runs = ["--runs", self.runs] if self.runs and not self._secret else []
         where = ["--local"] if self.local else ["--address", self.address] if self.address else []
         changes = [word for change in self.budget for word in ("--budget", change)]
-        return ["--json", *where, "--agents", str(self.agents), *(["--pinned"] if self.pinned else []), *changes]
+        return ["--json", *runs, *where, "--agents", str(self.agents), *(["--pinned"] if self.pinned else []), *changes]
 
     def environment(self) -> dict[str, str]:
-        """Where runs lie is no argument: it may hold a password."""
-        return {**os.environ, **({"SWARM_RUNS": self.runs} if self.runs else {})}
+        """That of whoever starts the driver, so that the commands which it names to people work there."""
+        return {**os.environ, **({"SWARM_RUNS": self.runs} if self._secret else {})}
+
+    @property
+    def _secret(self) -> bool:
+        """Whether where runs lie may hold a password, and is no argument therefore."""
+        return "://" in self.runs
 
 
 class Driver(Protocol):
@@ -184,7 +190,7 @@ async def start_again(
         starting = FolderLock.take(run.path / "starting")
     try:
         if (other := await asyncio.to_thread(run.holder)) is not None:
-            raise StoreError(f"is worked on by {other}", run.id, f"`swarm watch {run.id}` follows it")
+            raise StoreError(f"is worked on by {other}", run.id, f"`swarm watch {run.id}{run.option}` follows it")
         before = await asyncio.to_thread(opened, run)
         _remember(run, how)
         command = ["resume", run.id, *([] if at is None else ["--at", str(at)])]

@@ -152,7 +152,7 @@ def stopped(run: RunFolder | None) -> SwarmError:
     """What to say of a job that a signal stopped at once; None: there is no run yet."""
     if run is None:
         return SwarmError("stopped before the run began: nothing was written and nothing was spent")
-    return SwarmError("stopped at once; its log is safe", f"run {run.id}", f"go on with: swarm resume {run.id}")
+    return SwarmError("stopped at once; its log is safe", f"run {run.id}", f"go on with: swarm resume {run.id}{run.option}")
 
 
 async def _run_locally(
@@ -222,7 +222,8 @@ def over_budget(run: RunFolder) -> BudgetError | None:
     if state.status != "budget" or state.phase is Phase.ENDED:
         return None
     more = "".join(f" --budget {name}=+MORE" for name in limits_reached(state))
-    return BudgetError(state.reason.removeprefix(OVER_BUDGET), f"run {run.id}", f"go on with: swarm resume {run.id}{more}")
+    cure = f"go on with: swarm resume {run.id}{more}{run.option}"
+    return BudgetError(state.reason.removeprefix(OVER_BUDGET), f"run {run.id}", cure)
 
 
 class _Interrupts:

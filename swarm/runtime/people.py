@@ -80,7 +80,7 @@ def pause(run: RunFolder, reason: str = "") -> None:
         run.post("pause", reason)
         return
     if not orphaned(run, known, time.time()):
-        cure = "" if known.ended else f"`swarm resume {run.id}` goes on with it"
+        cure = "" if known.ended else f"`swarm resume {run.id}{run.option}` goes on with it"
         raise StoreError(f"nobody works on this run (it is {known.status}), so it can't be paused", run.id, cure)
     try:
         pause_resting(run, reason, known.events)
@@ -164,7 +164,7 @@ def answer(run: RunFolder, number: int | None, verdict: str, chosen: str = "", w
     event = _answered(run, asked.id)
     if event is None:
         run.heard(message)
-        cure = f"`swarm status {run.id}` says how it stands"
+        cure = f"`swarm status {run.id}{run.option}` says how it stands"
         raise StoreError(f"question {asked.number} could not be answered", run.id, cure)
     if event.message != message:
         raise _too_late(run, asked.number, event)

@@ -104,7 +104,7 @@ class Session:
             state = caught_up(state, store)
             check_open(run, state)
             if at is not None and state.seq != at:
-                cure = f"`swarm status {run.id}` says how it stands now"
+                cure = f"`swarm status {run.id}{run.option}` says how it stands now"
                 raise StoreError(f"has moved on from event {at} to {state.seq} since it was looked at", run.id, cure)
             master = JobMaster(job, store, state, ignored=opened.ignored, disk=run.size, kept=opened.kept)
             raised = raise_budget(job, state, run.size(), more)

@@ -67,6 +67,12 @@ class Place:
         value = value if "://" in value else str(Path(value).expanduser().absolute())
         return cls(value, open_runs(value, {}), blobs)
 
+    @property
+    def secret(self) -> bool:
+        """Whether `value` may hold a password. A folder is told to the driver as an option, and so stands in the commands that
+        the driver names to people: they are typed where $SWARM_RUNS says something else."""
+        return "://" in self.value
+
 
 @dataclass(frozen=True, slots=True)
 class Submission:
@@ -90,14 +96,15 @@ class Submission:
     @property
     def command(self) -> str:
         """What the head runs, in the home folder of its user: the one that holds what was sent ends with the job."""
-        run = f"python3 -P -m swarm run - --id {self.run_id} --agents {self.agents} --json --address auto"
+        where = "" if self.place.secret else f" --runs {shlex.quote(self.place.value)}"
+        run = f"python3 -P -m swarm run - --id {self.run_id}{where} --agents {self.agents} --json --address auto"
         return f'cd "${{HOME:-.}}" && . "$OLDPWD/{SETTINGS_FILE}" && {run} < "$OLDPWD/{SPEC_FILE}"'
 
     def write(self, folder: Path) -> None:
         """Writes the files that are sent; Ray keeps their modes. Command, metadata and variables are shown by its dashboard
         to whoever it lets in."""
         (folder / SPEC_FILE).write_text(json.dumps(self.spec.model_dump(mode="json")), encoding="utf-8")
-        settings = {"SWARM_RUNS": self.place.value, "SWARM_BLOBS": self.place.blobs}
+        settings = {"SWARM_RUNS": self.place.value if self.place.secret else "", "SWARM_BLOBS": self.place.blobs}
         lines = [f"export {name}={shlex.quote(value)}\n" for name, value in settings.items() if value]
         (folder / SETTINGS_FILE).touch(mode=0o600)
         (folder / SETTINGS_FILE).write_text("".join(lines), encoding="utf-8")

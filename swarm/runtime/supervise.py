@@ -153,7 +153,7 @@ class Supervisor:
         if vain >= STARTS:
             reason = f"crash loop: {vain} starts in {WITHIN_SECONDS / 60:g} minutes without a finished step"
             await asyncio.to_thread(give_up, run, status.events, reason)
-            return Seen(run.id, "given up", f"{reason}; see {run.driver_log}, and then `swarm resume {run.id}`")
+            return Seen(run.id, "given up", f"{reason}; see {run.driver_log}, and then `swarm resume {run.id}{run.option}`")
         how = await asyncio.to_thread(self._how, place, run, last)
         driver = await start_again(run, how, status.events, self._patience)
         self._since.pop(run.path, None)

@@ -22,7 +22,7 @@ from swarm.events import CARETAKER, DESK, Event, JobCreated, JobEnded, JobOpened
 from swarm.store.blobs import sync_folder
 from swarm.store.connection import naming
 from swarm.store.interface import Damage, Message, Needless, Place, Reader, Writer
-from swarm.store.place import FOLDERS, LATEST, SPEC
+from swarm.store.place import FILES, FOLDERS, LATEST, SPEC
 from swarm.store.sqlite import LOG
 
 _BEFORE = {"lock", *(f"{LOG}.new{ending}" for ending in ("", "-journal", "-wal", "-shm"))}
@@ -97,6 +97,12 @@ class RunFolder:
         """Where hosts and model servers write what they print."""
         return self.path / "logs"
 
+    @property
+    def option(self) -> str:
+        """What a command line that names this run needs beside its id, to be found from here: ` --runs DIR`, or nothing where
+        $SWARM_RUNS or the default leads to it. Every hint on how to go on ends with this."""
+        return self.place.option(self.root, os.environ.get("SWARM_RUNS") or FILES)
+
     # ---- the log and what belongs to it ----
 
     @property
@@ -170,7 +176,8 @@ class RunFolder:
             return not self.path.is_symlink() and self.path.is_dir() and _BEFORE.issuperset(os.listdir(self.path))
 
     def _taken(self) -> StoreError:
-        cure = f"choose another id, or `swarm resume {self.id}`; one that never began, `swarm rm {self.id}` removes"
+        named = f"{self.id}{self.option}"
+        cure = f"choose another id, or `swarm resume {named}`; one that never began, `swarm rm {named}` removes"
         return StoreError(f"a run called {self.id!r} exists already", str(self.path), cure)
 
     def create(self) -> None:

@@ -188,6 +188,11 @@ class Place(Protocol):
         """What to call the place before people: a folder, or a database without its password."""
         ...
 
+    def option(self, root: Path, said: str) -> str:
+        """What a command line needs to be led here, such as ` --runs DIR`; empty if `said`, which holds without it, leads here.
+        The URL of a database is never in it."""
+        ...
+
     def ids(self, root: Path) -> list[str]:
         """The ids of all runs, in no order."""
         ...

@@ -6,6 +6,7 @@ Owns nothing but the choice of these parts; each stands in a module of its own.
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ from swarm.store.lock import FolderLock, holder
 from swarm.store.sqlite import LOG, SqliteReader, SqliteWriter
 
 LATEST = "latest"
+FILES = "runs"
+"""The folder, in the working folder, of runs whose place was not named or is no folder."""
 SPEC = "spec.yaml"
 
 
@@ -31,6 +34,10 @@ class FolderPlace:
 
     def title(self, root: Path) -> str:
         return str(root)
+
+    def option(self, root: Path, said: str) -> str:
+        here = "://" not in said and Path(said).expanduser().absolute() == root.absolute()
+        return "" if here else f" --runs {shlex.quote(str(root))}"
 
     def ids(self, root: Path) -> list[str]:
         with naming(root):

@@ -52,6 +52,9 @@ class PostgresPlace:
     def title(self, root: Path) -> str:
         return str(self.address)
 
+    def option(self, root: Path, said: str) -> str:
+        return "" if said == self.address.url else " --runs URL"
+
     def ids(self, root: Path) -> list[str]:
         return [id for (id,) in self._read("SELECT id FROM swarmloom.jobs")]
 

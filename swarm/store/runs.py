@@ -12,10 +12,7 @@ from pathlib import Path
 from swarm.errors import SpecError, StoreError
 from swarm.store.folder import RunFolder, RunStatus, may_name, read_status
 from swarm.store.interface import Place
-from swarm.store.place import FOLDERS, LATEST, FolderPlace
-
-FILES = "runs"
-"""The folder, in the working folder, of runs whose place was not named or is no folder."""
+from swarm.store.place import FILES, FOLDERS, LATEST, FolderPlace
 
 
 @dataclass(frozen=True, slots=True)
