@@ -6,8 +6,11 @@ import csv
 import io
 import json
 import re
+import shutil
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -155,6 +158,40 @@ def test_export_gives_the_board_and_the_events(place: Path, tmp_path: Path) -> N
     over(place, "export", "first", "--events", "--to", tmp_path / "events.jsonl")
     events = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()]
     assert [event["seq"] for event in events] == list(range(1, len(events) + 1))
+
+
+@pytest.mark.parametrize(
+    ("target", "problem"), [("nowhere/x.json", "No such file or directory"), ("folder", "is a folder"), ("file/x", "Not a dir")]
+)
+def test_an_export_to_where_nothing_can_be_written_is_one_clear_error(
+    place: Path, tmp_path: Path, target: str, problem: str
+) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("kept")
+    said = swarm("export", "first", "--to", tmp_path / target, "--runs", place / "runs")
+    assert said.code == 2 and said.err.startswith(f"error: --to: {tmp_path / target} ") and problem in said.err
+    assert "\n  name a file" in said.err and sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
+
+
+def test_an_export_that_fails_half_way_leaves_the_file_as_it_was(place: Path, tmp_path: Path) -> None:
+    shutil.copytree(place / "runs" / "first", tmp_path / "runs" / "first")
+    with closing(sqlite3.connect(tmp_path / "runs" / "first" / "log.sqlite")) as log:
+        last = log.execute("SELECT max(seq) FROM events").fetchone()[0]
+        log.execute("DELETE FROM events WHERE seq = ?", (last - 5,))
+        log.commit()
+    target = tmp_path / "kept.jsonl"
+    target.write_text("before")
+    (tmp_path / "link").symlink_to(target)
+    said = swarm("export", "first", "--events", "--to", target, "--runs", tmp_path / "runs")
+    assert said.code == 1 and "damaged or missing" in said.err
+    assert target.read_text() == "before" and {path.name for path in tmp_path.iterdir()} == {"runs", "kept.jsonl", "link"}
+    over(place, "export", "first", "--events", "--to", tmp_path / "link")
+    assert (tmp_path / "link").is_symlink() and len(target.read_text().splitlines()) == last
+
+
+def test_an_export_to_what_is_no_file_takes_nothings_place(place: Path) -> None:
+    over(place, "export", "first", "--to", "/dev/null")
+    assert Path("/dev/null").is_char_device()
 
 
 def test_replay_verifies_the_protocols_decisions(place: Path) -> None:

@@ -15,6 +15,8 @@ from swarm.cli.door import Json, RunId, Runs, emit, err, json_seen, number, out,
 from swarm.names import counted
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from swarm.events import Event
     from swarm.store.interface import Reader
 
@@ -90,15 +92,35 @@ def export(
         import json
 
         lines = event_lines(reader) if events else [json.dumps(board_document(reader), ensure_ascii=False, indent=1)]
-        file = to.open("w", encoding="utf-8") if to else sys.stdout
-        try:
+        if to is None:
             for line in lines:
-                file.write(json_seen(line) + "\n")
-        finally:
-            if to:
-                file.close()
-    if to:
-        err().print(f"wrote {to}", markup=False)
+                sys.stdout.write(json_seen(line) + "\n")
+            return
+        _write(to, lines)
+    err().print(f"wrote {to}", markup=False)
+
+
+def _write(to: Path, lines: Iterable[str]) -> None:
+    """Writes lines into a file that a person named: all of them, or none.
+
+    Raises:
+        SpecError: it cannot be written.
+    """
+    from swarm.errors import SpecError
+    from swarm.store.blobs import writing_durably
+
+    cure = "name a file, in a folder that is there, has room and may be written to"
+    if to.is_dir():
+        raise SpecError(f"{to} is a folder", "--to", cure)
+    try:
+        stream = to.exists() and not to.is_file()  # a pipe, or /dev/null, which no file may take the place of
+        with to.open("wb") if stream else writing_durably(to.resolve()) as file:
+            for line in lines:
+                file.write((json_seen(line) + "\n").encode())
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise SpecError(f"{to} cannot be written: {error.strerror or error}", "--to", cure) from error
 
 
 @verb

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import os
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 from swarm.errors import StoreError
 from swarm.events import body_hash
@@ -120,10 +122,17 @@ def verified(hash: str, data: bytes, where: str) -> bytes:
 
 def write_durably(path: Path, data: bytes) -> None:
     """Writes a file so that it is there whole or not at all; its name is durable after `sync_folder`."""
+    with writing_durably(path) as file:
+        file.write(data)
+
+
+@contextmanager
+def writing_durably(path: Path) -> Iterator[IO[bytes]]:
+    """As `write_durably`, for what is written piece by piece: what was there stays until all of it is written."""
     draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         with open(draft, "xb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(draft, path)
