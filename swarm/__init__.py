@@ -19,7 +19,6 @@ if TYPE_CHECKING:
         SpecError as SpecError,
         StoreError as StoreError,
         SwarmError as SwarmError,
-        ToolError as ToolError,
         WeightsError as WeightsError,
         WindowError as WindowError,
     )
@@ -43,7 +42,7 @@ _HOMES = {
     "swarm.api": ("JobHandle", "run", "submit"),
     "swarm.errors": (
         "ClusterError", "CorpusError", "ExitCode", "ModelError", "ProtocolError", "SpecError", "StoreError",
-        "SwarmError", "ToolError", "WeightsError", "WindowError",
+        "SwarmError", "WeightsError", "WindowError",
     ),
     "swarm.events": ("Event",),
     "swarm.report.shapes": ("Answer",),

@@ -41,6 +41,16 @@ class SwarmError(Exception):
         return f"{text}\n  {self.cure}" if self.cure else text
 
 
+def on_a_line(text: str) -> str:
+    """The words of an error, as `str` gives them, where there is room for one line only: the cure is a sentence of its own."""
+    problem, _, cure = (" ".join(part.split()) for part in text.strip().partition("\n  "))
+    if not cure:
+        return problem
+    stop = "" if problem.endswith((".", "!", "?", ":")) else "."
+    word = cure.partition(" ")[0]
+    return f"{problem}{stop} {cure[:1].upper() if word.isalpha() else cure[:1]}{cure[1:]}"
+
+
 class SpecError(SwarmError):
     """A job, role or command line that does not say what it must."""
 
@@ -112,10 +122,6 @@ class ModelError(SwarmError):
 
 class WeightsError(SwarmError):
     """Weights or an adapter that are missing or do not have the digest that was asked for."""
-
-
-class ToolError(SwarmError):
-    """A tool call that failed."""
 
 
 class ClusterError(SwarmError):

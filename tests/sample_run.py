@@ -182,7 +182,7 @@ class HandDriven:
     def _step(self, host: str, grant: Grant, failing: set[int], bodies: dict[str, bytes]) -> list[ev.Event]:
         events: list[Body] = []
         if grant.role == "reader" and failing & set(grant.spans):
-            error = b"roles.reader: the output is no list of rows: I am sorry"
+            error = b"roles.reader: the output is no list of rows: I am sorry\n  take a larger model"
             bodies[body_hash(error)] = error
             events.append(
                 ev.TaskFailed(

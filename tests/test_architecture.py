@@ -22,7 +22,7 @@ PUBLIC = frozenset(
     [
         "Answer", "AnswerSpec", "BudgetSpec", "ClusterError", "Column", "CorpusError", "Event", "ExitCode",
         "InputSpec", "JobHandle", "JobSpec", "ModelError", "ModelSpec", "Price", "ProtocolError",
-        "ProtocolSpec", "SpecError", "StoreError", "SwarmError", "ToolError", "WeightsError", "WindowError",
+        "ProtocolSpec", "SpecError", "StoreError", "SwarmError", "WeightsError", "WindowError",
         "load_spec", "run", "submit",
     ]
 )

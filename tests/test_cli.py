@@ -17,6 +17,7 @@ import pytest
 from rich.console import Console
 
 from swarm.cli.runs import _table
+from swarm.errors import SwarmError, on_a_line
 from swarm.names import counted
 from swarm.report import gather
 from swarm.report.write import rows_csv
@@ -192,6 +193,14 @@ def test_an_export_that_fails_half_way_leaves_the_file_as_it_was(place: Path, tm
 def test_an_export_to_what_is_no_file_takes_nothings_place(place: Path) -> None:
     over(place, "export", "first", "--to", "/dev/null")
     assert Path("/dev/null").is_char_device()
+
+
+def test_words_of_errors_are_sentences_where_there_is_one_line() -> None:
+    error = SwarmError("the span s:0 with 5000 tokens does not fit", "window", "raise model.window")
+    assert on_a_line(str(error)) == "window: the span s:0 with 5000 tokens does not fit. Raise model.window"
+    assert on_a_line("is full.\n  `swarm gc` helps,\n  or model.window") == "is full. `swarm gc` helps, or model.window"
+    assert on_a_line("  two\nlines ") == "two lines" and on_a_line("") == ""
+    assert on_a_line("a: b\n  model.window is too small") == "a: b. model.window is too small"
 
 
 def test_replay_verifies_the_protocols_decisions(place: Path) -> None:

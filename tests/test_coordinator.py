@@ -128,7 +128,7 @@ def test_a_task_that_keeps_failing_is_given_up_and_the_protocol_hears_of_it() ->
 
 def test_what_can_not_help_is_not_tried_again() -> None:
     desk = Desk(Plain(AddTask("reader")))
-    desk.pull(failed(desk.one(), kind="_Malformed", retryable=False))
+    desk.pull(failed(desk.one(), kind="malformed", retryable=False))
     assert desk.state.status == "done" and desk.state.retries == 0
 
 

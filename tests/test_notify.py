@@ -108,7 +108,7 @@ def test_each_share_of_a_limit_is_told_once() -> None:
 def test_tasks_given_up_are_told_one_by_one_and_then_more_rarely() -> None:
     desk = Desk(Plain(readers(8)), **WAYS)
     for _ in range(3):
-        desk.pull(failed(desk.one(), kind="_Malformed", retryable=False), want=0)
+        desk.pull(failed(desk.one(), kind="malformed", retryable=False), want=0)
     assert due(desk.log) == ["quarantine:1", "quarantine:2", "quarantine:3"]
 
 

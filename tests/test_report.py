@@ -7,6 +7,8 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -16,9 +18,11 @@ import pytest
 
 from swarm.coordinator import JobState
 from swarm.corpus import pin, read_text
+from swarm.events import Event, TaskFailed
 from swarm.protocol import NoteText, Passage
 from swarm.report import Answer, gather, write_report
 from swarm.report.shapes import WITHDRAWN, Row, Sentence
+from swarm.report.steps import steps
 from swarm.report.texts import Texts
 from swarm.spec import parse_spec
 from swarm.store.folder import RunFolder
@@ -205,6 +209,42 @@ def test_a_passage_that_no_reader_managed_is_named(tmp_path: Path) -> None:
     assert [(one.first, one.last) for one in answer.unread] == [(7, 8), (20, 20)]
     assert "the output is no list of rows" in answer.unread[0].reason
     assert [one.role for one in answer.given_up] == ["reader"] * 3
+
+
+class Older(SqliteReader):
+    """Reads a log as versions before the plain word for it wrote what `malformed` is now."""
+
+    def read(self, after: int = 0, upto: int | None = None) -> Iterator[Event]:
+        for event in super().read(after, upto):
+            if isinstance(event.body, TaskFailed) and event.body.kind == "malformed":
+                event = replace(event, body=event.body.model_copy(update={"kind": "_Malformed"}))
+            yield event
+
+
+def test_no_name_of_a_class_stands_in_the_report_of_an_old_log(tmp_path: Path) -> None:
+    run = finished(tmp_path, fail=(7, 8, 20))
+    with Older.open(run.path) as reader:
+        assert any(isinstance(event.body, TaskFailed) and event.body.kind == "_Malformed" for event in reader.read())
+        files, failed = write_report(reader, run), [step for step in steps(reader) if step.failed]
+    texts = [(run.path / name).read_text(encoding="utf-8") for name in files]
+    assert not any("Malformed" in text for text in texts)
+    assert all("given up (malformed): " in text for text in texts if "given up" in text)
+    assert [step.outcome for step in failed] == ["malformed"] * 3
+
+
+def test_an_error_and_its_cure_are_two_sentences(tmp_path: Path) -> None:
+    run = finished(tmp_path, fail=(7,))
+    said = "roles.reader: the output is no list of rows: I am sorry. Take a larger model"
+    assert [one.reason for one in answer_of(run).given_up] == [said]
+    assert all(said in Elements(text).text for name, text in written(run).items() if name.startswith("report."))
+
+
+def test_a_report_of_a_job_that_read_nothing_does_not_say_that_all_is_in_it(tmp_path: Path) -> None:
+    driven = HandDriven.create(tmp_path)
+    driven.work(steps=0)
+    driven.store.close()
+    for name, text in written(driven.run).items():
+        assert "Could not be verified" not in text and "Everything that was written down" not in text, name
 
 
 def test_a_resumed_job_counts_its_sessions_and_not_the_time_between(tmp_path: Path) -> None:

@@ -346,6 +346,6 @@ def test_a_task_that_keeps_failing_is_given_up_and_reported(tmp_path: Path) -> N
     folder = run(job(write_sources(tmp_path), model={"engine": "scripted", "name": "echo"}), tmp_path)
     state = state_of(folder)
     assert state.status == "done"
-    assert {kind for _, role, _, kind, _ in state.failed if role == "reader"} == {"_Malformed"}
+    assert {kind for _, role, _, kind, _ in state.failed if role == "reader"} == {"malformed"}
     samples = Counter(key[0] for key in answered(events_of(folder)))
     assert set(samples.values()) <= {1, 3}

@@ -157,9 +157,11 @@ def described(event: Event, reader: Reader | None = None) -> str:
     """An event on a line; the words of an error are read from its body."""
     from datetime import datetime
 
+    from swarm.coordinator.tables import failure_word
+
     fields = []
     for name, value in event.body.__dict__.items():
-        text = str(value)
+        text = str(value) if name != "kind" else failure_word(str(value))
         if name == "error" and value and reader is not None:
             text = _words(reader, str(value))
         elif name == "reason" and text.startswith("model:") and reader is not None:
@@ -170,10 +172,10 @@ def described(event: Event, reader: Reader | None = None) -> str:
 
 
 def _words(reader: Reader, hash: str) -> str:
-    from swarm.errors import StoreError
+    from swarm.errors import StoreError, on_a_line
 
     try:
-        return " ".join(reader.body(hash).decode(errors="replace").split())
+        return on_a_line(reader.body(hash).decode(errors="replace"))
     except StoreError:
         return f"(text withdrawn: {hash})"
 

@@ -19,6 +19,15 @@ AGENT_BUDGET = "agent-budget"
 budget. What that end could not pay for is `budget`."""
 
 
+MALFORMED = "malformed"
+"""Kind of `TaskFailed` for a task whose outputs all broke their contract."""
+
+
+def failure_word(kind: str) -> str:
+    """A kind of `TaskFailed` as people read it: earlier versions wrote the name of a class for `malformed`."""
+    return MALFORMED if kind == "_Malformed" else kind
+
+
 class Phase(StrEnum):
     """Where a job stands. Only `PhaseChanged`, `CorpusPinned`, `JobOpened` and `JobEnded` move it."""
 

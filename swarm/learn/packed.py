@@ -24,7 +24,6 @@ from swarm.errors import WeightsError
 from swarm.learn.data.examples import Encoded
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-IGNORED = -100
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ import msgpack
 from swarm.coordinator import JobState, Phase
 from swarm.coordinator.budget import money, words
 from swarm.coordinator.ledger import Doubt
-from swarm.coordinator.state import AGENT_BUDGET, OVER_BUDGET
-from swarm.errors import StoreError
+from swarm.coordinator.tables import AGENT_BUDGET, OVER_BUDGET, failure_word
+from swarm.errors import StoreError, on_a_line
 from swarm.models.embedded import MODEL_NAME
 from swarm.models.weights import BASE
 from swarm.report import picture
@@ -147,7 +147,7 @@ class _Gathering:
     def _reason(self) -> str:
         kind, _, hash = self.state.reason.partition(":")
         if kind == "model" and hash:
-            return f"the model did not answer: {self._error(hash)}"
+            return f"the model did not answer: {on_a_line(self._error(hash))}"
         if kind == "person" and hash:
             return self._error(hash)
         return printable(self.state.reason.removeprefix(OVER_BUDGET))
@@ -192,7 +192,7 @@ class _Gathering:
     def _why_unread(self, number: int) -> str:
         failed = self.activity.why_failed.get(number)
         if failed and failed[1]:
-            return f"given up ({failed[0]}): {self._error(failed[1]).partition(chr(10))[0]}"[:240]
+            return f"given up ({failure_word(failed[0])}): {self._error(failed[1]).partition(chr(10))[0]}"[:240]
         if self.state.limits:
             return f"{words(self.state.limits[0])} was reached first"
         if not self.ended:
@@ -210,8 +210,8 @@ class _Gathering:
     def _given_up(self) -> Iterator[GivenUp]:
         for task, role, spans, kind, hash in self.state.failed:
             place = self.texts.path(self.state.block_of(spans[0])[0]) if spans else ""
-            reason = self._error(hash) or WHY_GIVEN_UP.get(kind, "")
-            yield GivenUp(task=task, role=role, document=place, spans=spans, kind=kind, reason=reason)
+            reason = on_a_line(self._error(hash)) or WHY_GIVEN_UP.get(kind, "")
+            yield GivenUp(task=task, role=role, document=place, spans=spans, kind=failure_word(kind), reason=reason)
 
     def _coverage(self, unread: tuple[Unread, ...]) -> Coverage:
         cited = {span: self.state.block_of(span)[0] for one in self.claims.found for span, _, _ in one.places}

@@ -28,8 +28,6 @@ from swarm.report.shapes import Answer, Cite, Row, Weights
 TEMPLATES = Path(__file__).parent / "templates"
 ROWS_WITH_PASSAGES = 2000
 """Claims whose passages are in the page; what is beyond has its place and quote only."""
-REFERENCES_SHOWN = 3
-"""References of one claim that are always in sight; the others open."""
 MOST_REFERENCES = 60
 MOST_NAME = 60
 """Characters of a name of what answered."""

@@ -72,6 +72,8 @@ def _claims(answer: Answer, references: References) -> Iterator[str]:
 
 
 def _doubts(answer: Answer, references: References) -> Iterator[str]:
+    if not answer.unverified and not answer.coverage.spans_read:  # nothing was written down that could be in the answer
+        return
     yield f"## Could not be verified ({len(answer.unverified):,})"
     yield ""
     for one in answer.unverified[:MOST_LISTED]:

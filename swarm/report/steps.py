@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from swarm import events as ev
+from swarm.coordinator.tables import failure_word
 from swarm.store.interface import Reader
 
 
@@ -87,7 +88,7 @@ def steps(reader: Reader) -> Iterator[Step]:
                 yield _ended(number, event.seq, event.time, task, tasks.open.pop(task), False, outcome)
             case ev.TaskFailed(task=task, retry_at=None, kind=kind):
                 number += 1
-                yield _ended(number, event.seq, event.time, task, tasks.open.pop(task), True, kind)
+                yield _ended(number, event.seq, event.time, task, tasks.open.pop(task), True, failure_word(kind))
 
 
 def _ended(number: int, seq: int, time: float, task: str, row: _Open, failed: bool, outcome: str) -> Step:

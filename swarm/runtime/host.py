@@ -16,7 +16,7 @@ import msgpack
 from swarm import events as ev
 from swarm.agents.roles import Role
 from swarm.coordinator import Report
-from swarm.coordinator.state import AGENT_BUDGET
+from swarm.coordinator.tables import AGENT_BUDGET, MALFORMED
 from swarm.errors import FencedError, ModelError, SwarmError
 from swarm.events import identity
 from swarm.models.interface import Model
@@ -128,6 +128,9 @@ class Host:
         except OutOfBudget as error:
             retryable = False
             self._fail(doing, AGENT_BUDGET, str(error))
+        except _Malformed as error:
+            retryable = False
+            self._fail(doing, MALFORMED, str(error))
         except SwarmError as error:
             retryable = False
             self._fail(doing, type(error).__name__, str(error))

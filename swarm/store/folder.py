@@ -17,7 +17,7 @@ from datetime import datetime
 from pathlib import Path
 
 from swarm.coordinator.tables import OVER_BUDGET
-from swarm.errors import DamageError, SpecError, StoreError
+from swarm.errors import DamageError, SpecError, StoreError, on_a_line
 from swarm.events import CARETAKER, DESK, Event, JobCreated, JobEnded, JobOpened, PhaseChanged, identity
 from swarm.store.blobs import sync_folder
 from swarm.store.connection import naming
@@ -300,7 +300,8 @@ def reason_words(reader: Reader, reason: str) -> str:
     if kind not in ("person", "model") or not hash:
         return reason
     try:
-        return " ".join(reader.body(hash).decode("utf-8", "replace").split())
+        text = reader.body(hash).decode("utf-8", "replace")
+        return on_a_line(text) if kind == "model" else " ".join(text.split())
     except StoreError:
         return "(text withdrawn)"
 

@@ -21,7 +21,7 @@ from swarm import events as ev
 from swarm.agents.roles import Role
 from swarm.coordinator import Coordinator, Grant, JobState, Phase, Report
 from swarm.coordinator.coordinator import LEASE_SECONDS
-from swarm.coordinator.state import AGENT_BUDGET
+from swarm.coordinator.tables import AGENT_BUDGET, MALFORMED
 from swarm.events import Body, Event, body_hash, identity
 from swarm.protocol import CallModel, Done, Failed, Material, NoteText, Passage, Said, SwarmProtocol, TaskBrief
 from swarm.runtime.clock import LogClock
@@ -32,7 +32,7 @@ from swarm.testing.faults import NONE, STORM, Faults
 from swarm.testing.invariants import LogWatch, again, check_counters, check_limits, folded, state_digest
 
 __all__ = ["NONE", "STORM", "Faults", "Simulation"]
-UNMENDABLE = ("refused", "_Malformed", AGENT_BUDGET)
+UNMENDABLE = ("refused", MALFORMED, AGENT_BUDGET)
 """Kinds of failures of which another attempt makes nothing better."""
 PROMPT_TOKENS = 60
 """What every call carries besides its working set."""
@@ -354,7 +354,7 @@ class Simulation:
             if held.broken < role.attempts and held.said:
                 held.said.pop()
                 return
-            held.events.append(self._failure(held, "_Malformed", action.reason))
+            held.events.append(self._failure(held, MALFORMED, action.reason))
         elif (failed := self._call(host, held, role, action)) is None:
             if held in host.held:
                 host.held.remove(held)

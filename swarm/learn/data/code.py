@@ -15,7 +15,6 @@ from swarm import gold
 from swarm.gold import FUNCTIONS, qualified_name, raised_name
 
 QUOTE_LIMIT = 60
-LONGEST_VALUE = 60
 
 
 @dataclass(frozen=True, slots=True)
