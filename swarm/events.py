@@ -103,7 +103,8 @@ class BudgetChanged(Body):
 
 
 class JobEnded(Body):
-    """The last word: `done`, `failed`, `budget` or `cancelled`."""
+    """The last word: `done`, `failed`, `budget` or `cancelled`. `reason` is a sentence; `person:HASH`, one that a person gave;
+    or `unread:HASH`, the body of the error for which most reading tasks were given up, where all of them were."""
 
     status: str
     reason: str = ""

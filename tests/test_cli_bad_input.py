@@ -243,6 +243,26 @@ def test_an_endpoint_that_is_not_there(tmp_path: Path) -> None:
     assert said.code == 1 and "http://127.0.0.1:1/v1" in said.err and "does not answer" in said.err
 
 
+@pytest.mark.parametrize("protocol", ["map_reduce", "rolling"])
+def test_a_model_whose_every_answer_is_useless(tmp_path: Path, protocol: str) -> None:
+    """It answers each call, and not one passage is read: that is no empty answer."""
+    path = job_file(
+        tmp_path, write_sources(tmp_path), model={"engine": "scripted", "name": "echo"},
+        protocol={"name": protocol, "options": {"span_tokens": 160}},
+    )  # fmt: skip
+    said = swarm("run", path, "--local", "--runs", tmp_path / "runs", "--id", "one")
+    words = " ".join(said.out.split() + said.err.split())
+    assert said.code == 1 and "failed (no passage was read: roles." in words and "is no list of rows" in words
+    assert "given up: roles." in words and "(`swarm logs one --kind TaskFailed`)" in words
+    report = (tmp_path / "runs" / "one" / "report.md").read_text(encoding="utf-8")
+    assert "Status: **failed**" in report and "no passage was read: roles." in report
+    said = swarm("status", "one", "--runs", tmp_path / "runs", "--json")
+    assert said.document["status"] == "failed" and said.document["detail"].startswith("no passage was read: roles.")
+    assert "no list of rows" in swarm("logs", "one", "--runs", tmp_path / "runs", "--kind", "JobEnded").out
+    assert swarm("replay", "one", "--verify", "--runs", tmp_path / "runs").code == 0
+    assert swarm("doctor", "--runs", tmp_path / "runs").code == 0
+
+
 def test_a_job_goes_on_when_the_endpoint_is_mended(tmp_path: Path) -> None:
     with Endpoint(behaviour="401") as endpoint:
         model = {"engine": "openai", "name": "any", "url": endpoint.url}

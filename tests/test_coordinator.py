@@ -10,6 +10,7 @@ from swarm import events as ev
 from swarm.agents.roles import Role
 from swarm.coordinator import Grant, Phase, Report
 from swarm.coordinator.coordinator import FIRST_ANSWER_SECONDS, SILENT_SECONDS
+from swarm.coordinator.ending import most_frequent
 from swarm.errors import ProtocolError, StoreError
 from swarm.events import Event
 from swarm.protocol import AddRange, AddTask, Decision, Judge, View
@@ -123,7 +124,25 @@ def test_a_task_that_keeps_failing_is_given_up_and_the_protocol_hears_of_it() ->
     desk.now += 100
     desk.pull(failed(Grant(grant.task, "reader", "", desk.state.token, 3, (2,), (), ()), kind="crashed"))
     assert desk.protocol.seen == [("TaskFailed", "failed")]
-    assert desk.state.failed == [(grant.task, "reader", (2,), "crashed", FAULT)] and desk.state.status == "done"
+    assert desk.state.failed == [(grant.task, "reader", (2,), "crashed", FAULT)]
+    assert (desk.state.status, desk.state.reason) == ("failed", f"unread:{FAULT}"), "nothing else was to be read"
+
+
+def test_a_job_of_which_nothing_was_read_fails_for_the_most_frequent_reason() -> None:
+    desk = Desk(Plain(readers(3)))
+    for kind in ("_Malformed", "crashed", "crashed"):
+        desk.pull(failed(desk.one(), kind=kind, retryable=False), want=0)
+    assert (desk.state.status, desk.state.reason) == ("failed", f"unread:{FAULT}")
+    other = FAULT[::-1]
+    rows = [("t", "reader", (0,), *why) for why in (("a", other), ("b", FAULT), ("b", other), ("b", FAULT))]
+    assert most_frequent(rows) == ("b", FAULT)
+    one = Desk(Plain(readers(2)))
+    one.pull(failed(one.one(), kind="crashed", retryable=False), want=0)
+    one.pull(done(one.one()), want=0)
+    assert one.state.status == "done", "one passage was read"
+    clerks = Desk(Plain(AddTask("writer")))
+    clerks.pull(failed(clerks.one(), kind="crashed", retryable=False), want=0)
+    assert clerks.state.status == "done", "no passage was to be read"
 
 
 def test_what_can_not_help_is_not_tried_again() -> None:

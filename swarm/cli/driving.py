@@ -18,12 +18,15 @@ from swarm.cli.live import Face, face, follow, tick
 from swarm.cli.people import question_lines
 from swarm.coordinator import JobState, Phase
 from swarm.coordinator.budget import limits_reached, money
+from swarm.coordinator.ending import most_frequent
 from swarm.coordinator.state import OVER_BUDGET
 from swarm.corpus import glance
 from swarm.errors import ExitCode, ModelError, SwarmError
 from swarm.names import counted
 from swarm.plan import Plan, Range, estimate, measure
 from swarm.report import Answer, gather, render
+from swarm.report.answer import WHY_GIVEN_UP
+from swarm.report.drawing import shortened
 from swarm.runtime.launch import Opened, Options, run_again, run_new, stopped
 from swarm.runtime.people import questions
 from swarm.runtime.prepare import prepare, raise_budget
@@ -214,6 +217,8 @@ def account_lines(run: RunFolder, state: JobState, spec: JobSpec, plan: Plan | N
             f"in doubt: {counted(doubt.calls, 'call')} of at most {counted(doubt.tokens, 'token')} may have been paid for "
             "without an answer on record"
         )
+    if state.failed:
+        lines.append(given_up_line(run, state))
     if plan is not None and state.phase is Phase.ENDED:
         lines.append("against the plan: " + ", ".join(_off(plan, spent.calls, spent.tokens, seconds)))
     if answer is not None:
@@ -231,6 +236,16 @@ def reason_of(run: RunFolder, state: JobState) -> str:
     """Why a job stands as it does, in words."""
     with run.reader() as reader:
         return reason_words(reader, state.reason)
+
+
+def given_up_line(run: RunFolder, state: JobState) -> str:
+    """How many tasks were given up, and what most of them were given up for."""
+    kind, error = most_frequent(state.failed)
+    why = WHY_GIVEN_UP.get(kind, kind)
+    if error:
+        with run.reader() as reader:
+            why = reason_words(reader, f"model:{error}")
+    return f"{counted(len(state.failed), 'task')} given up: {shortened(why, 200)} (`swarm logs {run.id} --kind TaskFailed`)"
 
 
 def answer_lines(answer: Answer) -> list[str]:

@@ -164,8 +164,8 @@ def described(event: Event, reader: Reader | None = None) -> str:
         text = str(value) if name != "kind" else failure_word(str(value))
         if name == "error" and value and reader is not None:
             text = _words(reader, str(value))
-        elif name == "reason" and text.startswith("model:") and reader is not None:
-            text = _words(reader, text.removeprefix("model:"))
+        elif name == "reason" and text.startswith(("model:", "unread:")) and reader is not None:
+            text = _words(reader, text.partition(":")[2])
         if text not in ("", "()", "{}", "None"):
             fields.append(f"{name}={text if len(text) <= SHOWN else text[:SHOWN] + '…'}")
     return f"{event.seq:>7} {datetime.fromtimestamp(event.time):%H:%M:%S} {event.kind:<13} {' '.join(fields)}"

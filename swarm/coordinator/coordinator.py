@@ -14,6 +14,7 @@ from types import MappingProxyType
 from swarm import events as ev
 from swarm.agents.roles import Role
 from swarm.coordinator import budget
+from swarm.coordinator.ending import last_word
 from swarm.coordinator.leases import Grant, Report
 from swarm.coordinator.needs import Needs
 from swarm.coordinator.notices import due, notice_key
@@ -441,7 +442,7 @@ class Coordinator:
                 if self.state.left_out():
                     self._rest(cause)
                 else:
-                    self._emit(ev.JobEnded(status=command.status, reason=command.reason), cause)
+                    self._emit(last_word(self.state, command), cause)
 
     def _ask(self, command: Ask, cause: int, index: int) -> None:
         if command.default and command.default not in command.options:

@@ -24,6 +24,7 @@ from swarm.coordinator.tables import (
     OVER_BUDGET,
     Closing,
     DocumentRow,
+    GivenUpRow,
     NoticeRow,
     Phase,
     QuestionRow,
@@ -85,8 +86,9 @@ class JobState:
     open: Counter[str] = field(default_factory=Counter)
     finished: Counter[str] = field(default_factory=Counter)
     outcomes: Counter[tuple[str, str]] = field(default_factory=Counter)
-    failed: list[tuple[str, str, tuple[int, ...], str, str]] = field(default_factory=list)
-    """(task, role, spans, kind, error hash) of each task that was given up."""
+    readings: int = 0
+    """Tasks with passages that were finished."""
+    failed: list[GivenUpRow] = field(default_factory=list)
     retries: int = 0
     reserved: int = 0
     reserved_calls: int = 0
@@ -363,6 +365,7 @@ def _finished(state: JobState, event: Event, body: ev.TaskFinished) -> None:
     row = state.tasks[body.task]
     state.finished[row.role] += 1
     state.outcomes[row.role, body.outcome] += 1
+    state.readings += bool(row.spans)
     state.remove(row)
 
 

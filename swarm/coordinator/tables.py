@@ -18,6 +18,9 @@ AGENT_BUDGET = "agent-budget"
 """Kind of `TaskFailed` for a task that has spent what one agent may: it waits for more, unless it is a part of the end over a
 budget. What that end could not pay for is `budget`."""
 
+GivenUpRow = tuple[str, str, tuple[int, ...], str, str]
+"""(task, role, spans, kind, error hash) of a task that was given up."""
+
 
 MALFORMED = "malformed"
 """Kind of `TaskFailed` for a task whose outputs all broke their contract."""

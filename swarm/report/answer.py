@@ -150,6 +150,8 @@ class _Gathering:
             return f"the model did not answer: {on_a_line(self._error(hash))}"
         if kind == "person" and hash:
             return self._error(hash)
+        if kind == "unread" and hash:
+            return f"no passage was read: {self._error(hash)}"
         return printable(self.state.reason.removeprefix(OVER_BUDGET))
 
     def _error(self, hash: str) -> str:

@@ -42,7 +42,8 @@ def _about_models(answer: Answer) -> Iterator[Notice]:
 def _about_status(answer: Answer) -> Iterator[Notice]:
     left = answer.coverage.spans - answer.coverage.spans_read
     unread = f"{left:,} of {answer.coverage.spans:,} passages {'was' if left == 1 else 'were'} not read."
-    reason = f" {answer.reason}" if answer.reason else ""
+    ending = "" if answer.reason.endswith((".", "!", "?")) else "."
+    reason = f" {answer.reason}{ending}" if answer.reason else ""
     if answer.draft:
         stands = f"The job is {answer.status}." if answer.status in ("running", "paused") else ""
         yield Notice("unsure", "Draft", f"{stands}{reason} {unread} What stands here may still change.".strip())

@@ -295,15 +295,17 @@ def read_status(run: RunFolder) -> RunStatus:
 
 
 def reason_words(reader: Reader, reason: str) -> str:
-    """Why a job stands as it does: one that a person or a model gave is a body, which `person:HASH` or `model:HASH` names."""
+    """Why a job stands as it does: one that a person, a model or a task gave is a body, which `person:HASH`, `model:HASH` or
+    `unread:HASH` names."""
     kind, _, hash = reason.partition(":")
-    if kind not in ("person", "model") or not hash:
+    if kind not in ("person", "model", "unread") or not hash:
         return reason
     try:
         text = reader.body(hash).decode("utf-8", "replace")
-        return on_a_line(text) if kind == "model" else " ".join(text.split())
+        words = " ".join(text.split()) if kind == "person" else on_a_line(text)
     except StoreError:
-        return "(text withdrawn)"
+        words = "(text withdrawn)"
+    return f"no passage was read: {words}" if kind == "unread" else words
 
 
 def _summed_up(id: str, life: list[Event], newest: Event | None, active: str | None) -> RunStatus:

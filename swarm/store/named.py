@@ -42,7 +42,7 @@ def named(body: Body) -> Iterator[str]:
         yield from (segment[0] for segment in body.manifest)
     elif isinstance(body, (PhaseChanged, JobEnded, NoticeDue)):
         kind, _, hash = body.reason.partition(":")
-        if kind in ("person", "model") and hash:
+        if kind in ("person", "model", "unread") and hash:
             yield hash
 
 
