@@ -27,6 +27,7 @@ from swarm.protocol import (
     Command,
     Decision,
     Done,
+    Expected,
     Failed,
     Finish,
     Judge,
@@ -41,7 +42,12 @@ from swarm.protocol import (
     Word,
 )
 from swarm.rows import (
+    BREADCRUMB_TOKENS,
+    CLAIM_TOKENS,
     EXCERPT_ASK,
+    EXCERPT_TOKENS,
+    READER_OUTPUT,
+    SAMPLES,
     Finding,
     Rejected,
     Row,
@@ -63,6 +69,8 @@ from swarm.wording import explain
 TASKS = ("search", "classify", "aggregate", "summarise")
 MERGES = ("set", "count", "group", "top-k")
 NO_VERDICTS: Mapping[str, str] = MappingProxyType({})
+NONE = (0.0, 0.0)
+ROWS_A_SPAN = (0.1, 1.0)
 KEPT_AT_ONCE = 1000
 """Statements that one task keeps as they are, where no model could merge them."""
 PROSE = (Column(name="statement", description="what the passage says about the question, in one sentence", found_in="anywhere"),)
@@ -113,6 +121,25 @@ class MapReduce:
         self._question = Part("question", f"Question: {spec.question}\n")
         self._schema = Part("schema", columns_text(self.columns))
         self._rows_schema = rows_schema(len(self.columns))
+
+    def expects(self, spans: int, tokens: int) -> Mapping[str, Expected]:
+        """One call for each span; one for each row that is judged; the rest are few."""
+        answer, passage = self.spec.answer, BREADCRUMB_TOKENS + tokens / max(1, spans)
+        rows = (spans * ROWS_A_SPAN[0], spans * ROWS_A_SPAN[1])
+        planned = answer.merge == "auto" and not answer.statements
+        written = self.options.headlines and not answer.statements
+        excerpt = (CLAIM_TOKENS + EXCERPT_TOKENS[0], CLAIM_TOKENS + BREADCRUMB_TOKENS + EXCERPT_TOKENS[1])
+        return {
+            "planner": Expected(calls=(1, 1) if planned else NONE),
+            "reader": Expected(self.span_tokens, (spans, spans * SAMPLES), (passage, passage), READER_OUTPUT),
+            "verifier": Expected(
+                CLAIM_TOKENS + min(self.span_tokens, EXCERPT_TOKENS[1]), rows if self.options.verify else NONE, excerpt, (2, 3)
+            ),
+            "reducer": Expected(
+                calls=(rows[0] / self.options.group, rows[1] * 1.1 / self.options.group) if answer.statements else NONE
+            ),
+            "writer": Expected(calls=(0, 2) if written else NONE),
+        }
 
     # ---- on the JobMaster ----
 

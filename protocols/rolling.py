@@ -22,6 +22,7 @@ from swarm.protocol import (
     CallModel,
     Decision,
     Done,
+    Expected,
     Failed,
     Finish,
     Material,
@@ -33,9 +34,25 @@ from swarm.protocol import (
     View,
     Word,
 )
-from swarm.rows import Finding, Rejected, Row, columns_text, merge_rows, passage_parts, read_rows, rows_schema, word_parts
+from swarm.rows import (
+    BREADCRUMB_TOKENS,
+    READER_OUTPUT,
+    SAMPLES,
+    Finding,
+    Rejected,
+    Row,
+    columns_text,
+    merge_rows,
+    passage_parts,
+    read_rows,
+    rows_schema,
+    word_parts,
+)
 from swarm.spec import Frozen, JobSpec
 from swarm.wording import explain
+
+TURN_TOKENS = (12.0, 40.0)
+"""What an earlier turn is reckoned at, besides what the agent said in it: a breadcrumb, and who speaks."""
 
 
 class Options(Frozen):
@@ -57,6 +74,16 @@ class Rolling:
     def __init__(self, spec: JobSpec, options: Options) -> None:
         self.spec, self.options = spec, options
         self.span_tokens = options.span_tokens
+
+    def expects(self, spans: int, tokens: int) -> Mapping[str, Expected]:
+        """One call for each span, in which there is, on average, half of what an agent has been told and has said."""
+        passage = BREADCRUMB_TOKENS + tokens / max(1, spans)
+        turns = (min(spans, self.options.passages) - 1) / 2
+        low, high = (passage + turns * (tokens + output) for tokens, output in zip(TURN_TOKENS, READER_OUTPUT, strict=True))
+        return {
+            "notetaker": Expected(self.span_tokens, (spans, spans * SAMPLES), (low, high), READER_OUTPUT),
+            "reducer": Expected(calls=(0, 0)),
+        }
 
     def start(self, view: View) -> Decision:
         size = self.options.passages

@@ -11,23 +11,20 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from math import ceil
 from typing import Any
 
 from swarm.corpus import Pinned, glance, open_spans, pin
+from swarm.protocol import Expected, expected
 from swarm.runtime.prepare import Prepared, prepare
 from swarm.spec import JobSpec
 
 EXACT_BYTES = 2 << 20
 """Input up to this size is cut to count its spans; what lies beyond is reckoned from that, by size."""
-BREADCRUMB = 16
-CLAIM = 48
-EXCERPT = (60, 160)
-"""Tokens of a breadcrumb, of a claim with its quote, and of the excerpt that a verifier gets."""
-ROWS_A_SPAN = (0.1, 1.0)
-READER_OUTPUT = (3.0, 30.0)
-"""Tokens that a reader writes for a passage, on average: most passages hold nothing."""
-SAMPLES = 1.05
-"""Calls for each needed one at most: outputs that break their contract are drawn again."""
+LEAST_PROMPT, LEAST_OUTPUT = 16, 8
+"""Tokens that a prompt holds besides what all have, and that are written, where the protocol does not say it."""
+GROWING = 0.75
+"""What part of a window prompts take at least, on average, that grow until it is full."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +74,14 @@ class Measure:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The estimate of a job. `tokens_in` and `tokens_out` are of all calls; `seconds` and `money` may be unknown."""
+    """The estimate of a job. `tokens_in` and `tokens_out` are of all calls; `seconds` and `money` may be unknown, and all of it
+    is where the protocol does not say what calls it makes: what is unknown is None."""
 
     name: str
     input: Measure
-    calls: Mapping[str, Range]
-    tokens_in: Range
-    tokens_out: Range
+    calls: Mapping[str, Range] | None
+    tokens_in: Range | None
+    tokens_out: Range | None
     seconds: Range | None
     rate: str
     money: Range | None
@@ -92,16 +90,17 @@ class Plan:
     """Limits of the budget that the job may reach, each with what it is likely to need."""
 
     @property
-    def total_calls(self) -> Range:
-        return sum(self.calls.values(), Range(0, 0))
+    def total_calls(self) -> Range | None:
+        return None if self.calls is None else sum(self.calls.values(), Range(0, 0))
 
     @property
-    def tokens(self) -> Range:
-        return self.tokens_in + self.tokens_out
+    def tokens(self) -> Range | None:
+        return None if self.tokens_in is None or self.tokens_out is None else self.tokens_in + self.tokens_out
 
     def document(self) -> dict[str, Any]:
         """The plan as plain data, for `--json`."""
-        return asdict(self) | {"total_calls": asdict(self.total_calls), "tokens": asdict(self.tokens)}
+        calls, tokens = self.total_calls, self.tokens
+        return asdict(self) | {"total_calls": calls and asdict(calls), "tokens": tokens and asdict(tokens)}
 
 
 def plan_job(spec: JobSpec) -> Plan:
@@ -145,12 +144,21 @@ def measure(job: Prepared, corpus: Pinned) -> Measure:
 
 
 def estimate(job: Prepared, size: Measure) -> Plan:
-    """The ranges for a job over inputs of this size."""
-    calls = {role: count for role, count in _calls(job, size).items() if count.high}
+    """The ranges for a job over inputs of this size.
+
+    Raises:
+        ProtocolError: the protocol failed to say what it expects.
+    """
+    said = expected(job.protocol, size.spans, size.tokens)
+    calls = {role: Range(round(one.calls[0]), ceil(one.calls[1])) for role, one in said.items() if one.calls is not None}
+    if not said or len(calls) < len(said):
+        why = f"protocol {job.protocol.name} does not say what calls it makes"
+        return Plan(job.spec.name, size, None, None, None, None, why, None, "", ())
+    calls = {role: count for role, count in calls.items() if count.high}
     read = Range(0, 0)
     written = Range(0, 0)
     for role, count in calls.items():
-        prompt, output = _tokens_a_call(job, role, size)
+        prompt, output = _tokens_a_call(job, role, said[role])
         read += Range(count.low * prompt.low, count.high * prompt.high)
         written += Range(count.low * output.low, count.high * output.high)
     seconds, source = _time(job, calls, read, written)
@@ -165,33 +173,16 @@ def estimate(job: Prepared, size: Measure) -> Plan:
     )  # fmt: skip
 
 
-def _calls(job: Prepared, size: Measure) -> dict[str, Range]:
-    """Calls of each role. One for each span; one for each row that is judged; the rest are few."""
-    options, spec = job.spec.protocol.options, job.spec
-    rows = Range(size.spans * ROWS_A_SPAN[0], size.spans * ROWS_A_SPAN[1])
-    group = int(options.get("group", 12))
-    expected = {
-        "planner": Range(1, 1) if spec.answer.merge == "auto" and not spec.answer.statements else Range(0, 0),
-        "reader": Range(size.spans, size.spans).times(1, SAMPLES),
-        "verifier": rows if options.get("verify", True) else Range(0, 0),
-        "reducer": rows.times(1 / group, 1.1 / group) if spec.answer.statements else Range(0, 0),
-        "writer": Range(0, 0) if spec.answer.statements or options.get("headlines", 6) == 0 else Range(0, 2),
-    }
-    return {role: Range(round(r.low), -int(-r.high // 1)) for role, r in expected.items() if role in job.roles}
-
-
-def _tokens_a_call(job: Prepared, role: str, size: Measure) -> tuple[Range, Range]:
+def _tokens_a_call(job: Prepared, role: str, one: Expected) -> tuple[Range, Range]:
     """(prompt, output) tokens of one call of a role."""
     fixed, most = job.overhead[role], job.roles[role].max_tokens
-    passage = size.tokens / max(1, size.spans)
-    match role:
-        case "reader":
-            prompt = fixed + BREADCRUMB + passage
-            return Range(prompt, prompt), Range(*READER_OUTPUT)
-        case "verifier":
-            return Range(fixed + CLAIM + EXCERPT[0], fixed + CLAIM + BREADCRUMB + EXCERPT[1]), Range(2, 3)
-        case _:
-            return Range(fixed + 16, min(job.roles[role].window, job.spec.model.window)), Range(8, most)
+    window = min(job.roles[role].window, job.spec.model.window)
+    output = Range(*one.output) if one.output else Range(LEAST_OUTPUT, most)
+    if one.prompt is None:
+        return Range(fixed + LEAST_PROMPT, window), output
+    room = window - most
+    prompt = Range(fixed + one.prompt[0], fixed + one.prompt[1])
+    return prompt if prompt.high <= room else Range(min(prompt.low, GROWING * room), room), output
 
 
 def _time(job: Prepared, calls: Mapping[str, Range], read: Range, written: Range) -> tuple[Range | None, str]:

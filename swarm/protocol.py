@@ -307,8 +307,30 @@ class TaskBrief:
     attempt: int
 
 
+Bounds = tuple[float, float]
+"""(at least, at most)"""
+
+
+@record
+class Expected:
+    """What the calls of a role will be, as far as it can be known before they are made."""
+
+    passage: int = 0
+    """Tokens of the input's text that one prompt holds at most: the role's window must have room for them."""
+    calls: Bounds | None = None
+    """How many calls; None if that is not known."""
+    prompt: Bounds | None = None
+    """Tokens of a prompt besides the role's text, question and columns, on average; None for any that fit its window."""
+    output: Bounds | None = None
+    """Tokens that a call writes, on average; None for any that it may."""
+
+
 class SwarmProtocol(Interface):
-    """A protocol. Instances are made once for a job with `create(spec)`, and hold nothing that changes."""
+    """A protocol. Instances are made once for a job with `create(spec)`, and hold nothing that changes.
+
+    It may have one method more, which says what a job over so many spans, of so many tokens together, is likely to take, by
+    role: `expects(spans: int, tokens: int) -> Mapping[str, Expected]`. Without it the plan is unknown; see `expected`.
+    """
 
     name: str
     roles: tuple[str, ...]
@@ -333,6 +355,28 @@ class SwarmProtocol(Interface):
     def turn(self, task: TaskBrief, material: Material, transcript: Sequence[Said]) -> Action:
         """The next action of the agent that works on `task`. Depends on its arguments and the job's spec alone."""
         ...
+
+
+def expected(protocol: SwarmProtocol, spans: int, tokens: int) -> Mapping[str, Expected]:
+    """What a job is likely to take, by role. Of a protocol that does not say it, only this is known: a role called `reader` is
+    given a passage.
+
+    Raises:
+        ProtocolError: the protocol failed to say it, or named a role that it does not have.
+    """
+    says = getattr(protocol, "expects", None)
+    if says is None:
+        return {"reader": Expected(protocol.span_tokens)} if "reader" in protocol.roles else {}
+    try:
+        found: Mapping[str, Expected] = says(spans, tokens)
+        unknown = sorted(found.keys() - set(protocol.roles))
+    except Exception as error:  # someone else's code: whatever it raises is its fault, and named so
+        problem = f"its `expects` failed: {type(error).__name__}: {error}"
+        raise ProtocolError(problem, f"protocol {protocol.name}", "mend it, or leave it out") from error
+    if unknown:
+        problem = f"its `expects` names {unknown[0]!r}, which is no role of it"
+        raise ProtocolError(problem, f"protocol {protocol.name}", f"its roles are {', '.join(protocol.roles)}")
+    return found
 
 
 def find_protocol(name: str) -> tuple[ModuleType, str]:

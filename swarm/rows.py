@@ -28,6 +28,15 @@ LINE_CHARACTERS = 120
 _LINE_END = re.compile("[\r\n]")
 EXCERPT_BEFORE, EXCERPT_AFTER, EXCERPT_CHARACTERS = 12, 2, 600
 
+BREADCRUMB_TOKENS = 16
+CLAIM_TOKENS = 48
+EXCERPT_TOKENS = (60, 160)
+"""What a breadcrumb, a claim with its quote, and an excerpt around a quote are reckoned at."""
+READER_OUTPUT = (3.0, 30.0)
+"""Tokens that are written for a passage, on average: most passages hold nothing."""
+SAMPLES = 1.05
+"""Calls for each needed one at most: outputs that break their contract are drawn again."""
+
 
 # ---- what the notes about rows hold ----
 

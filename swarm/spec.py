@@ -40,6 +40,8 @@ MOST_MONEY = 1e12
 """The most that a price or a budget of money may be, in whatever currency."""
 RAISES = "ast:raises"
 """The gold that is computed from the syntax trees of the pinned Python documents."""
+RAISES_COLUMNS = ("function", "exception")
+"""The columns that it has."""
 MOST_VALUES = 10_000
 """Values that a protocol's options may hold, counted as often as they are referred to."""
 NUMBERS = (int, float, int | None, float | None)

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from swarm.testing.endpoint import Endpoint
-from tests.commands import Said, job_file, swarm
+from tests.commands import ROOT, Said, job_file, swarm
 from tests.jobs import write_sources
 
 SCRIPTED = {"engine": "scripted", "name": "raises"}
@@ -241,6 +241,35 @@ def test_an_endpoint_that_is_not_there(tmp_path: Path) -> None:
     path = job_file(tmp_path, write_sources(tmp_path), model=model)
     said = swarm("run", path, "--local", "--runs", tmp_path / "runs")
     assert said.code == 1 and "http://127.0.0.1:1/v1" in said.err and "does not answer" in said.err
+
+
+@pytest.mark.parametrize("protocol", ["map_reduce", "rolling"])
+def test_a_passage_that_fits_no_window(tmp_path: Path, protocol: str) -> None:
+    (tmp_path / "long.txt").write_text("One word after the other. " * 2400)
+    options = {"name": protocol, "options": {"span_tokens": 5000}}
+    said = refused(tmp_path, source=tmp_path / "long.txt", protocol=options)
+    role = {"map_reduce": "reader", "rolling": "notetaker"}[protocol]
+    assert said.code == 2 and "protocol.options.span_tokens" in said.err and f"window of role {role}" in said.err
+
+
+def test_a_verifier_that_cannot_hold_what_it_judges(tmp_path: Path) -> None:
+    role = (ROOT / "roles" / "verifier.md").read_text(encoding="utf-8").replace("window: 768", "window: 100")
+    (tmp_path / "small.md").write_text(role)
+    said = refused(tmp_path, roles={"verifier": str(tmp_path / "small.md")})
+    assert said.code == 2 and "roles.verifier" in said.err and "window of role verifier has 100" in said.err
+    unused = {"name": "map_reduce", "options": {"span_tokens": 160, "verify": False}}
+    path = job_file(tmp_path, write_sources(tmp_path), roles={"verifier": str(tmp_path / "small.md")}, protocol=unused)
+    assert swarm("plan", path).code == 0, "nobody is asked to judge"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [{"columns": {"name": "a class", "base": "what it derives from"}}, {"statements": True}],
+    ids=["columns", "statements"],
+)
+def test_a_gold_that_the_answer_cannot_be_scored_against(tmp_path: Path, answer: dict[str, Any]) -> None:
+    said = refused(tmp_path, answer={**answer, "gold": "ast:raises"})
+    assert said.code == 2 and "answer.gold" in said.err and "function and exception" in said.err
 
 
 @pytest.mark.parametrize("protocol", ["map_reduce", "rolling"])

@@ -147,6 +147,8 @@ def plan_lines(plan: Plan) -> list[str]:
         why = "; ".join(f"{number(count)} × {reason}" for reason, count in size.skipped.items())
         lines.append(f"left out: {why} (the report lists them, with what helps)")
     lines.extend(f"note: {remark}" for remark in size.remarks[:5])
+    if plan.calls is None or plan.total_calls is None or plan.tokens is None:
+        return [*lines, f"plan: unknown calls, tokens and time ({plan.rate})"]
     calls = ", ".join(f"{role} {_range(count)}" for role, count in plan.calls.items())
     lines.append(
         f"plan: {_range(plan.total_calls)} calls ({calls}), {_range(plan.tokens)} tokens, {_time(plan)}{_money(plan)}"
@@ -219,7 +221,7 @@ def account_lines(run: RunFolder, state: JobState, spec: JobSpec, plan: Plan | N
         )
     if state.failed:
         lines.append(given_up_line(run, state))
-    if plan is not None and state.phase is Phase.ENDED:
+    if plan is not None and plan.calls is not None and state.phase is Phase.ENDED:
         lines.append("against the plan: " + ", ".join(_off(plan, spent.calls, spent.tokens, seconds)))
     if answer is not None:
         lines.extend(answer_lines(answer))
@@ -278,6 +280,7 @@ def _off(plan: Plan, calls: int, tokens: int, seconds: float) -> list[str]:
     found = [
         f"{number(actual)} {name} ({_range(planned)} planned{_verdict(actual, planned)})"
         for name, actual, planned in pairs
+        if planned is not None
     ]
     if plan.seconds is not None:
         planned = f"{duration(plan.seconds.low)} to {duration(plan.seconds.high)}"

@@ -13,9 +13,8 @@ from pathlib import Path
 from swarm.gold import raises_in
 from swarm.report.shapes import Score, ScoredRow
 from swarm.report.texts import Texts
-from swarm.spec import RAISES, JobSpec
+from swarm.spec import RAISES, RAISES_COLUMNS, JobSpec
 
-RAISES_COLUMNS = ("function", "exception")
 LISTED = 200
 """Rows that are missing or invented and are listed; the rest is only counted."""
 

@@ -19,7 +19,7 @@ from swarm.coordinator.budget import changes, dearest, effective, used
 from swarm.errors import SpecError, StoreError
 from swarm.events import body_hash
 from swarm.models.choose import create_tokenizer
-from swarm.protocol import SwarmProtocol, create_protocol
+from swarm.protocol import SwarmProtocol, create_protocol, expected
 from swarm.rows import columns_text
 from swarm.spec import BudgetSpec, JobSpec
 from swarm.window.compose import role_overhead
@@ -87,20 +87,25 @@ def prepare(spec: JobSpec, role_texts: Mapping[str, str] | None = None) -> Prepa
 
 
 def _check_windows(job: Prepared) -> None:
-    """A passage must fit its reader's window."""
-    role = job.roles.get("reader")
-    if role is None:
-        return
-    window = min(role.window, job.spec.model.window)
-    needed = job.overhead[role.name] + BREADCRUMB_TOKENS + job.protocol.span_tokens + role.max_tokens
-    if needed > window:
-        raise SpecError(
-            f"a passage of {job.protocol.span_tokens} tokens, {job.overhead[role.name] + BREADCRUMB_TOKENS} of prompt and "
-            f"{role.max_tokens} of output need {needed} tokens, and the window of role {role.name} has {window}",
-            "protocol.options.span_tokens",
-            f"lower it to {max(16, window - needed + job.protocol.span_tokens)} or less, or raise model.window and the "
-            "role's window",
+    """What a role is given of the input must fit its window: a whole passage, or a part of one."""
+    whole = job.protocol.span_tokens
+    for name, one in expected(job.protocol, 1, whole).items():
+        if not one.passage or (one.calls is not None and not one.calls[1]):
+            continue
+        role = job.roles[name]
+        window, prompt = min(role.window, job.spec.model.window), job.overhead[name] + BREADCRUMB_TOKENS
+        least = prompt + role.max_tokens
+        if least + one.passage <= window:
+            continue
+        what = "a passage" if one.passage == whole else "a part of a passage"
+        problem = (
+            f"{what} of {one.passage} tokens, {prompt} of prompt and {role.max_tokens} of output need "
+            f"{least + one.passage} tokens, and the window of role {name} has {window}"
         )
+        raising = "raise model.window and the role's window"
+        if one.passage == whole and window - least >= 16:
+            raise SpecError(problem, "protocol.options.span_tokens", f"lower it to {window - least} or less, or {raising}")
+        raise SpecError(problem, f"roles.{name}", f"{raising} to {least + one.passage} or more")
 
 
 def check_budget(job: Prepared) -> None:

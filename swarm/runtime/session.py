@@ -32,7 +32,7 @@ from swarm.runtime.opening import Opened, open_state
 from swarm.runtime.outbox import WAY_SECONDS, Outbox
 from swarm.runtime.pins import Block, check_unchanged, pin_blocks
 from swarm.runtime.prepare import Prepared, check_budget, check_pinned, prepare, raise_budget
-from swarm.spec import RAISES, JobSpec, parse_spec
+from swarm.spec import RAISES, RAISES_COLUMNS, AnswerSpec, JobSpec, parse_spec
 from swarm.store.blobs import write_durably
 from swarm.store.connection import naming
 from swarm.store.folder import RunFolder
@@ -240,13 +240,18 @@ def check(spec: JobSpec) -> tuple[Prepared, Pinned]:
     """
     job = prepare(spec)
     check_budget(job)
-    _check_gold(spec.answer.gold)
+    _check_gold(spec.answer)
     create_model(spec.model, job.channels())  # says now what is missing; loads nothing
     return job, pin(spec.inputs)
 
 
-def _check_gold(gold: str) -> None:
-    """A gold that cannot be read is better known before the work than after it."""
+def _check_gold(answer: AnswerSpec) -> None:
+    """A gold that cannot be read, or compared with, is better known before the work than after it."""
+    gold, columns = answer.gold, sorted(column.name for column in answer.columns)
+    if gold == RAISES and columns != sorted(RAISES_COLUMNS):
+        has = "gives statements" if answer.statements else f"has {', '.join(columns)}"
+        needs = f"{RAISES} needs the columns {' and '.join(RAISES_COLUMNS)}, and the answer {has}"
+        raise SpecError(needs, "answer.gold", "name these two columns, or a JSONL file of rows, or leave the gold out")
     if gold in ("", RAISES):
         return
     cure = f"name a JSONL file of rows, or write {RAISES}"
