@@ -186,7 +186,7 @@ def test_a_question_that_nobody_answers_in_its_time_lapses_though_nobody_works_o
     assert not orphaned(run, status, until - 0.01) and orphaned(run, status, until)
     wait_for(lambda: time.time() > until)
     said = swarm("inbox", *runs).out
-    assert "its time is over: count, as soon as somebody works on the job (`swarm supervise` or: swarm resume one)" in said
+    assert "time is over: count, as soon as somebody works on the job (a supervisor does, or: swarm resume one --runs " in said
     (seen,) = asyncio.run(supervisor(run).look())
     assert seen.what == "resumed", seen
     wait_for(lambda: read_status(run).status == "done" and run.holder() is None)

@@ -167,6 +167,6 @@ def lines_of(question: Question, runs: str) -> list[str]:
     if question.until is not None and left > 0:
         lines.append(f"  in {duration(left)} without an answer: {default}")
     elif question.until is not None:
-        going = f"`swarm supervise` or: swarm resume {question.run}{runs}"
+        going = f"a supervisor does, or: swarm resume {question.run}{runs}"
         lines.append(f"  its time is over: {default}, as soon as somebody works on the job ({going})")
     return lines
