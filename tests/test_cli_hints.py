@@ -47,7 +47,8 @@ def test_a_job_over_its_budget_is_resumed_by_the_command_that_is_printed(tmp_pat
 
 def test_tasks_that_were_given_up_are_found_by_the_command_that_is_printed(tmp_path: Path, elsewhere: Path) -> None:
     path = job_file(tmp_path, write_sources(tmp_path), model={"engine": "scripted", "name": "echo"})
-    swarm("run", path, "--local", "--runs", elsewhere, "--id", "one")
+    ended = swarm("run", path, "--local", "--runs", elsewhere, "--id", "one")
+    assert hinted(ended.err) == hinted(swarm("status", "one", "--runs", elsewhere).out)
     (command,) = hinted(swarm("status", "one", "--runs", elsewhere).out)
     said = swarm(*command)
     assert said.code == 0 and "TaskFailed" in said.out

@@ -20,6 +20,7 @@ from swarm.coordinator import JobState, Phase
 from swarm.coordinator.budget import limits_reached, money
 from swarm.coordinator.ending import most_frequent
 from swarm.coordinator.state import OVER_BUDGET
+from swarm.coordinator.tables import failure_word
 from swarm.corpus import glance
 from swarm.errors import ExitCode, ModelError, SwarmError
 from swarm.names import counted
@@ -243,11 +244,12 @@ def reason_of(run: RunFolder, state: JobState) -> str:
 def given_up_line(run: RunFolder, state: JobState) -> str:
     """How many tasks were given up, and what most of them were given up for."""
     kind, error = most_frequent(state.failed)
-    why = WHY_GIVEN_UP.get(kind, kind)
+    why = WHY_GIVEN_UP.get(kind, failure_word(kind))
     if error:
         with run.reader() as reader:
             why = reason_words(reader, f"model:{error}")
-    return f"{counted(len(state.failed), 'task')} given up: {shortened(why, 200)} (`swarm logs {run.id} --kind TaskFailed`)"
+    told = f"`swarm logs {run.id} --kind TaskFailed{run.option}`"
+    return f"{counted(len(state.failed), 'task')} given up: {shortened(why, 200)} ({told})"
 
 
 def answer_lines(answer: Answer) -> list[str]:

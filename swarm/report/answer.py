@@ -151,7 +151,7 @@ class _Gathering:
         if kind == "person" and hash:
             return self._error(hash)
         if kind == "unread" and hash:
-            return f"no passage was read: {self._error(hash)}"
+            return f"no passage was read: {on_a_line(self._error(hash))}"
         return printable(self.state.reason.removeprefix(OVER_BUDGET))
 
     def _error(self, hash: str) -> str:
