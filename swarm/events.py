@@ -291,7 +291,7 @@ class TaskLeased(Body):
 
 
 class LeaseEnded(Body):
-    """A lease ended without a result: it expired, or its host was lost."""
+    """A lease ended without a result: it expired, its host was lost, or the seconds of the budget were over (`budget`)."""
 
     task: str
     token: int

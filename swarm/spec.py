@@ -254,8 +254,8 @@ class AgentBudget(Frozen):
 class BudgetSpec(Frozen):
     """Hard limits. None means no limit. The job pauses before it would pass one, with its report, and may be given more.
 
-    A task sets aside the most it may take before it starts. `seconds` is looked at then too: a call that runs is not
-    broken off, so that a job may overrun it by as long as one task takes.
+    A task sets aside the most it may take before it starts. When `seconds` are over, calls under way are broken off: those
+    of the reading when only the reserve is left, those of the report at the limit.
     """
 
     tokens: int | None = Field(default=None, gt=0, le=MOST)

@@ -78,6 +78,82 @@ def test_seconds_are_counted_over_all_masters() -> None:
     assert desk.state.leased == 1 and desk.state.tasks[desk.last(ev.TaskLeased).task].role == "writer"
 
 
+def looked(desk: Desk) -> dict[str, list[int]]:
+    """What a master's regular look breaks off."""
+    events, ended = desk.core.look(desk.now)
+    desk.keep(events)
+    return ended
+
+
+def test_when_the_seconds_are_over_calls_under_way_are_broken_off_and_the_end_begins() -> None:
+    desk = Desk(Plain(readers(), then=writer_at_the_end), budget={"seconds": 100, "reserve": 0.2})
+    first, other = desk.one(), desk.one(host="other")
+    desk.now += 79
+    assert not looked(desk) and desk.state.leased == 2
+    desk.now += 1
+    assert looked(desk) == {"h": [first.token], "other": [other.token]}
+    assert [event.kind for event in desk.log[-5:-2]] == ["LeaseEnded", "LeaseEnded", "BudgetReached"]
+    assert desk.last(ev.LeaseEnded).reason == "budget" and desk.last(ev.BudgetReached).closing
+    (writer,) = desk.pull(want=5)
+    assert writer.role == "writer", "it is paid from the reserve"
+    assert desk.pull(done(first, *called(first)), want=5) == [] and desk.core.stale == 1
+    strayed = desk.last(ev.CallStrayed)
+    assert (strayed.task, strayed.tokens_in, desk.state.total().calls) == (first.task, 100, 1), "it was paid for all the same"
+    assert not looked(desk), "each is told of once"
+    desk.now += 20
+    assert looked(desk) == {"h": [writer.token]}
+    assert [(role, kind) for _, role, _, kind, _ in desk.state.failed] == [("writer", "budget")]
+    assert (desk.state.status, desk.state.phase) == ("budget", Phase.PAUSED)
+    assert desk.state.reason == "budget:the budget of 100 seconds is reached"
+    desk.now += 1000
+    assert not looked(desk), "it rests"
+    given(desk, "seconds=+100")
+    again = desk.pull(want=SPANS)
+    assert len(again) == SPANS and {first.task, other.task} <= {grant.task for grant in again}
+    assert not desk.state.failed
+
+
+def test_what_may_spend_the_reserve_goes_on_to_the_end_of_the_seconds_and_code_beyond_it() -> None:
+    first = [AddTask("writer"), AddTask("clerk"), AddTask("reader", spans=(0,))]
+    desk = Desk(Plain(*first, then=writer_at_the_end), budget={"seconds": 100, "reserve": 0.2})
+    writer, clerk, reader = desk.pull(want=3)
+    desk.now += 80
+    assert looked(desk) == {"h": [reader.token]} and not desk.state.limits, "the end begins when nobody works any more"
+    desk.now += 20
+    assert looked(desk) == {"h": [writer.token]} and not desk.state.limits
+    desk.pull(done(clerk), want=0)
+    assert not looked(desk) and desk.state.closing is not None
+
+
+def test_the_end_begins_though_nobody_asks_for_work() -> None:
+    """Such as while all tasks wait to be tried again."""
+    desk = Desk(Plain(readers(1), then=writer_at_the_end), budget={"seconds": 100})
+    desk.pull(failed(desk.one(), kind="overloaded"), want=0)
+    desk.now += 96
+    assert not looked(desk) and desk.state.closing is not None and desk.state.open["writer"] == 1
+
+
+def test_a_call_that_was_broken_off_and_may_be_billed_is_in_doubt_and_nobody_is_asked_before_there_is_more() -> None:
+    model = {"engine": "scripted", "name": "raises", "in_doubt": "ask"}
+    desk = Desk(Plain(readers(1), then=writer_at_the_end), budget={"seconds": 100, "reserve": 0.2}, model=model)
+    grant = desk.one()
+    began = called(grant)[0].model_copy(update={"key": "k", "sampling": {"max_tokens": 50}})
+    desk.pull(Report(grant.task, grant.token, (began,)), want=0)
+    desk.now += 80
+    looked(desk)
+    assert desk.state.ledger.doubt() == Doubt(1, 150) and not desk.state.questions and desk.state.closing is not None
+    given(over_now(desk), "seconds=+100")
+    assert desk.pull() == [] and desk.last(ev.ApprovalAsked).tasks == (grant.task,)
+
+
+def over_now(desk: Desk) -> Desk:
+    """Writes what is left to be written."""
+    (writer,) = desk.pull()
+    desk.pull(done(writer))
+    assert desk.state.status == "budget"
+    return desk
+
+
 def test_after_a_budget_only_the_roles_of_the_report_go_on_from_the_reserve() -> None:
     desk = Desk(Plain(readers(), then=writer_at_the_end), budget={"calls": 4, "reserve": 0.25})
     grant = desk.one()

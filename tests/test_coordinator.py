@@ -9,8 +9,8 @@ import pytest
 from swarm import events as ev
 from swarm.agents.roles import Role
 from swarm.coordinator import Grant, Phase, Report
-from swarm.coordinator.coordinator import FIRST_ANSWER_SECONDS, SILENT_SECONDS
 from swarm.coordinator.ending import most_frequent
+from swarm.coordinator.faults import FIRST_ANSWER_SECONDS, SILENT_SECONDS
 from swarm.errors import ProtocolError, StoreError
 from swarm.events import Event
 from swarm.protocol import AddRange, AddTask, Decision, Judge, View

@@ -283,6 +283,39 @@ def test_a_call_records_the_weights_that_the_model_says_answered() -> None:
     assert model.weights("reader") not in [body.weights for body in finished]
 
 
+class Drops(OneTask):
+    """A master that takes the lease back when the second call has gone out, and stops when the host has reported on it."""
+
+    def __init__(self, work: Work, model: Hangs) -> None:
+        super().__init__(work)
+        self.model = model
+
+    async def pull(self, pull: Pull) -> Batch:
+        batch = await super().pull(pull)
+        dropped = (7,) if self.model.asked[1:] and not self.over else ()
+        return Batch(batch.order, batch.work, (), dropped)
+
+
+class Hangs(Says):
+    """A model that never answers when it has nothing more to say."""
+
+    async def complete(self, request: Request) -> Completion:
+        if not self.answers:
+            self.asked.append(request)
+            await asyncio.Event().wait()
+        return await super().complete(request)
+
+
+def test_a_call_that_nobody_waits_for_any_more_is_dropped_and_what_it_has_cost_is_brought() -> None:
+    job, model = spec(), Hangs("babble")
+    protocol, _ = create_protocol(job)
+    master = Drops(Work(TaskBrief("t", "reader", "", 1), 7, Material((passage(0),)), (), {}), model)
+    host = Host("h", job, protocol, roles_of(protocol.roles), model, 1, heartbeat=0.01)
+    asyncio.run(asyncio.wait_for(host.run(master), 30))
+    assert kinds(master) == ["CallStarted", "CallFinished", "CallStarted", "TaskFailed"] and master.events[-1].kind == "dropped"
+    assert host.busy == 0 and len(model.asked) == 2
+
+
 def test_a_host_whose_tasks_take_long_lets_its_master_hear_of_it() -> None:
     """Or its leases would be taken back while it works."""
     job, model = spec(), Waits(json.dumps(ROW))

@@ -30,6 +30,7 @@ from swarm.spec import JobSpec
 from swarm.store.folder import RunFolder
 from swarm.store.inbox import post
 from swarm.store.runs import Runs
+from swarm.testing.invariants import LogWatch
 from swarm.testing.null import NullModel
 from tests.jobs import (
     ROWS,
@@ -285,6 +286,25 @@ def test_a_budget_stops_the_reading_and_leaves_enough_for_the_answer(tmp_path: P
 def test_a_budget_of_calls_is_never_passed(tmp_path: Path) -> None:
     state = state_of(run(job(write_sources(tmp_path, 6), budget={"calls": 17}), tmp_path))
     assert state.status == "budget" and state.total().calls <= 17
+
+
+@pytest.mark.parametrize(("seconds", "reserve"), [(1, 0.05), (2, 0.5)], ids=["reading", "its end"])
+def test_a_job_whose_calls_hang_comes_to_rest_when_its_seconds_are_over(tmp_path: Path, seconds: float, reserve: float) -> None:
+    """With a draft of what was found until then, though the model answers nobody any more, the report's writer included."""
+    spec = job(write_sources(tmp_path), budget={"seconds": seconds, "reserve": reserve},
+               model={"engine": "scripted", "name": "raises+hang:8"}, notify={"command": ["true"]})  # fmt: skip
+    folder = run(spec, tmp_path / "runs", agents=4)
+    state, events = state_of(folder), events_of(folder)
+    assert (state.phase, state.status) == (Phase.PAUSED, "budget") and state.seconds(state.time) < seconds + 5
+    assert contents(folder, "finding"), "what was found is merged"
+    broken = [event.body for event in events if isinstance(event.body, ev.LeaseEnded)]
+    assert broken and {one.reason for one in broken} == {"budget"}
+    assert [(role, kind) for _, role, _, kind, _ in state.failed] == [("writer", "budget")]
+    told = [event.body.notice for event in events if isinstance(event.body, ev.NoticeSent)]
+    assert {"budget:seconds:50", "budget:seconds:100"} <= set(told)
+    watch = LogWatch()
+    for event in events:
+        watch.see(event)
 
 
 def test_a_paused_job_rests_and_goes_on(tmp_path: Path) -> None:

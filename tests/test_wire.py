@@ -61,10 +61,11 @@ BODIES = st.one_of(
     st.builds(ev.TaskFailed, task=ID, token=NUMBER, error=ID, kind=ASCII, retry_at=st.none()),
 )  # fmt: skip
 REPORT = st.builds(Report, ID, NUMBER, st.lists(BODIES, max_size=4).map(tuple), st.booleans(), st.floats(0, 1e6))
+NUMBERS = st.lists(NUMBER).map(tuple)
 HELD = st.dictionaries(ID, st.binary(max_size=40), max_size=3)
 
 
-@given(st.builds(Batch, st.sampled_from(Order), st.lists(WORK, max_size=2).map(tuple), st.lists(NUMBER).map(tuple)))
+@given(st.builds(Batch, st.sampled_from(Order), st.lists(WORK, max_size=2).map(tuple), NUMBERS, NUMBERS))
 def test_a_batch_comes_out_as_it_went_in(batch: Batch) -> None:
     assert unpack_batch(pack_batch(batch)) == batch
 

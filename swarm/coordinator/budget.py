@@ -80,12 +80,20 @@ def check(budget: BudgetSpec, price: Price | None, state: JobState, now: float, 
             paid = money(price, spent.tokens_in, spent.tokens_out)
             if paid + tokens * dearest(price) > budget.money * share:
                 return Refusal("money", budget.money, paid)
-    if budget.seconds is not None and state.seconds(now) >= budget.seconds * share:
-        return Refusal("seconds", budget.seconds, round(state.seconds(now), 1))
+    if (over := late(budget, state, now, need.reserve)) is not None:
+        return over
     if budget.disk is not None and disk + tokens * TOKEN_BYTES + calls * CALL_BYTES > budget.disk * share:
         return Refusal("disk", budget.disk, disk)
     own = budget.roles.get(need.role)
     return _check_role(own, price, state, need) if own is not None and need.calls else None
+
+
+def late(budget: BudgetSpec, state: JobState, now: float, reserve: bool) -> Refusal | None:
+    """Whether the seconds are over, for work that may spend the reserve or for what may not."""
+    share = 1.0 if reserve else 1.0 - budget.reserve
+    if budget.seconds is None or state.seconds(now) < budget.seconds * share:
+        return None
+    return Refusal("seconds", budget.seconds, round(state.seconds(now), 1))
 
 
 def _check_role(budget: RoleBudget, price: Price | None, state: JobState, need: Need) -> Refusal | None:

@@ -15,10 +15,11 @@ from swarm import events as ev
 from swarm.agents.roles import Role
 from swarm.coordinator import budget
 from swarm.coordinator.ending import last_word
+from swarm.coordinator.faults import back_off
 from swarm.coordinator.leases import Grant, Report
 from swarm.coordinator.needs import Needs
 from swarm.coordinator.notices import due, notice_key
-from swarm.coordinator.state import AGENT_BUDGET, MODEL_FAULTS, OVER_BUDGET, JobState, Phase, RangeRow, TaskRow, range_task
+from swarm.coordinator.state import AGENT_BUDGET, OVER_BUDGET, JobState, Phase, RangeRow, TaskRow, range_task
 from swarm.coordinator.stuck import Watch
 from swarm.errors import ProtocolError, SwarmError
 from swarm.events import Body, Event, body_hash, identity
@@ -40,11 +41,6 @@ from swarm.spec import JobSpec
 
 LEASE_SECONDS = 120.0
 """How long a silent host keeps its leases."""
-SILENT_SECONDS = 600.0
-"""How long a model may answer nothing but faults before the job pauses. A count of faults would say how many hosts there
-are, and not how long they have waited."""
-FIRST_ANSWER_SECONDS = 30.0
-"""The same for a model that has not answered one call of the job yet: whoever started it is likely to be there to mend it."""
 
 
 class Coordinator:
@@ -118,6 +114,16 @@ class Coordinator:
             self._emit(ev.LeaseEnded(task=row.id, token=row.token, reason=reason))
         return self._notified()
 
+    def look(self, now: float) -> tuple[list[Event], dict[str, list[int]]]:
+        """What time alone brings: where the seconds of the budget are over, work that makes calls is broken off, and the end
+        begins. Also returns host → tokens of the leases that were ended; these calls are of no use any more."""
+        self._begin(now)
+        ended: dict[str, list[int]] = {}
+        over = budget.late(self.budget, self.state, self._now, reserve=False)
+        if over is not None and self.state.phase is Phase.WORKING and self.state.memory.get("started"):
+            self._break_off(over, ended)
+        return self._notified(), ended
+
     def pause(self, now: float, reason: str) -> list[Event]:
         """No further work is granted; what is leased may still be reported."""
         self._begin(now)
@@ -182,7 +188,7 @@ class Coordinator:
         """Whether the report was taken. Of one whose lease has ended only the spending is."""
         row = self.state.tasks.get(report.task)
         ended = row is None or row.token != report.token or self.state.phase is Phase.ENDED
-        if row is None or ended or _recorded(report, row):
+        if row is None or ended or report.repeats(row.said or ()):
             self.stale += 1
             self._account(report)
             return False
@@ -223,28 +229,15 @@ class Coordinator:
         brief = TaskView(row.id, row.role, row.goal, row.spans, row.reads, "failed")
         counts = self.state.faults.counts(body.kind, row.heard, row.counted, self._now)
         last = not report.retryable or (counts and row.failures + 1 >= self.roles[row.role].attempts)
-        unanswered = self._unanswered(body.kind, last)
-        retry_at = None if last and not unanswered else self._now + max(self._back_off(row), report.after)
+        unanswered = self.state.faults.unanswered(body.kind, last, self._now)
+        wait = max(back_off(row.setbacks, self.spec.seed, row.id, row.attempt), report.after)
+        retry_at = None if last and not unanswered else self._now + wait
         event = self._emit(body.model_copy(update={"retry_at": retry_at}))
         if unanswered:
             if self.state.phase is Phase.WORKING:
                 self._emit(ev.PhaseChanged(phase=Phase.PAUSED, reason=f"model:{body.error}"))
         elif retry_at is None:
             self._ended(brief, event)
-
-    def _unanswered(self, kind: str, last: bool) -> bool:
-        """Whether a fault means that no call will be answered, and not that this one was not."""
-        if kind not in MODEL_FAULTS:
-            return False
-        faults = self.state.faults
-        patience = SILENT_SECONDS if faults.answers else FIRST_ANSWER_SECONDS
-        silent = bool(faults.since) and self._now - faults.since >= patience
-        return kind == "refused" or silent or (last and not faults.answers)
-
-    def _back_off(self, row: TaskRow) -> float:
-        """Seconds until the next attempt: exponential, with jitter drawn from the job's seed, 90 at most."""
-        jitter = int(identity(self.spec.seed, row.id, row.attempt), 16) / float(1 << 64)
-        return min(60.0, 2.0 ** min(row.setbacks, 10)) * (0.5 + jitter)
 
     def _ended(self, task: TaskView, event: Event) -> None:
         self._carry_out(lambda: self.protocol.react(self.state.memory, event, self._view(task)), event)
@@ -345,6 +338,21 @@ class Coordinator:
                              role=refusal.role, closing=closing)
         )  # fmt: skip
         self._carry_out(lambda: self.protocol.react(self.state.memory, event, self._view(None)), event)
+
+    def _break_off(self, over: budget.Refusal, ended: dict[str, list[int]]) -> None:
+        """The seconds are over: for work that may not spend the reserve, or for all that makes calls. Code ends by itself."""
+        state, whole = self.state, budget.late(self.budget, self.state, self._now, reserve=True) is not None
+        ordinary = {name for name, role in self.roles.items() if not role.reserve}
+        rows = [row for row in state.tasks.values() if row.token and row.reserved_calls and (whole or row.role in ordinary)]
+        for row in rows:
+            ended.setdefault(row.host, []).append(row.token)
+            self._emit(ev.LeaseEnded(task=row.id, token=row.token, reason="budget"))
+        if state.closing is not None:
+            for row in rows:
+                if state.phase is Phase.WORKING:
+                    self._give_up(row, "budget")
+        elif not state.leased and (rows or any(state.open[role] for role in ordinary)):
+            self._reached(over, closing=True)
 
     def _ask_to_pay_again(self, first: TaskRow) -> None:
         """Asks a person about all tasks with a call in doubt at once; they wait, and the others go on."""
@@ -490,11 +498,3 @@ class Coordinator:
         for notice in due(self.spec, self.budget, self.state, self._now, self.disk, self._out):
             self._emit(notice, key=notice_key(notice))
         return self._out
-
-
-def _recorded(report: Report, row: TaskRow) -> bool:
-    """Whether a report came before: its first call stands among the task's recorded ones."""
-    first = report.events[0] if report.events and row.said else None
-    return isinstance(first, (ev.CallStarted, ev.CallFinished)) and any(
-        (turn, sample) == (first.turn, first.sample) for turn, sample, *_ in row.said or ()
-    )

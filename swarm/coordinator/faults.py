@@ -6,6 +6,9 @@ Owns what is remembered of faults since the last answer. It is a part of the fol
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
+
+from swarm.events import identity
 
 MODEL_FAULTS = frozenset({"refused", "overloaded", "broken", "unreachable", "timeout"})
 """Kinds of `TaskFailed` that are the model's doing, as in `ModelError.kind`."""
@@ -13,6 +16,11 @@ MANY_TASKS = 8
 """So many tasks that fail together say that the model fails, and not they."""
 ALONE_SECONDS = 10.0
 """After so long another fault of a task counts, though no other call was answered meanwhile."""
+SILENT_SECONDS = 600.0
+"""How long a model may answer nothing but faults before the job pauses. A count of faults would say how many hosts there
+are, and not how long they have waited."""
+FIRST_ANSWER_SECONDS = 30.0
+"""The same for a model that has not answered one call of the job yet: whoever started it is likely to be there to mend it."""
 
 
 @dataclass(slots=True)
@@ -37,6 +45,15 @@ class Faults:
         alone = len(self.failing) < MANY_TASKS and now - counted >= ALONE_SECONDS
         return kind != "overloaded" and (heard != self.answers or alone)
 
+    def unanswered(self, kind: str, last: bool, now: float) -> bool:
+        """Whether a fault means that no call will be answered, and not that this one was not. `last`: its task would be given
+        up over it."""
+        if kind not in MODEL_FAULTS:
+            return False
+        patience = SILENT_SECONDS if self.answers else FIRST_ANSWER_SECONDS
+        silent = bool(self.since) and now - self.since >= patience
+        return kind == "refused" or silent or (last and not self.answers)
+
     def fault(self, task: str, time: float) -> None:
         """A call of a task failed over the model."""
         self.failing[task] = None
@@ -47,3 +64,9 @@ class Faults:
         self.since = 0.0
         if self.failing:
             self.failing.clear()
+
+
+def back_off(setbacks: int, *which: Any) -> float:
+    """Seconds until the next attempt: exponential, with jitter drawn from what names this one, 90 at most."""
+    jitter = int(identity(*which), 16) / float(1 << 64)
+    return min(60.0, 2.0 ** min(setbacks, 10)) * (0.5 + jitter)

@@ -5,7 +5,9 @@ Owns the two records. When a lease is given and what a report changes, the coord
 
 from __future__ import annotations
 
-from swarm.events import Body, record
+from collections.abc import Iterable
+
+from swarm.events import Body, CallFinished, CallStarted, TaskFailed, TaskFinished, record
 
 
 @record
@@ -39,3 +41,15 @@ class Report:
     events: tuple[Body, ...]
     retryable: bool = True
     after: float = 0.0
+
+    def repeats(self, said: Iterable[tuple[int, int, str, str]]) -> bool:
+        """Whether it came before: its first call stands among `said`, the task's recorded ones."""
+        first = self.events[0] if self.events else None
+        return isinstance(first, (CallStarted, CallFinished)) and any(
+            (turn, sample) == (first.turn, first.sample) for turn, sample, *_ in said
+        )
+
+    @property
+    def last(self) -> bool:
+        """Whether its holder does nothing more under the lease."""
+        return not self.events or isinstance(self.events[-1], (TaskFinished, TaskFailed))

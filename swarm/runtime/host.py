@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgpack
@@ -26,8 +26,8 @@ from swarm.runtime.purse import OutOfBudget, Purse
 from swarm.runtime.wire import Master, Order, Pull, Work
 from swarm.spec import JobSpec
 
-HEARTBEAT_SECONDS = 5.0
-"""How often a host lets its master hear of it while it has nothing to bring."""
+HEARTBEAT_SECONDS = 1.0
+"""How often a host lets its master hear of it while it has nothing to bring, and hears of calls that nobody waits for."""
 START_LOOK_SECONDS = 1.0
 """How often a host whose model is starting asks whether it is still needed."""
 REMEMBERED = 4096
@@ -59,13 +59,16 @@ class Host:
         self._heartbeat = heartbeat
         self._done: list[tuple[Report, dict[str, bytes]]] = []
         self._news = asyncio.Event()
+        self._running: dict[int, asyncio.Task[None]] = {}
+        """Token → the work on its lease."""
+        self._dropped: set[int] = set()
 
     async def run(self, master: Master) -> None:
         """Works until the master says stop. Raises what the master raises.
 
         The next pull is on its way before the work of the last one begins, so that master and host are busy at once.
         """
-        running: set[asyncio.Task[None]] = set()
+        running = self._running
         intents = Intents(self.name, master)
         calls = Calls(self.job, self.spec, self.model, self.outside, intents, self.waits)
         pulling = asyncio.create_task(master.pull(self._pull()))
@@ -74,14 +77,13 @@ class Host:
                 batch = await pulling
                 if batch.order is Order.STOP and not batch.work:
                     return
+                self._drop(batch.dropped)
                 self.busy += len(batch.work)
                 room = self.busy < self.agents and batch.work
                 if room:
                     pulling = asyncio.create_task(master.pull(self._pull()))
                 for work in batch.work:
-                    task = asyncio.create_task(self._work(work, calls))
-                    running.add(task)
-                    task.add_done_callback(running.discard)
+                    running[work.token] = asyncio.create_task(self._work(work, calls))
                 if not room:
                     if running:
                         await self._wait()
@@ -89,9 +91,10 @@ class Host:
         finally:
             pulling.cancel()
             intents.close()
-            for task in running:
+            left = list(running.values())
+            for task in left:
                 task.cancel()
-            await asyncio.gather(pulling, *running, return_exceptions=True)
+            await asyncio.gather(pulling, *left, return_exceptions=True)
 
     def _pull(self) -> Pull:
         """What is done, and a wish for more: at most half of what this host can do, which leaves the other half to work on
@@ -110,6 +113,12 @@ class Host:
             return
         await asyncio.sleep(0)
 
+    def _drop(self, tokens: Iterable[int]) -> None:
+        """Breaks off work whose lease was ended; each says so with a last report."""
+        for token in self._running.keys() & set(tokens) - self._dropped:
+            self._dropped.add(token)
+            self._running[token].cancel()
+
     def _bring(self, doing: Doing, retryable: bool = True, after: float = 0.0) -> None:
         self._done.append(doing.take(retryable, after))
         self._news.set()
@@ -120,6 +129,10 @@ class Host:
         doing, retryable, after = Doing(work), True, 0.0
         try:
             await self._play(doing, calls)
+        except asyncio.CancelledError:
+            if work.token not in self._dropped:
+                raise
+            self._fail(doing, "dropped", "")  # refused, and what it has cost until now is accounted for
         except FencedError:
             doing = Doing(work)  # another host has the task; the master has heard all that there is to account for
         except ModelError as error:
@@ -137,6 +150,8 @@ class Host:
         except Exception as error:  # noqa: BLE001  a fault of a protocol or an engine is data, and costs one task only
             self._fail(doing, "crashed", f"{type(error).__name__}: {error}")
         self.busy -= 1
+        self._dropped.discard(work.token)
+        del self._running[work.token]
         self._bring(doing, retryable, after)
 
     def _fail(self, doing: Doing, kind: str, text: str) -> None:

@@ -65,6 +65,8 @@ class JobMaster:
         self._waiting: list[asyncio.Future[None]] = []
         self._broken: StoreError | None = None
         self._seen: dict[str, float] = {}
+        self._dropped: dict[str, set[int]] = {}
+        """Host → tokens of leases that were ended and that it has not reported on since: it is told until it does."""
         self._news = asyncio.Event()
         self._texts: OrderedDict[str, bytes] = OrderedDict()
         self._texts_bytes = 0
@@ -92,6 +94,7 @@ class JobMaster:
         """Opens the work, once the corpus is pinned."""
         self._keep(self.coordinator.start(self._clock()), {})
         self._commit()
+        self._wake()
 
     def pause(self, reason: str) -> None:
         """Grants nothing more. What hosts bring is still taken."""
@@ -131,8 +134,15 @@ class JobMaster:
 
     def expire(self) -> None:
         """Takes back the leases of hosts that have been silent for too long, and the questions that were open for as long
-        as they may."""
+        as they may; breaks off calls for which there is no time left."""
         now = self._ticks()
+        events, ended = self.coordinator.look(self._clock())
+        for host, tokens in ended.items():
+            self._dropped.setdefault(host, set()).update(tokens)
+        if events:
+            self._keep(events, {})
+            self._commit()
+            self._wake()
         if self.state.questions:
             self._keep(self.coordinator.lapse(self._clock()), {})
             self._commit()
@@ -143,6 +153,7 @@ class JobMaster:
     def lost(self, host: str, reason: str) -> None:
         """Takes back the leases of a host that is gone."""
         self._seen.pop(host, None)
+        self._dropped.pop(host, None)
         self._keep(self.coordinator.lost(self._clock(), host, reason), {})
         self._commit()
         self._wake()
@@ -180,9 +191,14 @@ class JobMaster:
             events, grants = self.coordinator.pulled(self._clock(), pull.host, (), pull.want)
             self._keep(events, {})
             await self._committed()
+        dropped = self._dropped.get(pull.host, set())
+        dropped.difference_update([report.token for report in pull.reports if report.last])
+        if unsent := dropped.intersection([grant.token for grant in grants]):  # ended before they went out
+            grants = [grant for grant in grants if grant.token not in unsent]
+            dropped -= unsent
         if grants:
-            return Batch(Order.WORK, self._work(grants), refused)
-        return Batch(Order.STOP if self._at_rest(pull.host) else Order.WORK, (), refused)
+            return Batch(Order.WORK, self._work(grants), refused, tuple(dropped))
+        return Batch(Order.STOP if self._at_rest(pull.host) else Order.WORK, (), refused, tuple(dropped))
 
     def _at_rest(self, host: str) -> bool:
         return self.state.phase is Phase.ENDED or (self._stands and not self._busy(host))

@@ -47,6 +47,8 @@ class Batch:
     work: tuple[Work, ...] = ()
     refused: tuple[int, ...] = ()
     """Tokens of the reports that came after their lease had ended."""
+    dropped: tuple[int, ...] = ()
+    """Tokens of leases that were ended and that the host has not reported on since: nobody waits for their calls."""
 
 
 @record
@@ -108,13 +110,13 @@ def pack_batch(batch: Batch) -> bytes:
         )
         for w in batch.work
     ]
-    packed: bytes = msgpack.packb((batch.order.value, work, batch.refused), unicode_errors="surrogatepass")
+    packed: bytes = msgpack.packb((batch.order.value, work, batch.refused, batch.dropped), unicode_errors="surrogatepass")
     return packed
 
 
 def unpack_batch(data: bytes) -> Batch:
-    order, work, refused = _unpack(data)
-    return Batch(Order(order), tuple(_work(*row) for row in work), refused)
+    order, work, refused, dropped = _unpack(data)
+    return Batch(Order(order), tuple(_work(*row) for row in work), refused, dropped)
 
 
 def _work(

@@ -233,7 +233,9 @@ class Simulation:
             self.crew[self.crew.index(host)] = self._host()
 
     def _expire(self) -> None:
-        """What the master's shell does now and then: leases of hosts that it has not heard of for too long go back."""
+        """What the master's shell does now and then. Hosts do not hear which of their calls were broken off over the time."""
+        if self.core.budget.seconds is not None:
+            self._decide(lambda: self.core.look(self.now)[0])
         for name, last in list(self.heard.items()):
             if self.ticks - last > LEASE_SECONDS and self.heard.pop(name, None) is not None:
                 self._decide(lambda name=name: self.core.lost(self.now, name, "silent"))  # type: ignore[misc]
@@ -444,9 +446,7 @@ class Simulation:
                     flags=dict(post.flags),
                 )
             )
-        finished = ev.TaskFinished(
-            task=held.brief.id, token=held.token, outcome=action.outcome, notes=len(action.notes)
-        )
+        finished = ev.TaskFinished(task=held.brief.id, token=held.token, outcome=action.outcome, notes=len(action.notes))
         held.events.append(finished)
 
     def _failure(self, held: Held, kind: str, text: str) -> ev.TaskFailed:
