@@ -26,6 +26,7 @@ from swarm.store.folder import read_status
 from swarm.testing.invariants import LogWatch
 from tests.desk import Desk, Plain, called, done, failed, readers
 from tests.jobs import events_of, job, run, write_sources
+from tests.test_budget import given, over, writer_at_the_end
 
 
 class Receiver:
@@ -105,6 +106,36 @@ def test_each_share_of_a_limit_is_told_once() -> None:
     assert sorted(due(desk.log)) == ["budget:calls:50", "budget:calls:80", "finished"]
 
 
+def test_the_shares_of_the_seconds_are_told_when_they_are_used_though_no_call_ends() -> None:
+    desk = Desk(Plain(readers(8)), budget={"seconds": 100, "reserve": 0}, **WAYS)
+    desk.one()
+    for seconds, notices in ((49, 0), (1, 1), (29, 1), (1, 2), (19, 2), (1, 3)):
+        desk.now += seconds
+        desk.keep(desk.core.look(desk.now)[0])
+        assert len(due(desk.log)) == notices
+    assert due(desk.log) == ["budget:seconds:50", "budget:seconds:80", "budget:seconds:100"]
+
+
+def test_a_lower_share_is_never_told_after_a_higher_one() -> None:
+    """The end over a budget is paid from the reserve, after people were told of the whole."""
+    desk = Desk(Plain(readers(8), then=writer_at_the_end), budget={"calls": 12, "reserve": 0.3}, **WAYS)
+    while (grant := desk.one()).role == "reader":
+        desk.pull(done(grant, *called(grant)), want=0)
+    desk.pull(done(grant, *(body for sample in range(4) for body in called(grant, sample=sample))), want=0)
+    assert desk.state.total().calls >= 10 and desk.state.status == "budget"
+    assert [notice for notice in due(desk.log) if notice.startswith("budget")] == ["budget:calls:50", "budget:calls:100"]
+
+
+def test_the_shares_of_a_limit_that_was_changed_are_told_anew() -> None:
+    desk = over(Desk(Plain(readers(), then=writer_at_the_end), budget={"calls": 6, "reserve": 0}, **WAYS))
+    before = len(due(desk.log))
+    assert [notice for notice in due(desk.log) if notice.startswith("budget")] == ["budget:calls:50", "budget:calls:100"]
+    over(given(desk, "calls=+2"))
+    told = [notice for notice in due(desk.log)[before:] if notice.startswith("budget")]
+    assert told == ["budget:calls=8:50", "budget:calls=8:100"]
+    assert len(set(due(desk.log))) == len(due(desk.log)), "by its key each is delivered once"
+
+
 def test_tasks_given_up_are_told_one_by_one_and_then_more_rarely() -> None:
     desk = Desk(Plain(readers(8)), **WAYS)
     for _ in range(3):
@@ -122,6 +153,13 @@ def test_a_refusal_waits_for_a_person_and_a_persons_pause_does_not() -> None:
 
 
 # ---- how ----
+
+
+def test_a_notice_of_a_spent_budget_is_in_words(tmp_path: Path, receiver: Receiver) -> None:
+    spec = job(write_sources(tmp_path), budget={"calls": 5}, notify={"webhook": receiver.url})
+    run(spec, tmp_path / "runs", agents=1)
+    said = {one["occasion"]: one["text"] for one in receiver.posted}
+    assert said == {"budget": "100 % of budget.calls", "waiting": "the budget of 5 calls is reached"}
 
 
 def test_both_ways_get_it_and_the_secrets_stay_secret(

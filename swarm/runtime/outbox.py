@@ -19,7 +19,7 @@ from typing import Any
 
 from swarm import events as ev
 from swarm.coordinator import JobState
-from swarm.coordinator.tables import NoticeRow
+from swarm.coordinator.tables import OVER_BUDGET, NoticeRow
 from swarm.errors import SwarmError
 from swarm.events import Body, body_hash
 from swarm.spec import JobSpec, NotifySpec
@@ -101,6 +101,8 @@ class Outbox:
     def _words(self, reason: str) -> str:
         kind, _, rest = reason.partition(":")
         task, _, error = rest.partition(":")
+        if reason.startswith(OVER_BUDGET):
+            return reason.removeprefix(OVER_BUDGET)
         if kind != "task":
             return reason_words(self._reader, f"model:{rest}" if kind == "question" else reason)
         return f"task {task} is given up" + (f": {reason_words(self._reader, f'model:{error}')}" if error else "")
