@@ -19,6 +19,7 @@ from swarm import errors
 from swarm.coordinator.state import OVER_BUDGET
 from swarm.errors import SwarmError
 from swarm.events import CARETAKER, Event, JobEnded, JobOpened, PhaseChanged, ReportWritten
+from swarm.names import reason_body
 from swarm.report import Answer, gather, render
 from swarm.runtime import people
 from swarm.runtime.driver import LOOK_SECONDS, Driver, Launch, start_again, start_new
@@ -118,8 +119,8 @@ class JobHandle:
                 return await asyncio.to_thread(gather, reader)
             if self.driver is not None and (error := await self.driver.error()) is not None:
                 raise error
-            kind, _, hash = reason.partition(":")
-            why = reader.body(hash).decode(errors="replace") if kind == "model" and hash else reason
+            hash = reason_body(reason)
+            why = reader.body(hash).decode(errors="replace") if hash else reason
         there = self._run.option
         if asked := await self.questions():
             cure = f"answer it with: swarm approve {asked[0].name}{there}, then: swarm resume {self.id}{there}"

@@ -1,4 +1,5 @@
-"""Names that follow from what they name: ids of tasks and notes, the hashes that bodies go by, and nouns by their number.
+"""Names that follow from what they name: ids of tasks and notes, the hashes that bodies go by, the body of a reason, and nouns
+by their number.
 
 Owns nothing else.
 """
@@ -6,6 +7,9 @@ Owns nothing else.
 from __future__ import annotations
 
 import hashlib
+import re
+
+_IN_A_BODY = re.compile(r"(?:person|model|protocol|unread):([0-9a-f]+)")
 
 
 def identity(*parts: object) -> str:
@@ -16,6 +20,13 @@ def identity(*parts: object) -> str:
 def body_hash(data: bytes) -> str:
     """The name of a body: blake2b, 128 bits, hexadecimal."""
     return hashlib.blake2b(data, digest_size=16).hexdigest()
+
+
+def reason_body(reason: str) -> str:
+    """The name of the body that holds the words of a reason: one that a person, a model, a protocol or a task gave goes
+    as `person:HASH`, `model:HASH`, `protocol:HASH` or `unread:HASH`. Empty where the reason is in words itself."""
+    found = _IN_A_BODY.fullmatch(reason)
+    return found[1] if found else ""
 
 
 def counted(count: int, noun: str) -> str:

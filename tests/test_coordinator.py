@@ -378,6 +378,38 @@ def test_a_protocol_that_raises_is_named() -> None:
         desk.pull(done(desk.one()))
 
 
+@pytest.mark.parametrize("command", [Decision({"phase": object()}), Decision({}, [AddTask("reader", spans="x")]), None], ids=str)  # type: ignore[arg-type]
+def test_a_decision_that_no_log_can_hold_is_the_protocols(command: Any) -> None:
+    desk = Desk(Plain(readers(1), then=lambda view, event: command))
+    with pytest.raises(ProtocolError, match=r"protocol plain: failed at event \d+ \(TaskFinished\)"):
+        desk.pull(done(desk.one()))
+
+
+def test_when_the_protocol_has_failed_calls_are_taken_and_nothing_goes_out() -> None:
+    def then(view: View, event: Event) -> Decision:
+        raise AssertionError("it was asked")
+
+    desk = Desk(Plain(readers(4), then=then), notify={"command": ["true"]})
+    one, two, three, four = desk.pull(want=4)
+    begun, ended = called(two)
+    further, _ = called(two, turn=1)
+    desk.keep(desk.core.record(desk.now, begun))
+    turn = Report(three.task, three.token, called(three))
+    reports = [done(one, *called(one)), Report(two.task, two.token, (ended, further)), turn]
+    desk.keep(desk.core.salvage(desk.now, reports, f"protocol:{FAULT}"))
+    assert desk.core.refused == (two.token,), "the call that waits is not let out"
+    assert {row.id for row in desk.state.tasks.values() if row.token} == {three.task, four.task}, "they are at work"
+    assert all(len(desk.state.tasks[grant.task].said or ()) == 1 for grant in (one, two, three))
+    assert (desk.state.phase, desk.state.reason) == (Phase.PAUSED, f"protocol:{FAULT}")
+    desk.keep(desk.core.salvage(desk.now, [done(three), done(four)], "protocol:0"))
+    assert not desk.state.leased and desk.state.ledger.doubt().calls == 0
+    assert desk.kinds().count("PhaseChanged") == 1 == desk.kinds().count("NoticeDue")
+    desk.resumed()
+    assert [(grant.task, len(grant.said)) for grant in desk.pull(want=4)] == [
+        (one.task, 1), (two.task, 1), (three.task, 1), (four.task, 0)
+    ]  # fmt: skip
+
+
 # ---- time ----
 
 

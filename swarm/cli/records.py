@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from swarm.cli.door import Json, RunId, Runs, emit, err, json_seen, number, out, people, runs_of, the_run, verb
-from swarm.names import counted
+from swarm.names import counted, reason_body
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -164,8 +164,8 @@ def described(event: Event, reader: Reader | None = None) -> str:
         text = str(value) if name != "kind" else failure_word(str(value))
         if name == "error" and value and reader is not None:
             text = _words(reader, str(value))
-        elif name == "reason" and text.startswith(("model:", "unread:")) and reader is not None:
-            text = _words(reader, text.partition(":")[2])
+        elif name == "reason" and (hash := reason_body(text)) and reader is not None:
+            text = _words(reader, hash)
         if text not in ("", "()", "{}", "None"):
             fields.append(f"{name}={text if len(text) <= SHOWN else text[:SHOWN] + '…'}")
     return f"{event.seq:>7} {datetime.fromtimestamp(event.time):%H:%M:%S} {event.kind:<13} {' '.join(fields)}"

@@ -16,27 +16,14 @@ from swarm.agents.roles import Role
 from swarm.coordinator import budget
 from swarm.coordinator.ending import last_word
 from swarm.coordinator.faults import back_off
-from swarm.coordinator.leases import Grant, Report
+from swarm.coordinator.leases import Grant, Report, calls_alone, strayed
 from swarm.coordinator.needs import Needs
-from swarm.coordinator.notices import due, notice_key
+from swarm.coordinator.notices import PROTOCOL, due, notice_key
 from swarm.coordinator.state import AGENT_BUDGET, OVER_BUDGET, JobState, Phase, RangeRow, TaskRow, range_task
 from swarm.coordinator.stuck import Watch
-from swarm.errors import ProtocolError, SwarmError
+from swarm.errors import ProtocolError
 from swarm.events import Body, Event, body_hash, identity
-from swarm.protocol import (
-    WORD,
-    AddNote,
-    AddRange,
-    AddTask,
-    Ask,
-    Command,
-    Decision,
-    Finish,
-    Judge,
-    SwarmProtocol,
-    TaskView,
-    View,
-)
+from swarm.protocol import WORD, AddNote, AddRange, AddTask, Ask, Command, Decision, Finish, Judge, SwarmProtocol, TaskView, View
 from swarm.spec import JobSpec
 
 LEASE_SECONDS = 120.0
@@ -91,7 +78,7 @@ class Coordinator:
 
         Raises (as do the others that may ask the protocol):
             ProtocolError: the protocol failed, or asked for what can't be. State and log differ then: make neither
-                durable, fold the log anew.
+                durable, fold the log anew, and `salvage`.
         """
         self._begin(now)
         if not self.state.memory.get("started"):
@@ -106,6 +93,26 @@ class Coordinator:
         self._look()
         grants = self._lease(host, want) if want > 0 else []
         return self._notified(), grants
+
+    def salvage(self, now: float, reports: Sequence[Report], reason: str) -> list[Event]:
+        """What hosts bring when the protocol has failed, which is asked nothing here: their calls that have a result are on
+        record, so that nobody pays for them again. A lease ends where its task would have, or where a further call waits to
+        be let out, which is refused; the task goes on there under a mended protocol. The job pauses for `reason`.
+        """
+        self._begin(now)
+        self.refused = tuple([report.token for report in reports if not self._salvage(report)])
+        known = self.state.phase is Phase.PAUSED and self.state.reason.startswith(PROTOCOL)
+        if not (known or self.state.settled):
+            self._emit(ev.PhaseChanged(phase=Phase.PAUSED, reason=reason))
+        return self._notified()
+
+    def _salvage(self, report: Report) -> bool:
+        last = report.events[-1] if report.events else None
+        if not self._take(calls_alone(report)):
+            return False
+        if isinstance(last, (ev.TaskFinished, ev.TaskFailed, ev.CallStarted)):
+            self._emit(ev.LeaseEnded(task=report.task, token=report.token, reason="the protocol failed"))
+        return not isinstance(last, ev.CallStarted)
 
     def lost(self, now: float, host: str, reason: str) -> list[Event]:
         """A host is gone, or silent for too long: its tasks go back."""
@@ -190,7 +197,8 @@ class Coordinator:
         ended = row is None or row.token != report.token or self.state.phase is Phase.ENDED
         if row is None or ended or report.repeats(row.said or ()):
             self.stale += 1
-            self._account(report)
+            for stray in strayed(report, self.state.ledger.fenced.get(report.token)):
+                self._emit(stray)
             return False
         for body in report.events:
             if isinstance(body, ev.CallFinished):
@@ -203,20 +211,6 @@ class Coordinator:
             else:
                 self._emit(body)
         return True
-
-    def _account(self, report: Report) -> None:
-        """The answers in a report whose lease was taken away were paid for. Those of any other report stand in the log."""
-        lease = self.state.ledger.fenced.get(report.token)
-        for body in report.events:
-            if not isinstance(body, ev.CallFinished) or body.cached or lease is None:
-                continue
-            if (body.turn, body.sample) > lease.last:  # else it was recorded before the lease ended
-                self._emit(
-                    ev.CallStrayed(
-                        task=body.task, token=report.token, turn=body.turn, sample=body.sample, tokens_in=body.tokens_in,
-                        tokens_out=body.tokens_out, weights=body.weights, seconds=body.seconds,
-                    )
-                )
 
     def _failed(self, body: ev.TaskFailed, row: TaskRow, report: Report) -> None:
         """Says when a task is tried again: never, if that is of no use, or after a while that grows with its failures.
@@ -408,17 +402,19 @@ class Coordinator:
         """Appends what the protocol answers, in the transaction of the event that caused it."""
         try:
             decision = ask()
-        except SwarmError:
+            if decision.state:
+                decided = ev.Decided(state=dict(decision.state))
+                ev.encode(decided)  # what can't be packed is known here to be the protocol's
+                self._emit(decided, cause.seq)
+            for index, command in enumerate(decision.commands):
+                self._command(command, cause.seq, index)
+        except ProtocolError:
             raise
         except Exception as error:  # the protocol is someone else's code: whatever it raises is its fault, and named so
             raise ProtocolError(
                 f"failed at event {cause.seq} ({cause.kind}): {type(error).__name__}: {error}",
                 f"protocol {self.protocol.name}", "mend it and resume the job",
             ) from error  # fmt: skip
-        if decision.state:
-            self._emit(ev.Decided(state=dict(decision.state)), cause.seq)
-        for index, command in enumerate(decision.commands):
-            self._command(command, cause.seq, index)
 
     def _command(self, command: Command, cause: int, index: int) -> None:
         match command:

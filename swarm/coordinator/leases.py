@@ -1,13 +1,17 @@
 """What passes between the coordinator and a host: a lease, and what came of it.
 
-Owns the two records. When a lease is given and what a report changes, the coordinator decides.
+Owns the two records, and what can be told from a report alone. When a lease is given and what a report changes, the
+coordinator decides.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
-from swarm.events import Body, CallFinished, CallStarted, TaskFailed, TaskFinished, record
+from swarm import events as ev
+from swarm.coordinator.ledger import Fenced
+from swarm.events import Body, record
 
 
 @record
@@ -45,11 +49,32 @@ class Report:
     def repeats(self, said: Iterable[tuple[int, int, str, str]]) -> bool:
         """Whether it came before: its first call stands among `said`, the task's recorded ones."""
         first = self.events[0] if self.events else None
-        return isinstance(first, (CallStarted, CallFinished)) and any(
+        return isinstance(first, (ev.CallStarted, ev.CallFinished)) and any(
             (turn, sample) == (first.turn, first.sample) for turn, sample, *_ in said
         )
 
     @property
     def last(self) -> bool:
         """Whether its holder does nothing more under the lease."""
-        return not self.events or isinstance(self.events[-1], (TaskFinished, TaskFailed))
+        return not self.events or isinstance(self.events[-1], (ev.TaskFinished, ev.TaskFailed))
+
+
+def strayed(report: Report, lease: Fenced | None) -> Iterator[ev.CallStrayed]:
+    """The answers in a report whose lease was taken away: they were paid for. Those of any other report stand in the log, as do
+    those that were recorded before the lease ended."""
+    if lease is None:
+        return
+    for body in report.events:
+        if isinstance(body, ev.CallFinished) and not body.cached and (body.turn, body.sample) > lease.last:
+            yield ev.CallStrayed(
+                task=body.task, token=report.token, turn=body.turn, sample=body.sample, tokens_in=body.tokens_in,
+                tokens_out=body.tokens_out, weights=body.weights, seconds=body.seconds,
+            )
+
+
+def calls_alone(report: Report) -> Report:
+    """A report with nothing but the calls that have a result."""
+    calls = [body for body in report.events if isinstance(body, (ev.CallStarted, ev.CallFinished, ev.CallFailed))]
+    if calls and isinstance(calls[-1], ev.CallStarted):
+        calls.pop()
+    return replace(report, events=tuple(calls))

@@ -20,7 +20,9 @@ EACH = 10
 """Tasks given up that are told of one by one; after them only every power of ten is."""
 NO_SPACE = "no space is left on the disk"
 """Why a job is paused whose log could not grow any more."""
-ASKING = ("stuck:", "model:", "crash loop:", OVER_BUDGET, NO_SPACE)
+PROTOCOL = "protocol:"
+"""Beginning of the reason of a job that is paused because its protocol failed; the body of what it said follows."""
+ASKING = ("stuck:", "model:", PROTOCOL, "crash loop:", OVER_BUDGET, NO_SPACE)
 """Beginnings of the reasons of pauses that nobody asked for: the job waits for a person."""
 
 

@@ -19,6 +19,7 @@ from swarm.coordinator.tables import AGENT_BUDGET, OVER_BUDGET, failure_word
 from swarm.errors import StoreError, on_a_line
 from swarm.models.embedded import MODEL_NAME
 from swarm.models.weights import BASE
+from swarm.names import reason_body
 from swarm.report import picture
 from swarm.report.activity import Activity
 from swarm.report.claims import Claims
@@ -145,13 +146,10 @@ class _Gathering:
         return self.state.status if self.state.settled else "paused" if self.state.phase is Phase.PAUSED else "running"
 
     def _reason(self) -> str:
-        kind, _, hash = self.state.reason.partition(":")
-        if kind == "model" and hash:
-            return f"the model did not answer: {on_a_line(self._error(hash))}"
-        if kind == "person" and hash:
-            return self._error(hash)
-        if kind == "unread" and hash:
-            return f"no passage was read: {on_a_line(self._error(hash))}"
+        if hash := reason_body(self.state.reason):
+            kind, text = self.state.reason.partition(":")[0], self._error(hash)
+            before = {"model": "the model did not answer: ", "unread": "no passage was read: "}.get(kind, "")
+            return f"{before}{on_a_line(text) if kind in ('model', 'protocol') else text}"
         return printable(self.state.reason.removeprefix(OVER_BUDGET))
 
     def _error(self, hash: str) -> str:

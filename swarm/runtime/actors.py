@@ -15,7 +15,7 @@ import ray
 from ray import _raylet
 
 from swarm.corpus import Pinned
-from swarm.errors import ClusterError, ModelError
+from swarm.errors import ClusterError, ModelError, ProtocolError
 from swarm.models.choose import create_model
 from swarm.models.interface import Model
 from swarm.runtime.cluster import NAMESPACE, answer
@@ -82,7 +82,10 @@ class MasterActor:
     async def reported(self, files: dict[str, str]) -> None:
         self.session.reported(files)
 
-    async def left(self, error: ModelError) -> None:
+    async def raise_failed(self) -> None:
+        self.session.raise_failed()
+
+    async def left(self, error: ModelError | ProtocolError) -> None:
         self.session.left(error)
 
     async def told(self) -> None:
@@ -190,6 +193,7 @@ class RayJob:
             answer(self.master.tend.remote()),
             *[self._host(node["NodeID"], node["NodeManagerHostname"], roles) for node in nodes],
         )
+        await answer(self.master.raise_failed.remote())
 
     async def _host(self, node: str, hostname: str, roles: dict[str, str]) -> None:
         """Keeps one host alive on a node. One that is lost again and again, or with its node, is given up while others work."""
@@ -213,7 +217,7 @@ class RayJob:
     async def reported(self, files: Mapping[str, str]) -> None:
         await answer(self.master.reported.remote(dict(files)))
 
-    async def left(self, error: ModelError) -> None:
+    async def left(self, error: ModelError | ProtocolError) -> None:
         await answer(self.master.left.remote(error))
 
     async def told(self) -> None:

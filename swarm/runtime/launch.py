@@ -18,7 +18,7 @@ from swarm.coordinator import Phase
 from swarm.coordinator.budget import limits_reached
 from swarm.coordinator.state import OVER_BUDGET
 from swarm.corpus import Pinned
-from swarm.errors import BudgetError, ModelError, SwarmError
+from swarm.errors import BudgetError, ModelError, ProtocolError, SwarmError
 from swarm.events import DESK
 from swarm.runtime.environment import settle
 from swarm.runtime.opening import open_state
@@ -167,7 +167,7 @@ async def _run_locally(
         if session.master.state.settled:
             session.reported(render(run))
         await session.told()
-    except ModelError as error:
+    except (ModelError, ProtocolError) as error:
         session.left(error)
         await session.told()
         raise
@@ -196,7 +196,7 @@ async def _run_on_ray(
             if settled(run):
                 await job.reported(render(run))
             await job.told()
-        except ModelError as error:
+        except (ModelError, ProtocolError) as error:
             await job.left(error)
             await job.told()
             raise

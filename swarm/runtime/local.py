@@ -33,6 +33,7 @@ async def work_locally(session: Session, agents: int, model: Model | None = None
     except BaseExceptionGroup as several:
         error = first_error(several)
         raise error from error.__cause__
+    session.raise_failed()
 
 
 def first_error(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -17,14 +17,15 @@ from typing import Any
 import msgpack
 
 from swarm import __version__
-from swarm.coordinator import Coordinator, Grant, JobState, Phase
+from swarm.coordinator import Coordinator, Grant, JobState, Phase, Report
 from swarm.coordinator.coordinator import LEASE_SECONDS
+from swarm.coordinator.notices import PROTOCOL
 from swarm.coordinator.state import DocumentRow
-from swarm.errors import StoreError
+from swarm.errors import ProtocolError, StoreError
 from swarm.events import ApprovalAnswered, Body, Event, SnapshotIgnored, body_hash
 from swarm.protocol import Material, NoteText, NoteView, Passage, Said, TaskBrief
 from swarm.runtime.clock import LogClock
-from swarm.runtime.opening import EVENTS_BETWEEN, take_snapshot
+from swarm.runtime.opening import EVENTS_BETWEEN, open_state, take_snapshot
 from swarm.runtime.pins import PinnedSpan, unpack_block
 from swarm.runtime.prepare import Prepared
 from swarm.runtime.wire import Batch, Order, Pull, Work
@@ -57,13 +58,16 @@ class JobMaster:
         kept: int = 0,
     ) -> None:
         self.job, self.store, self.state = job, store, state
-        self.coordinator = Coordinator(job.spec, job.protocol, job.roles, job.overhead, state, store.epoch)
+        self.coordinator = self._coordinator()
         self._clock, self._ticks = LogClock(state.time, clock, ticks), ticks
         self._disk = disk
         self._events: list[Event] = []
         self._bodies: dict[str, bytes] = {}
         self._waiting: list[asyncio.Future[None]] = []
         self._broken: StoreError | None = None
+        self.failed: ProtocolError | None = None
+        """What the protocol failed with; this master never asks it again then."""
+        self._why = ""
         self._seen: dict[str, float] = {}
         self._dropped: dict[str, set[int]] = {}
         """Host → tokens of leases that were ended and that it has not reported on since: it is told until it does."""
@@ -92,9 +96,7 @@ class JobMaster:
 
     def start(self) -> None:
         """Opens the work, once the corpus is pinned."""
-        self._keep(self.coordinator.start(self._clock()), {})
-        self._commit()
-        self._wake()
+        self._ask(lambda: self.coordinator.start(self._clock()), {})
 
     def pause(self, reason: str) -> None:
         """Grants nothing more. What hosts bring is still taken."""
@@ -117,9 +119,7 @@ class JobMaster:
     def told(self, message: str, text: str, by: str) -> None:
         """Hands a person's word on to the protocol."""
         data = pack_word(text, by)
-        self._keep(self.coordinator.told(self._clock(), body_hash(data), by, message), {body_hash(data): data})
-        self._commit()
-        self._wake()
+        self._ask(lambda: self.coordinator.told(self._clock(), body_hash(data), by, message), {body_hash(data): data})
 
     def answered(self, message: str, question: str, verdict: str, answer: str, why: str, by: str) -> None:
         """Hands a person's answer to a question on to the protocol."""
@@ -128,27 +128,24 @@ class JobMaster:
         given = ApprovalAnswered(
             question=question, verdict=verdict, answer=answer, why=body_hash(data) if why else "", by=by, message=message
         )
-        self._keep(self.coordinator.answered(self._clock(), given), texts)
-        self._commit()
-        self._wake()
+        self._ask(lambda: self.coordinator.answered(self._clock(), given), texts)
 
     def expire(self) -> None:
         """Takes back the leases of hosts that have been silent for too long, and the questions that were open for as long
         as they may; breaks off calls for which there is no time left."""
         now = self._ticks()
-        events, ended = self.coordinator.look(self._clock())
-        for host, tokens in ended.items():
-            self._dropped.setdefault(host, set()).update(tokens)
-        if events:
-            self._keep(events, {})
-            self._commit()
-            self._wake()
+        self._ask(self._look, {})
         if self.state.questions:
-            self._keep(self.coordinator.lapse(self._clock()), {})
-            self._commit()
+            self._ask(lambda: self.coordinator.lapse(self._clock()), {})
         for host, last in list(self._seen.items()):
             if now - last > LEASE_SECONDS:
                 self.lost(host, f"silent for {LEASE_SECONDS:g} s")
+
+    def _look(self) -> list[Event]:
+        events, ended = self.coordinator.look(self._clock())
+        for host, tokens in ended.items():
+            self._dropped.setdefault(host, set()).update(tokens)
+        return events
 
     def lost(self, host: str, reason: str) -> None:
         """Takes back the leases of a host that is gone."""
@@ -178,9 +175,8 @@ class JobMaster:
         self._seen[pull.host] = self._ticks()
         if self.coordinator.budget.disk is not None:
             self.coordinator.disk = self._disk()
-        events, grants = self.coordinator.pulled(self._clock(), pull.host, pull.reports, pull.want)
+        grants = self._pulled(pull)
         refused = self.coordinator.refused
-        self._keep(events, pull.bodies)
         await self._committed()
         for name, data in pull.bodies.items():
             self._remember(name, data)  # what was just found is asked for next; passages are not, and are many
@@ -188,8 +184,7 @@ class JobMaster:
             self._wake()
         if not grants and pull.want and not self._at_rest(pull.host) and not self._busy(pull.host):
             await self._poll()
-            events, grants = self.coordinator.pulled(self._clock(), pull.host, (), pull.want)
-            self._keep(events, {})
+            grants = self._pulled(Pull(pull.host, pull.want))
             await self._committed()
         dropped = self._dropped.get(pull.host, set())
         dropped.difference_update([report.token for report in pull.reports if report.last])
@@ -199,6 +194,19 @@ class JobMaster:
         if grants:
             return Batch(Order.WORK, self._work(grants), refused, tuple(dropped))
         return Batch(Order.STOP if self._at_rest(pull.host) else Order.WORK, (), refused, tuple(dropped))
+
+    def _pulled(self, pull: Pull) -> list[Grant]:
+        """Takes what a host brings, and grants it work. Once the protocol has failed, only its calls are taken."""
+        if self.failed is None:
+            try:
+                events, grants = self.coordinator.pulled(self._clock(), pull.host, pull.reports, pull.want)
+            except ProtocolError as error:
+                self._fold_anew(error)
+            else:
+                self._keep(events, pull.bodies)
+                return grants
+        self._salvage(pull.reports, pull.bodies)
+        return []
 
     def _at_rest(self, host: str) -> bool:
         return self.state.phase is Phase.ENDED or (self._stands and not self._busy(host))
@@ -215,6 +223,46 @@ class JobMaster:
     def _wake(self) -> None:
         self._news.set()
         self._news = asyncio.Event()
+
+    # ---- the protocol ----
+
+    def _coordinator(self) -> Coordinator:
+        job = self.job
+        return Coordinator(job.spec, job.protocol, job.roles, job.overhead, self.state, self.store.epoch)
+
+    def _ask(self, ask: Callable[[], Sequence[Event]], texts: Mapping[str, bytes]) -> None:
+        """Makes durable what comes of something that the protocol may be asked about, unless it has failed; `failed` says it."""
+        if self.failed is not None:
+            return
+        try:
+            if not (events := ask()):
+                return
+            self._keep(events, texts)
+        except ProtocolError as error:
+            self._fold_anew(error)
+            self._salvage((), {})
+        self._commit()
+        self._wake()
+
+    def _fold_anew(self, error: ProtocolError) -> None:
+        """The protocol failed, and the fold is ahead of the log: it begins again from what is durable."""
+        self._commit()  # what came before in this round of the loop, whoever waits for it
+        try:
+            self.state = open_state(self.store).state
+        except StoreError as broken:
+            self._broken = broken
+            self._wake()
+            raise
+        disk, self.coordinator = self.coordinator.disk, self._coordinator()
+        self.coordinator.disk, self.failed = disk, error
+        named = error.where.startswith("protocol")
+        text = (str(error) if named else f"protocol {self.job.protocol.name}: {error}").encode("utf-8", "backslashreplace")
+        self._bodies[body_hash(text)] = text
+        self._why = f"{PROTOCOL}{body_hash(text)}"
+
+    def _salvage(self, reports: Sequence[Report], bodies: Mapping[str, bytes]) -> None:
+        """Takes what is left to take when the protocol has failed. All bodies stay: later events may name them as well."""
+        self._keep(self.coordinator.salvage(self._clock(), reports, self._why), bodies)
 
     # ---- durability ----
 

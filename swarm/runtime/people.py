@@ -186,6 +186,7 @@ def attend(run: RunFolder) -> None:
         session.hear()
         if before[0] is Phase.PAUSED and master.state.phase in (Phase.WORKING, Phase.PINNING):
             master.pause(before[1])
+        session.raise_failed()
     finally:
         session.store.close()
 

@@ -24,7 +24,7 @@ from swarm import events as ev
 from swarm.coordinator import JobState, Phase
 from swarm.coordinator.notices import NO_SPACE
 from swarm.corpus import Pinned, pin
-from swarm.errors import ModelError, NoSpaceError, SpecError, StoreError
+from swarm.errors import ModelError, NoSpaceError, ProtocolError, SpecError, StoreError
 from swarm.events import body_hash
 from swarm.models.choose import create_model
 from swarm.runtime.master import JobMaster
@@ -168,12 +168,19 @@ class Session:
     def hear(self) -> None:
         """Does what the messages in the inbox ask; each is removed when that is durable.
 
-        What people say is left there until the work has begun, so that a protocol hears of it after its start.
+        What people say is left there until the work has begun, so that a protocol hears of it after its start; and if the
+        protocol fails, for a mended one.
         """
         for message in self.run.messages():
-            if message.kind != "tell" or self.master.state.memory.get("started"):
+            if not self._waits(message):
                 self._do(message)
+            if not self._waits(message):  # the protocol may have failed over it
                 self.run.heard(message.id)
+
+    def _waits(self, message: Message) -> bool:
+        if self.master.failed is not None and message.kind in ("tell", "answer"):
+            return True
+        return message.kind == "tell" and not self.master.state.memory.get("started")
 
     def _do(self, message: Message) -> None:
         fields = _fields(message.text)
@@ -191,10 +198,20 @@ class Session:
         """Records the digest of each file of the report."""
         self.master.append([ev.ReportWritten(files=dict(files))], {})
 
-    def left(self, error: ModelError) -> None:
+    def raise_failed(self) -> None:
+        """Says what made the job pause, if that was its protocol; the log says it already.
+
+        Raises:
+            ProtocolError: it failed, or asked for what can't be.
+        """
+        if self.master.failed is not None and self.master.state.phase is not Phase.ENDED:
+            raise self.master.failed
+
+    def left(self, error: ModelError | ProtocolError) -> None:
         """The driver is about to leave over a model that refuses: the job waits for a person, and its log says why. Any
         other fault may pass by itself, and `close` calls it that the driver left."""
-        if error.kind == "refused" and self.master.state.phase not in (Phase.ENDED, Phase.PAUSED):
+        refused = isinstance(error, ModelError) and error.kind == "refused"
+        if refused and self.master.state.phase not in (Phase.ENDED, Phase.PAUSED):
             text = str(error).encode("utf-8", "backslashreplace")
             self.master.append([], {body_hash(text): text})
             self.master.pause(f"model:{body_hash(text)}")

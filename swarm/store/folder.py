@@ -19,6 +19,7 @@ from pathlib import Path
 from swarm.coordinator.tables import OVER_BUDGET
 from swarm.errors import DamageError, SpecError, StoreError, on_a_line
 from swarm.events import CARETAKER, DESK, Event, JobCreated, JobEnded, JobOpened, PhaseChanged, identity
+from swarm.names import reason_body
 from swarm.store.blobs import sync_folder
 from swarm.store.connection import naming
 from swarm.store.interface import Damage, Message, Needless, Place, Reader, Writer
@@ -295,10 +296,9 @@ def read_status(run: RunFolder) -> RunStatus:
 
 
 def reason_words(reader: Reader, reason: str) -> str:
-    """Why a job stands as it does: one that a person, a model or a task gave is a body, which `person:HASH`, `model:HASH` or
-    `unread:HASH` names."""
-    kind, _, hash = reason.partition(":")
-    if kind not in ("person", "model", "unread") or not hash:
+    """Why a job stands as it does, in words; see `swarm.names.reason_body`."""
+    kind, hash = reason.partition(":")[0], reason_body(reason)
+    if not hash:
         return reason
     try:
         text = reader.body(hash).decode("utf-8", "replace")

@@ -12,6 +12,7 @@ from typing import Any
 import msgpack
 
 from swarm.events import Body, CallStarted, Event, JobCreated, JobEnded, NoticeDue, PhaseChanged, SpansPinned
+from swarm.names import reason_body
 
 _BATCH = 500
 
@@ -40,10 +41,8 @@ def named(body: Body) -> Iterator[str]:
         yield from body.roles.values()
     elif isinstance(body, CallStarted):
         yield from (segment[0] for segment in body.manifest)
-    elif isinstance(body, (PhaseChanged, JobEnded, NoticeDue)):
-        kind, _, hash = body.reason.partition(":")
-        if kind in ("person", "model", "unread") and hash:
-            yield hash
+    elif isinstance(body, (PhaseChanged, JobEnded, NoticeDue)) and (hash := reason_body(body.reason)):
+        yield hash
 
 
 def passages(block: bytes) -> list[str]:
