@@ -76,8 +76,8 @@ def test_no_answer_is_lost_or_asked_for_again_when_the_protocol_fails(tmp_path: 
         assert reader.body(reason.removeprefix("protocol:")).decode().startswith("protocol rolling: failed at event")
     folder.verify()
     status = read_status(folder)
-    assert status.status == "paused" and "KeyError: 'left' mend it and resume" in status.detail
-    assert not orphaned(folder, status), "a supervisor leaves it to a person"
+    assert status.status == "paused" and "KeyError: 'left'. Mend it and resume" in status.detail
+    assert not orphaned(folder, status, status.updated + 999), "a supervisor leaves it to a person"
     sent = [one.body.notice for one in first if isinstance(one.body, ev.NoticeSent)]
     assert [notice.partition(":")[0] for notice in sent] == ["waiting"]
 

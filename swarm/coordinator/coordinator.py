@@ -95,10 +95,9 @@ class Coordinator:
         return self._notified(), grants
 
     def salvage(self, now: float, reports: Sequence[Report], reason: str) -> list[Event]:
-        """What hosts bring when the protocol has failed, which is asked nothing here: their calls that have a result are on
-        record, so that nobody pays for them again. A lease ends where its task would have, or where a further call waits to
-        be let out, which is refused; the task goes on there under a mended protocol. The job pauses for `reason`.
-        """
+        """What hosts bring when the protocol has failed, which is asked nothing here: calls that have a result are on record, so
+        that nobody pays again. A lease ends where its task would have, or where a further call waits to be let out, which
+        is refused; the task goes on there under a mended protocol. The job pauses for `reason`."""
         self._begin(now)
         self.refused = tuple([report.token for report in reports if not self._salvage(report)])
         known = self.state.phase is Phase.PAUSED and self.state.reason.startswith(PROTOCOL)
