@@ -149,7 +149,7 @@ class _Gathering:
         if hash := reason_body(self.state.reason):
             kind, text = self.state.reason.partition(":")[0], self._error(hash)
             before = {"model": "the model did not answer: ", "unread": "no passage was read: "}.get(kind, "")
-            return f"{before}{on_a_line(text) if kind in ('model', 'protocol') else text}"
+            return f"{before}{text if kind == 'person' else on_a_line(text)}"
         return printable(self.state.reason.removeprefix(OVER_BUDGET))
 
     def _error(self, hash: str) -> str:
