@@ -118,8 +118,8 @@ BUILDS: tuple[BrokenBuild, ...] = (
     ),
     BrokenBuild(
         9, "decides by hash()",
-        (Patch(COORDINATOR, "jitter = int(identity(self.spec.seed, row.id, row.attempt), 16) / float(1 << 64)",
-               "jitter = abs(hash((self.spec.seed, row.id, row.attempt))) / float(1 << 64)"),),
+        (Patch("swarm/coordinator/faults.py", "jitter = int(identity(*which), 16) / float(1 << 64)",
+               "jitter = abs(hash(which)) / float(1 << 64)"),),
         ("tests/test_simulator.py::test_the_order_of_hashes_does_not_show",),
     ),
     BrokenBuild(
