@@ -378,7 +378,11 @@ def test_a_protocol_that_raises_is_named() -> None:
         desk.pull(done(desk.one()))
 
 
-@pytest.mark.parametrize("command", [Decision({"phase": object()}), Decision({}, [AddTask("reader", spans="x")]), None], ids=str)  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    "command",
+    [Decision({"phase": object()}), Decision({}, [AddTask("reader", spans="x")]), None],  # type: ignore[arg-type]
+    ids=["state", "spans", "nothing"],  # an object's own name would be another in each of the processes that share the tests
+)
 def test_a_decision_that_no_log_can_hold_is_the_protocols(command: Any) -> None:
     desk = Desk(Plain(readers(1), then=lambda view, event: command))
     with pytest.raises(ProtocolError, match=r"protocol plain: failed at event \d+ \(TaskFinished\)"):
