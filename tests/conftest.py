@@ -26,22 +26,21 @@ settings.register_profile(
 settings.load_profile("swarm")
 
 
-class OneClusterAtATime(LoadScopeScheduling):
-    """Files side by side, but those that start a cluster or the embedded model one after the other."""
+class OneOfEach(LoadScopeScheduling):
+    """Files side by side, but those that start a cluster one after the other, and those that load the embedded model."""
 
     def _split_scope(self, nodeid: str) -> str:
-        file = nodeid.partition("::")[0]
-        return "cluster or model" if _starts_much(file) else file
+        return _scope(nodeid.partition("::")[0])
 
 
 @cache
-def _starts_much(file: str) -> bool:
+def _scope(file: str) -> str:
     text = (Path(__file__).parents[1] / file).read_text(encoding="utf-8")
-    return "mark.ray" in text or "mark.model" in text
+    return "cluster" if "mark.ray" in text else "model" if "mark.model" in text else file
 
 
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> OneClusterAtATime:
-    return OneClusterAtATime(config, log)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> OneOfEach:
+    return OneOfEach(config, log)
 
 
 @pytest.fixture(scope="session")
