@@ -42,12 +42,12 @@ from swarm.protocol import (
     Word,
 )
 from swarm.rows import (
-    BREADCRUMB_TOKENS,
     CLAIM_TOKENS,
     EXCERPT_ASK,
     EXCERPT_TOKENS,
     READER_OUTPUT,
     SAMPLES,
+    USUAL_BREADCRUMB,
     Finding,
     Rejected,
     Row,
@@ -124,11 +124,11 @@ class MapReduce:
 
     def expects(self, spans: int, tokens: int) -> Mapping[str, Expected]:
         """One call for each span; one for each row that is judged; the rest are few."""
-        answer, passage = self.spec.answer, BREADCRUMB_TOKENS + tokens / max(1, spans)
+        answer, passage = self.spec.answer, USUAL_BREADCRUMB + tokens / max(1, spans)
         rows = (spans * ROWS_A_SPAN[0], spans * ROWS_A_SPAN[1])
         planned = answer.merge == "auto" and not answer.statements
         written = self.options.headlines and not answer.statements
-        excerpt = (CLAIM_TOKENS + EXCERPT_TOKENS[0], CLAIM_TOKENS + BREADCRUMB_TOKENS + EXCERPT_TOKENS[1])
+        excerpt = (CLAIM_TOKENS + EXCERPT_TOKENS[0], CLAIM_TOKENS + USUAL_BREADCRUMB + EXCERPT_TOKENS[1])
         return {
             "planner": Expected(calls=(1, 1) if planned else NONE),
             "reader": Expected(self.span_tokens, (spans, spans * SAMPLES), (passage, passage), READER_OUTPUT),

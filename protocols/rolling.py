@@ -35,9 +35,9 @@ from swarm.protocol import (
     Word,
 )
 from swarm.rows import (
-    BREADCRUMB_TOKENS,
     READER_OUTPUT,
     SAMPLES,
+    USUAL_BREADCRUMB,
     Finding,
     Rejected,
     Row,
@@ -77,7 +77,7 @@ class Rolling:
 
     def expects(self, spans: int, tokens: int) -> Mapping[str, Expected]:
         """One call for each span, in which there is, on average, half of what an agent has been told and has said."""
-        passage = BREADCRUMB_TOKENS + tokens / max(1, spans)
+        passage = USUAL_BREADCRUMB + tokens / max(1, spans)
         turns = (min(spans, self.options.passages) - 1) / 2
         low, high = (passage + turns * (tokens + output) for tokens, output in zip(TURN_TOKENS, READER_OUTPUT, strict=True))
         return {

@@ -28,7 +28,7 @@ LINE_CHARACTERS = 120
 _LINE_END = re.compile("[\r\n]")
 EXCERPT_BEFORE, EXCERPT_AFTER, EXCERPT_CHARACTERS = 12, 2, 600
 
-BREADCRUMB_TOKENS = 16
+USUAL_BREADCRUMB = 16
 CLAIM_TOKENS = 48
 EXCERPT_TOKENS = (60, 160)
 """What a breadcrumb, a claim with its quote, and an excerpt around a quote are reckoned at."""

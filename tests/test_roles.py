@@ -47,7 +47,8 @@ def test_an_example_loads_and_says_how_it_is_run(path: Path) -> None:
 @pytest.mark.model
 @pytest.mark.parametrize("path", JOBS, ids=lambda path: path.stem)
 def test_an_example_fits_its_windows(path: Path) -> None:
-    prepare(load_spec(path))
+    job = prepare(load_spec(path))
+    assert job.overhead.keys() == job.roles.keys()
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from swarm import __version__, events as ev
 from swarm.agents.roles import Role, find_role, parse_role
 from swarm.coordinator import JobState
 from swarm.coordinator.budget import changes, dearest, effective, used
+from swarm.coordinator.needs import BREADCRUMB_TOKENS
 from swarm.errors import SpecError, StoreError
 from swarm.events import body_hash
 from swarm.models.choose import create_tokenizer
@@ -25,9 +26,6 @@ from swarm.spec import BudgetSpec, JobSpec
 from swarm.window.compose import role_overhead
 from swarm.window.pack import ChatTemplate
 from swarm.window.tokens import Tokenizer
-
-BREADCRUMB_TOKENS = 64
-"""Room that is kept for a breadcrumb when it is checked whether a passage fits its reader's window."""
 
 
 @dataclass(frozen=True)
