@@ -1,18 +1,56 @@
-"""Gold answers that a parser computes, for scoring a job and for making training data.
+"""Gold answers: rows of a file, or what a parser computes, for scoring a job and for making training data.
 
-Owns the rule of which `raise` statements count, and how the function and the exception are named. It reads syntax trees
-and nothing else: no file, no job, no passage.
+Owns the form of such a file, the rule of which `raise` statements count, and how the function and the exception are named.
+It knows no job and no passage.
 """
 
 from __future__ import annotations
 
 import ast
+import json
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+
+Pair = tuple[str, tuple[str, ...]]
+"""(path of the document, values in the order of the columns); the path is "" where the gold names no document."""
+
+
+class NoGold(ValueError):
+    """Why there is nothing to score against."""
+
+
+def gold_rows(path: Path, columns: Sequence[str]) -> set[Pair]:
+    """The rows of a file: one JSON object a line, with a value for each column, and `document` where rows are to be found in
+    a certain one.
+
+    Raises:
+        NoGold: it can't be read, a line is no such row, or only some name a document.
+    """
+    gold: set[Pair] = set()
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise NoGold(f"the gold {path.name} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise NoGold(f"the gold {path.name} cannot be read: it is not UTF-8") from error
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            values = tuple(str(row[name]).strip() for name in columns)
+        except (ValueError, KeyError, TypeError) as error:
+            raise NoGold(f"line {number} of the gold {path.name} is no row: {type(error).__name__} {error}") from error
+        place = str(row["document"]).strip() if "document" in row and "document" not in columns else ""
+        gold.add((place, values))
+    if len({bool(place) for place, _ in gold}) > 1:
+        raise NoGold(f"some rows of the gold {path.name} name a document and some do not")
+    return gold
 
 
 @dataclass(frozen=True, slots=True)

@@ -263,13 +263,23 @@ def test_a_verifier_that_cannot_hold_what_it_judges(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "answer",
-    [{"columns": {"name": "a class", "base": "what it derives from"}}, {"statements": True}],
-    ids=["columns", "statements"],
+    ("answer", "gold", "says"),
+    [
+        ({"columns": {"name": "a class", "base": "what it derives from"}}, "ast:raises", "function and exception"),
+        ({"statements": True}, "ast:raises", "statements in prose cannot be scored"),
+        ({"statements": True}, '{"text": "x"}', "statements in prose cannot be scored"),
+        ({"columns": {"name": "a class"}}, '{"name": "A"}\n{"class": "B"}', "line 2 of the gold gold.jsonl is no row"),
+        ({"columns": {"name": "a class"}}, '{"name": "A", "document": "a.py"}\n{"name": "B"}', "some rows of the gold"),
+    ],
 )
-def test_a_gold_that_the_answer_cannot_be_scored_against(tmp_path: Path, answer: dict[str, Any]) -> None:
-    said = refused(tmp_path, answer={**answer, "gold": "ast:raises"})
-    assert said.code == 2 and "answer.gold" in said.err and "function and exception" in said.err
+def test_a_gold_that_the_answer_cannot_be_scored_against(
+    tmp_path: Path, answer: dict[str, Any], gold: str, says: str
+) -> None:
+    if gold != "ast:raises":
+        (tmp_path / "gold.jsonl").write_text(gold)
+        gold = str(tmp_path / "gold.jsonl")
+    said = refused(tmp_path, answer={**answer, "gold": gold})
+    assert said.code == 2 and "answer.gold" in said.err and says in said.err
 
 
 @pytest.mark.parametrize("protocol", ["map_reduce", "rolling"])

@@ -6,11 +6,8 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-import pytest
-
 from swarm import events as ev
 from swarm.coordinator import Phase
-from swarm.errors import ProtocolError
 from swarm.events import Event, body_hash
 from swarm.protocol import WORD, AddTask, Ask, Decision, Finish, View
 from swarm.testing.simulator import STORM, Simulation
@@ -116,11 +113,6 @@ def test_a_question_lapses_after_its_time() -> None:
     assert not desk.core.lapse(desk.now + 59)
     desk.keep(desk.core.lapse(desk.now + 60))
     assert desk.state.memory["way"] == ["lapsed", "right"] and desk.state.status == "done"
-
-
-def test_a_default_that_is_no_option_is_the_protocols_fault() -> None:
-    with pytest.raises(ProtocolError, match="not among the options"):
-        asking(Ask("Go on?", ("left",), default="right"))
 
 
 def test_questions_are_numbered_in_the_order_in_which_they_are_asked() -> None:

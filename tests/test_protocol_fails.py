@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 from swarm import events as ev
 from swarm.errors import ProtocolError, StoreError
 from swarm.events import Event
+from swarm.protocol import AddRange, AddTask, Ask
 from swarm.runtime.launch import Opened, Options, run_new
 from swarm.runtime.supervise import orphaned
 from swarm.runtime.wire import Order, Pull
@@ -21,6 +23,7 @@ from swarm.shipped import shipped
 from swarm.store.folder import RunFolder, read_status
 from swarm.store.runs import Runs
 from swarm.testing.invariants import LogWatch, differences, folded
+from tests.desk import SPANS, Desk, Plain
 from tests.jobs import answered, contents, events_of, finished, job, resume, run, state_of, write_sources
 from tests.test_master import finished as over, ran, started
 
@@ -121,6 +124,36 @@ def test_a_word_over_which_the_protocol_fails_is_heard_once_it_is_mended(tmp_pat
     resume(folder, agents=4)
     assert sum(isinstance(one.body, ev.PersonSaid) for one in checked(folder)) == 1
     assert not folder.messages() and state_of(folder).status == "done"
+
+
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        (AddTask("poet", spans=(0,)), "role 'poet', which it does not list"),
+        (AddTask("reader", spans=(SPANS,)), f"passage {SPANS}, which there is not"),
+        (AddTask("reader", spans=(-1,)), "passage -1, which there is not"),
+        (AddTask("reader", reads=("nowhere",)), "note 'nowhere', which is not on the board"),
+        (AddRange("poet", 0, 1), "role 'poet', which it does not list"),
+        (AddRange("reader", 0, SPANS + 1), f"passage {SPANS}, which there is not"),
+        (Ask("Go on?", ("left",), default="right"), "default 'right', which is not among the options"),
+    ],
+)
+def test_what_a_protocol_asks_for_in_vain_is_its_fault_and_no_event(command: Any, says: str) -> None:
+    """Else a host would be handed it, and fail in the same way at each start of the job."""
+    with pytest.raises(ProtocolError, match=re.escape(says)):
+        Desk(Plain(command))
+
+
+@pytest.mark.parametrize(
+    ("command", "event"),
+    [
+        (AddTask("reader", spans=(SPANS - 1,)), "TaskAdded"),
+        (AddRange("reader", 0, SPANS), "RangeAdded"),
+        (AddRange("reader", SPANS, SPANS), "Decided"),
+    ],
+)
+def test_what_is_there_may_be_asked_for(command: Any, event: str) -> None:
+    assert Desk(Plain(command)).kinds()[-1] == event
 
 
 class Failing:

@@ -14,6 +14,7 @@ from types import MappingProxyType
 from swarm import events as ev
 from swarm.agents.roles import Role
 from swarm.coordinator import budget
+from swarm.coordinator.commands import check_command
 from swarm.coordinator.ending import last_word
 from swarm.coordinator.faults import back_off
 from swarm.coordinator.leases import Grant, Report, calls_alone, strayed
@@ -416,11 +417,11 @@ class Coordinator:
             ) from error  # fmt: skip
 
     def _command(self, command: Command, cause: int, index: int) -> None:
+        check_command(command, self.protocol, self.roles, self.state)
         match command:
             case Judge():
                 self._emit(ev.NoteJudged(note=command.note, verdict=command.verdict, task=command.task), cause)
             case AddTask():
-                self._known(command.role)
                 id = self._new_id(cause, index)
                 self._emit(
                     ev.TaskAdded(task=id, role=command.role, goal=command.goal, spans=command.spans, reads=command.reads,
@@ -428,7 +429,6 @@ class Coordinator:
                     cause,
                 )
             case AddRange():
-                self._known(command.role)
                 if command.first < command.stop:
                     id = self._new_id(cause, index)
                     self._emit(
@@ -440,20 +440,12 @@ class Coordinator:
                 id = self._new_id(cause, index)
                 self._emit(ev.NotePosted(note=id, kind=command.kind, task="", body=command.body, status=command.status), cause)
             case Ask():
-                self._ask(command, cause, index)
+                self._question(command, self._new_id(cause, index), cause)
             case Finish():
                 if self.state.left_out():
                     self._rest(cause)
                 else:
                     self._emit(last_word(self.state, command), cause)
-
-    def _ask(self, command: Ask, cause: int, index: int) -> None:
-        if command.default and command.default not in command.options:
-            raise ProtocolError(
-                f"asks with default {command.default!r}, which is not among the options", f"protocol {self.protocol.name}",
-                f"options are {', '.join(command.options) or 'none'}",
-            )  # fmt: skip
-        self._question(command, self._new_id(cause, index), cause)
 
     def _question(self, command: Ask, id: str, cause: int = 0, tasks: tuple[str, ...] = ()) -> None:
         text = command.question.encode("utf-8", "replace")
@@ -466,13 +458,6 @@ class Coordinator:
 
     def _new_id(self, cause: int, index: int) -> str:
         return identity(self.state.created.job if self.state.created else "", cause, index)
-
-    def _known(self, role: str) -> None:
-        if role not in self.roles:
-            raise ProtocolError(
-                f"asked for a task of role {role!r}, which it does not list", f"protocol {self.protocol.name}",
-                f"add it to the protocol's `roles`, now {', '.join(self.protocol.roles)}",
-            )  # fmt: skip
 
     # ---- events ----
 

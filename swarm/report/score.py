@@ -1,30 +1,21 @@
 """How good an answer is, against gold that no agent saw.
 
-Owns the two sources of gold (a file of rows, and what a parser finds in the pinned Python documents) and the
-comparison. A gold that cannot be had is a sentence in the score, never an error: the answer stands without it.
+Owns the comparison, and what a parser finds in the pinned Python documents. A gold that cannot be had is a sentence in the
+score, never an error: the answer stands without it.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from swarm.gold import raises_in
+from swarm.gold import NoGold, Pair, gold_rows, raises_in
 from swarm.report.shapes import Score, ScoredRow
 from swarm.report.texts import Texts
 from swarm.spec import RAISES, RAISES_COLUMNS, JobSpec
 
 LISTED = 200
 """Rows that are missing or invented and are listed; the rest is only counted."""
-
-Pair = tuple[str, tuple[str, ...]]
-"""(path of the document, values in the order of the columns); the path is "" where the gold names no document."""
-
-
-class NoGold(ValueError):
-    """Why there is nothing to score against."""
-
 
 def score(spec: JobSpec, found: Iterable[tuple[str, dict[str, str]]], documents: Sequence[str], texts: Texts) -> Score:
     """Compares rows, as (path, values), with the gold that the spec names.
@@ -40,7 +31,7 @@ def score(spec: JobSpec, found: Iterable[tuple[str, dict[str, str]]], documents:
         if spec.answer.gold == RAISES:
             gold = _raises(columns, documents, texts, problems)
         else:
-            gold = _rows_of_file(Path(spec.answer.gold), columns)
+            gold = gold_rows(Path(spec.answer.gold), columns)
     except NoGold as error:
         return Score(
             gold=_label(spec), precision=0, recall=0, f1=0, gold_rows=0, found_rows=0, matched=0, problem=str(error)
@@ -88,28 +79,6 @@ def _raises(columns: Sequence[str], documents: Sequence[str], texts: Texts, prob
                 gold.add((path, tuple(values[name] for name in columns)))
         except ValueError as error:
             problems.append(f"{path} {error}")
-    return gold
-
-
-def _rows_of_file(path: Path, columns: Sequence[str]) -> set[Pair]:
-    """One JSON object a line: a value for each column, and `document` where rows are to be found in a certain one."""
-    gold: set[Pair] = set()
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise NoGold(f"the gold {path.name} cannot be read: {error}") from None
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-            values = tuple(str(row[name]).strip() for name in columns)
-        except (ValueError, KeyError, TypeError) as error:
-            raise NoGold(f"line {number} of the gold {path.name} is no row: {type(error).__name__} {error}") from None
-        place = str(row["document"]).strip() if "document" in row and "document" not in columns else ""
-        gold.add((place, values))
-    if len({bool(place) for place, _ in gold}) > 1:
-        raise NoGold(f"some rows of the gold {path.name} name a document and some do not")
     return gold
 
 

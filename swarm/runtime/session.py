@@ -26,6 +26,7 @@ from swarm.coordinator.notices import NO_SPACE
 from swarm.corpus import Pinned, pin
 from swarm.errors import ModelError, NoSpaceError, ProtocolError, SpecError, StoreError
 from swarm.events import body_hash
+from swarm.gold import NoGold, gold_rows
 from swarm.models.choose import create_model
 from swarm.runtime.master import JobMaster
 from swarm.runtime.opening import Opened, open_state
@@ -264,20 +265,21 @@ def check(spec: JobSpec) -> tuple[Prepared, Pinned]:
 
 def _check_gold(answer: AnswerSpec) -> None:
     """A gold that cannot be read, or compared with, is better known before the work than after it."""
-    gold, columns = answer.gold, sorted(column.name for column in answer.columns)
-    if gold == RAISES and columns != sorted(RAISES_COLUMNS):
-        has = "gives statements" if answer.statements else f"has {', '.join(columns)}"
-        needs = f"{RAISES} needs the columns {' and '.join(RAISES_COLUMNS)}, and the answer {has}"
-        raise SpecError(needs, "answer.gold", "name these two columns, or a JSONL file of rows, or leave the gold out")
-    if gold in ("", RAISES):
+    gold, columns = answer.gold, [column.name for column in answer.columns]
+    if not gold:
         return
-    cure = f"name a JSONL file of rows, or write {RAISES}"
+    if answer.statements:
+        raise SpecError("statements in prose cannot be scored", "answer.gold", "leave the gold out, or ask for columns")
+    if gold == RAISES:
+        if sorted(columns) != sorted(RAISES_COLUMNS):
+            needs = f"{RAISES} needs the columns {' and '.join(RAISES_COLUMNS)}, and the answer has {', '.join(columns)}"
+            raise SpecError(needs, "answer.gold", "name these two columns, or a JSONL file of rows, or leave the gold out")
+        return
     try:
-        Path(gold).read_text(encoding="utf-8")
-    except OSError as error:
-        raise SpecError(f"{gold} cannot be read: {error.strerror}", "answer.gold", cure) from error
-    except UnicodeDecodeError as error:
-        raise SpecError(f"{gold} is not UTF-8", "answer.gold", cure) from error
+        gold_rows(Path(gold), columns)
+    except NoGold as error:
+        cure = f"name a JSONL file of rows with a value for each column, or write {RAISES}"
+        raise SpecError(str(error), "answer.gold", cure) from error
 
 
 def fold(reader: Reader) -> JobState:
