@@ -44,8 +44,8 @@ BUILDS: tuple[BrokenBuild, ...] = (
     ),
     BrokenBuild(
         2, "synchronous = NORMAL",
-        (Patch("swarm/store/connection.py", "PRAGMA synchronous = FULL; PRAGMA cache_size",
-               "PRAGMA synchronous = NORMAL; PRAGMA cache_size"),),
+        (Patch("swarm/store/connection.py", "PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint",
+               "PRAGMA synchronous = NORMAL; PRAGMA wal_autocheckpoint"),),
         ("tests/test_store_crashes.py::test_every_image_of_a_power_cut_holds_what_was_acknowledged",
          "tests/test_store.py::test_commits_are_on_the_disk_when_they_return"),
     ),

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from statistics import median
 
 import pytest
 
@@ -21,6 +22,7 @@ from swarm.bench.peers import named_peers, null_work
 from swarm.bench.same import run_same
 from swarm.bench.store import APPENDED, JOBS, _folding, _raced
 from swarm.bench.table import render
+from swarm.bench.timing import Mark, step_cost
 from swarm.errors import SpecError
 from swarm.events import Body, CallFinished, CallStarted, Event, NotePosted, RangeAdded, TaskFinished, TaskLeased
 from swarm.runtime.plain import plain_rates
@@ -56,6 +58,29 @@ def test_overhead_prints_its_rows_and_floors() -> None:
     assert {"steps_per_s", "p50_ms", "p99_ms", "bytes_per_step", "last_to_first", "master_mb"} <= row.keys()
     assert [floor.goal for floor in outcome.floors] == ["≥ 5000", "≤ 1.1×"]
     _is_complete(outcome)
+
+
+def marked(paces: Sequence[float], grown: float, taking: float) -> list[Mark]:
+    """Marks after each hundred steps of 200 us at a pace of 1 ms, at the paces that the machine had; from the middle on a step
+    costs `grown` times as much. Each pace took `taking` seconds beside its own."""
+    marks = [Mark(0, 0.0, 0.0, paces[0], 0.0)]
+    for at, pace in enumerate(paces[1:], 1):
+        a_step = 200e-6 * (marks[-1].pace + pace) / 2e-3 * (grown if 2 * at > len(paces) else 1.0)
+        used = marks[-1].left + 100 * a_step
+        marks.append(Mark(100 * at, 0.1 * at, used, pace, used + pace + taking))
+    return marks
+
+
+STEADY, SLOWING = [1e-3] * 21, [1e-3 + at * 1e-4 for at in range(21)]
+
+
+@pytest.mark.parametrize("paces", [STEADY, SLOWING, SLOWING[::-1]], ids=["steady", "slowing", "speeding up"])
+@pytest.mark.parametrize("grown", [1.0, 1.5])
+def test_a_step_is_compared_with_an_earlier_one_at_the_same_pace(paces: list[float], grown: float) -> None:
+    marks = marked(paces, grown, taking=1e-3)
+    first, last = step_cost(marks, 0, 900), step_cost(marks, 1100, 2000)
+    assert last / first == pytest.approx(grown)
+    assert first == pytest.approx(200e-6 * median(paces) / 1e-3)
 
 
 def test_overload_loses_nothing_and_tells_each_jobs_longest_wait() -> None:

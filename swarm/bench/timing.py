@@ -9,16 +9,32 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
+from statistics import median
 from typing import Any, Self
 
 from swarm.bench.outcome import percentile, resident
+from swarm.bench.pace import pace
 from swarm.events import Event, TaskFinished, TaskLeased
 from swarm.store.connection import open_reading
 from swarm.store.interface import Snapshot, Writer
 
 WINDOW = 1000
 """Steps at the start and at the end of a run whose cost is compared."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """How it stood after a commit: `steps` are durable, at `time` (monotonic seconds). `used` is this process's CPU seconds then,
+    and `left` what they were when the `pace` had been taken, which is no part of a step."""
+
+    steps: int
+    time: float
+    used: float
+    pace: float
+    left: float
 
 
 class TimedStore:
@@ -29,8 +45,8 @@ class TimedStore:
         self.epoch = store.epoch
         self._leased: dict[str, float] = {}
         self._latencies: list[float] = []
-        self._marks: list[tuple[int, float, float]] = []
-        """(steps that are durable, monotonic seconds, CPU seconds) after each commit since the first lease."""
+        self._marks: list[Mark] = []
+        """One after each commit since the first lease."""
         self._steps = 0
         self._size = 0
         self._peak = 0
@@ -54,12 +70,13 @@ class TimedStore:
 
     def mark(self, steps: int) -> None:
         """Notes the time at which so many steps are durable."""
-        self._marks.append((steps, time.perf_counter(), time.process_time()))
+        now, used = time.perf_counter(), time.process_time()
+        self._marks.append(Mark(steps, now, used, pace(), time.process_time()))
 
     def rate(self) -> float:
         """Steps a second between the first mark and the last."""
-        (first, began, _), (last, ended, _) = self._marks[0], self._marks[-1]
-        return (last - first) / (ended - began)
+        first, last = self._marks[0], self._marks[-1]
+        return (last.steps - first.steps) / (last.time - first.time)
 
     def figures(self) -> dict[str, Any]:
         """Figures of all steps so far."""
@@ -69,7 +86,7 @@ class TimedStore:
             "steps": self._steps,
             "steps_per_s": round(self.rate(), 1),
             **{f"p{p}_ms": round(percentile(ordered, p / 100) * 1e3, 2) for p in (50, 95, 99)},
-            "cpu_us": round((self._marks[-1][2] - self._marks[0][2]) / self._steps * 1e6, 1),
+            "cpu_us": round(sum(b.used - a.left for a, b in pairwise(self._marks)) / self._steps * 1e6, 1),
             "bytes_per_step": round((database_bytes(self._log) - self._size) / self._steps),
             "first_us": round(first * 1e6, 1),
             "last_us": round(last * 1e6, 1),
@@ -78,18 +95,8 @@ class TimedStore:
         }
 
     def cost(self, first: int, last: int) -> float:
-        """CPU seconds of a step of this process: the lower quartile over the commits between two counts of steps.
-
-        Not the mean, because what else the machine does makes single commits dear. The first quarter of a run's first
-        steps is left out: caches are cold and modules are loaded there.
-        """
-        first = max(first, min(WINDOW // 4, self._steps // 4))
-        costs = [
-            (b[2] - a[2]) / (b[0] - a[0])
-            for a, b in zip(self._marks, self._marks[1:], strict=False)
-            if a[0] >= first and b[0] <= last and b[0] > a[0]
-        ]
-        return percentile(sorted(costs), 0.25) if costs else (self._marks[-1][2] - self._marks[0][2]) / self._steps
+        """As `step_cost`. The first quarter of a run's first steps is left out: caches are cold and modules are loaded there."""
+        return step_cost(self._marks, max(first, min(WINDOW // 4, self._steps // 4)), last)
 
     # ---- what passes through ----
 
@@ -128,6 +135,18 @@ class TimedStore:
 
     def close(self) -> None:
         self._store.close()
+
+
+def step_cost(marks: Sequence[Mark], first: int, last: int) -> float:
+    """CPU seconds of a step of this process, at the machine's usual pace in all of the run.
+
+    It is the median over the commits between two counts of steps (over all of them where there is none), each against what
+    the fixed piece of work beside it cost.
+    """
+    pairs = [(a, b) for a, b in pairwise(marks) if b.steps > a.steps]
+    within = [(a, b) for a, b in pairs if a.steps >= first and b.steps <= last] or pairs
+    costs = [(b.used - a.left) / (b.steps - a.steps) / (a.pace + b.pace) * 2 for a, b in within]
+    return median(costs) * median(mark.pace for mark in marks)
 
 
 def database_bytes(log: Path) -> int:

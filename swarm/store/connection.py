@@ -44,6 +44,9 @@ CREATE TABLE bodies(hash TEXT PRIMARY KEY, bytes BLOB) STRICT;
 # bodies keeps its rowid: with WITHOUT ROWID each body lands on a random page, and appending costs twice as
 # much. A body whose bytes are NULL lies in the blob store.
 
+# The cache of pages stays at SQLite's 2 MB: with 32 MB a step costs a tenth more once it is full. A log is written and hardly
+# read, and pages that are kept push what the master works with out of the processor's own caches.
+
 _BUSY_MS = 10_000
 _CHECKPOINT_PAGES = 4000
 
@@ -141,8 +144,7 @@ def open_writing(path: Path) -> apsw.Connection:
     connection = _open(path, apsw.SQLITE_OPEN_READWRITE, _check_ours)
     with naming(path):
         connection.execute(
-            "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA cache_size = -32768;"
-            f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}"
+            f"PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}"
         ).fetchall()
     return connection
 

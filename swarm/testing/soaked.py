@@ -16,7 +16,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Self
 
 from swarm.events import Event
 from swarm.report import render
@@ -28,8 +27,6 @@ from swarm.store.sqlite import SqliteWriter
 
 SAMPLE_SECONDS = 5.0
 SAMPLES = "soak.jsonl"
-CACHE_KIB = 1024
-"""Of the writer's pages: its usual 32 MiB take an hour to fill, which would look like a leak."""
 
 
 class TimedWriter(SqliteWriter):
@@ -39,12 +36,6 @@ class TimedWriter(SqliteWriter):
     sampled = 0.0
     took: tuple[tuple[float, float], ...] = ()
     """Seconds that appends took since the last sample: by the clock, and of this thread's work."""
-
-    @classmethod
-    def open(cls, folder: Path, blobs: str = "") -> Self:
-        writer = super().open(folder, blobs)
-        writer._writing.execute(f"PRAGMA cache_size = -{CACHE_KIB}").fetchall()
-        return writer
 
     def append(self, events: Sequence[Event], bodies: Mapping[str, bytes]) -> None:
         began, worked = time.perf_counter(), time.thread_time()
