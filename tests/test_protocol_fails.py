@@ -15,7 +15,7 @@ import pytest
 from swarm import events as ev
 from swarm.errors import ProtocolError, StoreError
 from swarm.events import Event
-from swarm.protocol import AddRange, AddTask, Ask
+from swarm.protocol import AddRange, AddTask, Ask, Decision
 from swarm.runtime.launch import Opened, Options, run_new
 from swarm.runtime.supervise import orphaned
 from swarm.runtime.wire import Order, Pull
@@ -23,7 +23,7 @@ from swarm.shipped import shipped
 from swarm.store.folder import RunFolder, read_status
 from swarm.store.runs import Runs
 from swarm.testing.invariants import LogWatch, differences, folded
-from tests.desk import SPANS, Desk, Plain
+from tests.desk import SPANS, Desk, Plain, done, readers
 from tests.jobs import answered, contents, events_of, finished, job, resume, run, state_of, write_sources
 from tests.test_master import finished as over, ran, started
 
@@ -142,6 +142,23 @@ def test_what_a_protocol_asks_for_in_vain_is_its_fault_and_no_event(command: Any
     """Else a host would be handed it, and fail in the same way at each start of the job."""
     with pytest.raises(ProtocolError, match=re.escape(says)):
         Desk(Plain(command))
+
+
+@pytest.mark.parametrize("state", [{"done": {0: "x"}}, {"done": {"a", "b"}}, {"done": 2**64}], ids=["keys", "set", "number"])
+def test_what_no_log_gives_back_is_never_remembered(state: dict[str, Any]) -> None:
+    """Else a job would work to its end, and nobody could read its log."""
+    desk = Desk(Plain(readers(2), then=lambda view, event: Decision(state)))
+    report = done(desk.one())
+    with pytest.raises(ProtocolError, match="remembers what no log can hold"):
+        desk.pull(report)
+
+
+def test_a_protocol_is_given_what_the_log_gives_back() -> None:
+    mine = [1]
+    desk = Desk(Plain(readers(2), then=lambda view, event: Decision({"seen": (mine, "x")})))
+    desk.pull(done(desk.one()))
+    mine.append(2)
+    assert desk.state.memory["seen"] == [[1], "x"]
 
 
 @pytest.mark.parametrize(

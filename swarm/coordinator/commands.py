@@ -1,17 +1,35 @@
-"""Whether what a protocol asks for can be: roles, passages and notes that are there.
+"""Whether what a protocol answers can be: roles, passages and notes that are there, a state that a log can hold.
 
-Owns the checks of a command before it becomes an event. A task that names what is not there would fail wherever it is
-handed out, at each start of the job again, and nobody could tell whose fault it is.
+Owns the checks of an answer before it becomes events. A task that names what is not there would fail wherever it is handed
+out, at each start of the job again, and nobody could tell whose fault it is.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
+from swarm import events as ev
 from swarm.agents.roles import Role
 from swarm.coordinator.state import JobState
-from swarm.errors import ProtocolError
+from swarm.errors import ProtocolError, StoreError
 from swarm.protocol import AddRange, AddTask, Ask, Command, SwarmProtocol
+
+
+def remembered(state: Mapping[str, Any], protocol: SwarmProtocol) -> ev.Decided:
+    """What a protocol wants remembered, as the log will give it back: so that a master that lives sees what one does that reads
+    it anew.
+
+    Raises:
+        ProtocolError: no log can hold it.
+    """
+    try:
+        kept = ev.decode(ev.Decided.__name__, ev.Decided.version, ev.encode(ev.Decided(state=dict(state))))
+    except (StoreError, TypeError) as error:
+        cure = "keep text, numbers, lists, and tables whose keys are text"
+        raise ProtocolError(f"remembers what no log can hold ({error})", f"protocol {protocol.name}", cure) from error
+    assert isinstance(kept, ev.Decided)
+    return kept
 
 
 def check_command(command: Command, protocol: SwarmProtocol, roles: Mapping[str, Role], state: JobState) -> None:

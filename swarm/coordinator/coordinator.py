@@ -14,7 +14,7 @@ from types import MappingProxyType
 from swarm import events as ev
 from swarm.agents.roles import Role
 from swarm.coordinator import budget
-from swarm.coordinator.commands import check_command
+from swarm.coordinator.commands import check_command, remembered
 from swarm.coordinator.ending import last_word
 from swarm.coordinator.faults import back_off
 from swarm.coordinator.leases import Grant, Report, calls_alone, strayed
@@ -403,9 +403,7 @@ class Coordinator:
         try:
             decision = ask()
             if decision.state:
-                decided = ev.Decided(state=dict(decision.state))
-                ev.encode(decided)  # what can't be packed is known here to be the protocol's
-                self._emit(decided, cause.seq)
+                self._emit(remembered(decision.state, self.protocol), cause.seq)
             for index, command in enumerate(decision.commands):
                 self._command(command, cause.seq, index)
         except ProtocolError:

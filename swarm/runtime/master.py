@@ -362,7 +362,7 @@ class JobMaster:
         return self.state.documents[document], rows[at]
 
     def _note(self, view: NoteView) -> NoteText:
-        content = msgpack.unpackb(self._texts_of(view.body), unicode_errors="surrogatepass", strict_map_key=True)
+        content = msgpack.unpackb(self._texts_of(view.body), unicode_errors="surrogatepass", strict_map_key=False)
         return NoteText(view.id, view.kind, content, view.cites, view.flags, view.verdict)
 
     def _inventory(self) -> dict[str, Any]:
