@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-import yaml
 from pydantic import Field, ValidationError
 
 from swarm.errors import SpecError
+from swarm.people_yaml import read_yaml
 from swarm.spec import Frozen, JobSpec, Price
 from swarm.wording import explain
 
@@ -43,11 +42,12 @@ def read_prices(path: Path) -> PriceTable:
     """
     cure = "write one line a model: NAME: {input: 0.15, output: 0.60, currency: USD}"
     try:
-        data: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise SpecError(f"cannot be read: {error.strerror}", str(path), f"check the file, or ${VARIABLE}") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise SpecError(f"is not YAML: {str(error).splitlines()[0]}", str(path), cure) from None
+    except UnicodeDecodeError as error:
+        raise SpecError(f"is not YAML: {error}", str(path), cure) from None
+    data = read_yaml(text, str(path), cure)
     if not isinstance(data, dict) or not all(isinstance(name, str) for name in data):
         raise SpecError("holds no table of prices by model name", str(path), cure)
     try:

@@ -11,7 +11,8 @@ import hashlib
 import importlib
 import importlib.util
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import field
 from pathlib import Path
 from types import ModuleType
@@ -19,7 +20,7 @@ from typing import Any, Protocol as Interface
 
 from pydantic import BaseModel, ConfigDict
 
-from swarm.errors import ProtocolError
+from swarm.errors import ProtocolError, SwarmError
 from swarm.events import Event, record
 from swarm.shipped import shipped
 from swarm.spec import JobSpec
@@ -390,7 +391,10 @@ def find_protocol(name: str) -> tuple[ModuleType, str]:
     if name.endswith(".py"):
         path = Path(name)
     elif "." in name:
-        spec = importlib.util.find_spec(name)
+        try:
+            spec = importlib.util.find_spec(name)
+        except (ImportError, ValueError):  # of a package that is not there, or a name that can be none
+            spec = None
         path = Path(spec.origin) if spec and spec.origin else Path(name)
     else:
         path = shipped("protocols") / f"{name}.py"
@@ -409,12 +413,40 @@ def create_protocol(spec: JobSpec) -> tuple[SwarmProtocol, str]:
     """The protocol of a job and the digest of its source.
 
     Raises:
-        ProtocolError: as `find_protocol`.
+        ProtocolError: as `find_protocol`; its `create` failed, or made no protocol.
         SpecError: the protocol does not know an option, or cannot answer such a question.
     """
     module, digest = find_protocol(spec.protocol.name)
-    protocol: SwarmProtocol = module.create(spec)
+    path = Path(str(module.__file__))
+    try:
+        protocol: SwarmProtocol = module.create(spec)
+    except SwarmError:
+        raise
+    except (Exception, SystemExit) as error:  # someone else's code: whatever it raises is its fault, and named so
+        raise _at_fault("its create(spec) failed", path, error) from error
+    for name, right in _PARTS.items():
+        if not right(getattr(protocol, name, None)):
+            raise ProtocolError(f"what create(spec) of {path} made has no right `{name}`", "protocol", "see swarm/protocol.py")
     return protocol, digest
+
+
+_PARTS: dict[str, Callable[[Any], bool]] = {
+    "name": lambda name: isinstance(name, str) and bool(name),
+    "roles": lambda roles: isinstance(roles, tuple) and bool(roles) and all(isinstance(role, str) for role in roles),
+    "note_kinds": lambda kinds: isinstance(kinds, Mapping),
+    "span_tokens": lambda tokens: isinstance(tokens, int) and tokens > 0,
+    "start": callable, "react": callable, "turn": callable,
+}  # fmt: skip
+"""What a protocol must have, and how it must look."""
+
+
+def _at_fault(what: str, path: Path, error: BaseException) -> ProtocolError:
+    """The error for a protocol's file that failed, with the line."""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+    line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else None
+    said = error.msg if isinstance(error, SyntaxError) else str(error)
+    at = f"{path}, line {line}" if line else str(path)
+    return ProtocolError(f"{what} ({at}): {type(error).__name__}: {said}", "protocol", "mend that file")
 
 
 def _import(path: Path, digest: str) -> ModuleType:
@@ -429,7 +461,7 @@ def _import(path: Path, digest: str) -> ModuleType:
     sys.modules[name] = module
     try:
         found.loader.exec_module(module)
-    except BaseException:
+    except (Exception, SystemExit) as error:
         del sys.modules[name]
-        raise
+        raise _at_fault("it cannot be imported", path, error) from error
     return module

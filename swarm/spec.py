@@ -13,7 +13,6 @@ from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 import msgpack
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -27,6 +26,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from swarm.errors import SpecError
+from swarm.people_yaml import read_yaml
 from swarm.wording import HIDDEN, explain
 
 URL = "http://127.0.0.1:8000/v1"
@@ -134,7 +134,7 @@ class AnswerSpec(Frozen):
     def _short_form(cls, value: Any) -> Any:
         if isinstance(value, dict):
             return tuple(
-                {"name": name, **({"description": rest} if isinstance(rest, str) else dict(rest or {}))}
+                {"name": name, **(rest if isinstance(rest, dict) else {} if rest is None else {"description": rest})}
                 for name, rest in value.items()
             )
         return value
@@ -413,12 +413,12 @@ def load_spec(path: str | Path) -> JobSpec:
     if not path.is_file():
         raise SpecError("there is no such job file", str(path), "check the path, or see examples/ for job files that run")
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise SpecError(f"cannot be read: {error.strerror}", str(path), "check the file and its owner") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # dates and numbers that are none are ValueErrors
-        raise SpecError(f"is not YAML: {str(error).splitlines()[0]}", str(path), "mend that line") from None
-    return anchored(parse_spec(data, str(path)), path.parent)
+    except UnicodeDecodeError as error:
+        raise SpecError(f"is not YAML: {error}", str(path), "write it in UTF-8") from None
+    return anchored(parse_spec(read_yaml(text, str(path)), str(path)), path.parent)
 
 
 def anchored(spec: JobSpec, folder: Path) -> JobSpec:

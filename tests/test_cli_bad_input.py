@@ -125,6 +125,11 @@ def test_a_job_file_that_is_none(tmp_path: Path, text: str) -> None:
         ({"seed": 2**64}, ["seed"]),
         ({"answer": {"columns": {"a": "b"}, "gold": "nowhere.jsonl"}}, ["answer.gold", "nowhere.jsonl", "ast:raises"]),
         ({"answer": {"columns": {"a": "b"}, "gold": "/bin/ls"}}, ["answer.gold", "UTF-8"]),
+        ({"protocol": "nosuch.module"}, ["nosuch.module", "map_reduce"]),
+        ({"protocol": ".."}, ["'..'", "map_reduce"]),
+        ({"protocol": "./src"}, ["./src", "map_reduce"]),
+        ({"answer": {"columns": {"temperature": 5}}}, ["answer.columns.0.description", "5"]),
+        ({"answer": {"columns": {"function": [1]}}}, ["answer.columns.0.description", "1"]),
         ({"question": " "}, ["question"]),
         ({"name": "Über uns"}, ["name"]),
         ({"inputs": []}, ["inputs"]),
@@ -144,6 +149,37 @@ def test_errors_are_a_document_too(tmp_path: Path) -> None:
     said = swarm("run", path, "--local", "--runs", tmp_path / "runs", "--json")
     assert said.code == 2 and said.document["error"]["kind"] == "CorpusError"
     assert said.document["error"]["exit_code"] == 2 and "error: " in said.err
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("def create(spec:\n", "it cannot be imported (FILE, line 1): SyntaxError"),
+        ("import json\nimport no_such_thing\n", "it cannot be imported (FILE, line 2): ModuleNotFoundError"),
+        ("raise SystemExit(3)\n", "it cannot be imported (FILE, line 1): SystemExit: 3"),
+        ("def create(spec):\n    return spec.nothing\n", "its create(spec) failed (FILE, line 2): AttributeError"),
+        ("def create(spec):\n    return None\n", "FILE made has no right `name`"),
+        ("class P:\n    name = 'p'\n    roles = ()\ndef create(spec):\n    return P()\n", "FILE made has no right `roles`"),
+        (
+            "class P:\n    name, roles, note_kinds, span_tokens = 'p', ('reader',), {}, 'x'\ndef create(spec):\n    return P()\n",
+            "FILE made has no right `span_tokens`",
+        ),
+    ],
+)
+def test_a_protocol_file_with_a_mistake_is_its_writers_to_mend(tmp_path: Path, text: str, says: str) -> None:
+    (tmp_path / "mine.py").write_text(text)
+    said = refused(tmp_path, protocol=str(tmp_path / "mine.py"))
+    assert said.code == 2 and "error: protocol: " in said.err and "fault of the program" not in said.err
+    assert says.replace("FILE", str(tmp_path / "mine.py")) in said.err, said.err
+
+
+def test_a_setting_that_is_given_twice_is_not_dropped_without_a_word(tmp_path: Path) -> None:
+    path = job_file(tmp_path, write_sources(tmp_path))
+    path.write_text(path.read_text() + "\nbudget: {calls: 5}\nbudget: {seconds: 100}\n")
+    said = swarm("plan", path)
+    assert said.code == 2 and "gives 'budget' twice, again in line" in said.err and str(path) in said.err
+    said = swarm("plan", job_file(tmp_path, tmp_path), "--set", "budget={calls: 5, calls: 6}")
+    assert said.code == 2 and "--set budget: gives 'calls' twice" in said.err
 
 
 # ---- where it runs ----

@@ -214,14 +214,42 @@ class TwoNotes:
         return Done((Post("row", {"values": {}, "quote": ""}), Post("row", {"no": "such field"})), "rows")
 
 
-def test_an_attempt_that_fails_over_a_note_leaves_none_behind() -> None:
+class OddOutcome(TwoNotes):
+    """Posts a note, and calls the outcome what no outcome can be."""
+
+    def turn(self, task: Any, material: Any, transcript: Any) -> Any:
+        return Done((Post("row", {"values": {}, "quote": ""}),), 5)  # type: ignore[arg-type]
+
+
+class Leaves(TwoNotes):
+    """Wants the program to end."""
+
+    def turn(self, task: Any, material: Any, transcript: Any) -> Any:
+        raise SystemExit(3)
+
+
+@pytest.mark.parametrize(
+    ("kind", "says"), [(TwoNotes, "ValidationError"), (OddOutcome, "ValidationError"), (Leaves, "SystemExit: 3")]
+)
+def test_an_attempt_that_fails_over_what_it_brings_leaves_none_of_it_behind(kind: type[TwoNotes], says: str) -> None:
     """Or the next attempt's notes, which have the same ids, would be there already."""
     job = spec()
     protocol, _ = create_protocol(job)
     master = OneTask(Work(TaskBrief("t", "reader", "", 1), 7, Material((passage(0),)), (), {}))
-    host = Host("h", job, TwoNotes(protocol), roles_of(protocol.roles), Says(), 1)
+    host = Host("h", job, kind(protocol), roles_of(protocol.roles), Says(), 1)
     asyncio.run(asyncio.wait_for(host.run(master), 60))
-    assert kinds(master) == ["TaskFailed"] and "ValidationError" in master.error()
+    assert kinds(master) == ["TaskFailed"] and says in master.error()
+
+
+def test_a_role_without_a_model_makes_no_call_for_which_nothing_is_set_aside() -> None:
+    job, model = spec(), Says(json.dumps(ROW))
+    protocol, _ = create_protocol(job)
+    master = OneTask(Work(TaskBrief("t", "reader", "", 1), 7, Material((passage(0),)), (), {}))
+    roles = roles_of(protocol.roles)
+    roles = {**roles, "reader": roles["reader"].model_copy(update={"weights": "none"})}
+    asyncio.run(asyncio.wait_for(Host("h", job, protocol, roles, model, 1).run(master), 60))
+    assert kinds(master) == ["TaskFailed"] and not model.asked
+    assert "roles.reader.weights: its role never calls a model" in master.error()
 
 
 def test_each_turn_of_a_long_task_is_brought_as_it_happens() -> None:

@@ -15,7 +15,7 @@ import pytest
 from swarm import events as ev
 from swarm.errors import ProtocolError, StoreError
 from swarm.events import Event
-from swarm.protocol import AddRange, AddTask, Ask, Decision
+from swarm.protocol import AddRange, AddTask, Ask, Decision, Finish
 from swarm.runtime.launch import Opened, Options, run_new
 from swarm.runtime.supervise import orphaned
 from swarm.runtime.wire import Order, Pull
@@ -144,6 +144,24 @@ def test_what_a_protocol_asks_for_in_vain_is_its_fault_and_no_event(command: Any
         Desk(Plain(command))
 
 
+@pytest.mark.parametrize(
+    "command", [AddRange("reader", 0, 1, goal="\ud800"), AddTask("reader", goal="\ud800"), Finish("done", "\ud800")]
+)
+def test_what_no_log_can_hold_is_the_protocols_fault(command: Any) -> None:
+    with pytest.raises(ProtocolError, match=r"protocol plain: failed at event \d+ .* holds what no log can"):
+        Desk(Plain(command))
+
+
+def test_a_protocol_that_wants_the_program_to_end_has_failed() -> None:
+    def leave(view: Any, event: Any) -> Decision:
+        raise SystemExit(3)
+
+    desk = Desk(Plain(readers(2), then=leave))
+    report = done(desk.one())
+    with pytest.raises(ProtocolError, match="SystemExit: 3"):
+        desk.pull(report)
+
+
 @pytest.mark.parametrize("state", [{"done": {0: "x"}}, {"done": {"a", "b"}}, {"done": 2**64}], ids=["keys", "set", "number"])
 def test_what_no_log_gives_back_is_never_remembered(state: dict[str, Any]) -> None:
     """Else a job would work to its end, and nobody could read its log."""
@@ -217,9 +235,7 @@ def test_a_store_that_fails_while_the_protocol_fails_ends_the_master() -> None:
         first = await master.pull(Pull("h", 1))
         kept = list(store.events)
         store.full = True
-        results = await asyncio.gather(
-            master.pull(Pull("i", 1)), master.pull(Pull("h", 1, over(first))), return_exceptions=True
-        )
+        results = await asyncio.gather(master.pull(Pull("i", 1)), master.pull(Pull("h", 1, over(first))), return_exceptions=True)
         assert all(isinstance(result, StoreError) for result in results) and isinstance(master.broken, StoreError)
         assert store.events == kept
 

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-import yaml
 from pydantic import Field, ValidationError
 
 from swarm.errors import SpecError
+from swarm.people_yaml import read_yaml
 from swarm.shipped import shipped
 from swarm.spec import MOST, Frozen
 from swarm.wording import explain
@@ -53,10 +52,7 @@ def parse_role(text: str, where: str) -> Role:
     head, mark, prompt = text.removeprefix("---\n").partition("\n---\n")
     if not text.startswith("---\n") or not mark:
         raise SpecError("has no YAML front matter", where, "begin the file with a line of `---`, the settings, and `---`")
-    try:
-        data: Any = yaml.safe_load(head)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise SpecError(f"has front matter that is not YAML: {str(error).splitlines()[0]}", where, "mend that line") from None
+    data = read_yaml(head, f"{where}: front matter")
     if not isinstance(data, dict):
         raise SpecError("has front matter that holds no settings", where, "write `name:` and `about:` at least")
     try:

@@ -190,13 +190,14 @@ def read_job(source: str, overrides: list[str]) -> JobSpec:
     Raises:
         SpecError: what is wrong, by file and field.
     """
+    from swarm.people_yaml import read_yaml
     from swarm.prices import priced
     from swarm.spec import load_spec
 
     if source != "-":
         spec = load_spec(Path(source))
         return put_together(spec.model_dump(mode="json"), overrides, source) if overrides else priced(spec, os.environ)
-    return put_together(_yaml(sys.stdin.read(), "stdin"), overrides, "stdin")
+    return put_together(read_yaml(sys.stdin.read(), "stdin"), overrides, "stdin")
 
 
 def put_together(fields: Any, overrides: list[str], where: str) -> JobSpec:
@@ -224,22 +225,12 @@ def setting(text: str) -> tuple[str, Any]:
         SpecError: it is no such thing.
     """
     from swarm.errors import SpecError
+    from swarm.people_yaml import read_yaml
 
     key, mark, value = text.partition("=")
     if not mark or not key:
         raise SpecError(f"{text!r} sets nothing", "--set", "write KEY=VALUE, such as budget.tokens=50000")
-    return key, _yaml(value, f"--set {key}")
-
-
-def _yaml(text: str, where: str) -> Any:
-    import yaml
-
-    from swarm.errors import SpecError
-
-    try:
-        return yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise SpecError(f"is not YAML: {str(error).splitlines()[0]}", where, "mend that line") from None
+    return key, read_yaml(value, f"--set {key}")
 
 
 def _column(text: str) -> tuple[str, str]:

@@ -405,10 +405,13 @@ class Coordinator:
             if decision.state:
                 self._emit(remembered(decision.state, self.protocol), cause.seq)
             for index, command in enumerate(decision.commands):
+                first = len(self._out)
                 self._command(command, cause.seq, index)
+                for event in self._out[first:]:
+                    ev.encode(event.body)  # what can't be packed is known here to be the protocol's
         except ProtocolError:
             raise
-        except Exception as error:  # the protocol is someone else's code: whatever it raises is its fault, and named so
+        except (Exception, SystemExit) as error:  # someone else's code: whatever it raises is its fault, and named so
             raise ProtocolError(
                 f"failed at event {cause.seq} ({cause.kind}): {type(error).__name__}: {error}",
                 f"protocol {self.protocol.name}", "mend it and resume the job",

@@ -17,7 +17,7 @@ from swarm import events as ev
 from swarm.agents.roles import Role
 from swarm.coordinator import Report
 from swarm.coordinator.tables import AGENT_BUDGET, MALFORMED
-from swarm.errors import FencedError, ModelError, SwarmError
+from swarm.errors import FencedError, ModelError, SpecError, SwarmError
 from swarm.events import identity
 from swarm.models.interface import Model
 from swarm.protocol import Done, Failed, Post, Said, SwarmProtocol
@@ -147,7 +147,7 @@ class Host:
         except SwarmError as error:
             retryable = False
             self._fail(doing, type(error).__name__, str(error))
-        except Exception as error:  # noqa: BLE001  a fault of a protocol or an engine is data, and costs one task only
+        except (Exception, SystemExit) as error:  # noqa: BLE001  a fault of a protocol or an engine is data, and costs one task only
             self._fail(doing, "crashed", f"{type(error).__name__}: {error}")
         self.busy -= 1
         self._dropped.discard(work.token)
@@ -177,6 +177,8 @@ class Host:
                 said.pop()
                 continue
             turn = len(said)
+            if role.weights == "none":
+                raise SpecError("its role never calls a model, and the protocol has it call one", f"roles.{role.name}.weights")
             if turn >= role.turns:
                 raise _Malformed(f"the task took more than {role.turns} turns", f"roles.{role.name}.turns")
             sample = samples.get(turn, 0)
@@ -189,10 +191,8 @@ class Host:
     def _finish(self, doing: Doing, action: Done) -> None:
         task = doing.work.brief.id
         notes = [self._note(doing, task, index, post) for index, post in enumerate(action.notes)]
-        doing.events.extend(notes)  # all or none: an attempt that fails over one of them must leave none behind
-        doing.events.append(
-            ev.TaskFinished(task=task, token=doing.work.token, outcome=action.outcome, notes=len(action.notes))
-        )
+        end = ev.TaskFinished(task=task, token=doing.work.token, outcome=action.outcome, notes=len(action.notes))
+        doing.events.extend((*notes, end))  # all or none: an attempt that fails over one of them must leave none behind
 
     def _note(self, doing: Doing, task: str, index: int, post: Post) -> ev.NotePosted:
         content: dict[str, Any] = self.protocol.note_kinds[post.kind].model_validate(post.content).__dict__
