@@ -13,6 +13,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import regex
+
 from swarm.protocol import COPIED_LAST, WORD, Failed, Material, Part, Passage, Post
 from swarm.spec import AnswerSpec, Column, Frozen
 
@@ -25,6 +27,8 @@ QUOTE_WORDS, QUOTE_CHARACTERS = 2, 14
 """What must be left of a quote that is cut back to what stands in the text."""
 LINE_CHARACTERS = 120
 """How long a line may be that a quote is told to the end of."""
+PATTERN_SECONDS = 1.0
+"""How long a job's pattern may be tried on one text."""
 _LINE_END = re.compile("[\r\n]")
 EXCERPT_BEFORE, EXCERPT_AFTER, EXCERPT_CHARACTERS = 12, 2, 600
 
@@ -203,17 +207,26 @@ def _fault(
     passage: Passage, content: Mapping[str, str], quote: str, columns: Sequence[Column], quote_pattern: str
 ) -> str:
     """Why a row is refused; empty if nothing is wrong."""
-    if quote_pattern and not re.search(quote_pattern, quote):
-        return f"the quote does not match {quote_pattern}"
+    if quote_pattern and (fault := _mismatch(quote_pattern, quote, whole=False)):
+        return f"the quote {fault}"
     for column in columns:
         value = content[column.name]
         if not value.strip():
             return f"{column.name} is empty"
-        if column.pattern and not re.fullmatch(column.pattern, value):
-            return f"{column.name} {value!r} does not match {column.pattern}"
+        if column.pattern and (fault := _mismatch(column.pattern, value, whole=True)):
+            return f"{column.name} {value!r} {fault}"
         if not grounded(value, column.found_in, quote, passage):
             return f"{column.name} {value!r} does not stand in the {column.found_in}"
     return ""
+
+
+def _mismatch(pattern: str, text: str, whole: bool) -> str:
+    """How a text fails a job's pattern; empty if it does not. Some patterns would try for years, and nothing else could go on."""
+    try:
+        found = (regex.fullmatch if whole else regex.search)(pattern, text, timeout=PATTERN_SECONDS)
+    except TimeoutError:
+        return f"could not be matched with {pattern} in {PATTERN_SECONDS:g} s"
+    return "" if found else f"does not match {pattern}"
 
 
 def _complete_rows(text: str) -> Any:

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 import msgpack
+import regex
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -468,8 +469,8 @@ def _checked_url(value: str) -> str:
 
 def _checked_pattern(value: str) -> str:
     try:
-        re.compile(value)
-    except re.error as error:
+        regex.compile(value)
+    except regex.error as error:
         raise ValueError(f"is no regular expression: {error}") from None
     return value
 

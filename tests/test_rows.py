@@ -161,6 +161,22 @@ def test_a_row_that_code_can_fault_is_kept_as_rejected_with_the_reason(cells: li
     assert row.cites == ((7, 100, 100 + len(TEXT)),)
 
 
+@pytest.mark.parametrize(("where", "pattern"), [("quote", r"^(a|a)+$"), ("column", r"(a|aa)+")])
+def test_a_pattern_that_would_try_for_years_refuses_its_row(where: str, pattern: str) -> None:
+    """On one loop with everything else: while it tried, no budget of seconds, no pause and no Ctrl-C would count."""
+    text = "a" * 60 + "!"
+    column = Column(name="word", description="a word", pattern=pattern if where == "column" else "")
+    found = read_rows(
+        Passage(0, "d", "d", 0, text, 20, "d", True),
+        json.dumps([[text, text]]),
+        "stop",
+        [column],
+        pattern if where == "quote" else "",
+    )
+    assert isinstance(found, tuple) and found[0].kind == "rejected"
+    assert f"could not be matched with {pattern} in 1 s" in found[0].content["reason"]
+
+
 def test_rows_that_say_the_same_are_one_and_equal_quotes_take_places_of_their_own() -> None:
     found = rows(
         ["get", "QueueEmpty", "raise QueueEmpty"],
@@ -354,9 +370,7 @@ def test_the_order_in_which_rows_were_found_never_shows(found: list[Any], merge:
 
     shuffled = list(noted)
     random.shuffle(shuffled)
-    assert merge_rows(sorted(shuffled, key=position), ANSWER, merge) == merge_rows(
-        sorted(noted, key=position), ANSWER, merge
-    )
+    assert merge_rows(sorted(shuffled, key=position), ANSWER, merge) == merge_rows(sorted(noted, key=position), ANSWER, merge)
 
 
 @given(ROWS, st.sampled_from(["set", "count", "group", "join"]))
