@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ import pytest
 from swarm import events as ev
 from swarm.errors import SpecError, SwarmError
 from swarm.runtime.caretaker import Caretaker
-from swarm.runtime.outbox import ATTEMPTS, WAY_SECONDS, Outbox, run_command
+from swarm.runtime.outbox import ATTEMPTS, WAY_SECONDS, Outbox, post_webhook, run_command
 from swarm.runtime.supervise import Supervisor
 from swarm.store.folder import read_status
 from swarm.testing.invariants import LogWatch
@@ -252,6 +253,29 @@ def test_a_command_that_leaves_a_child_behind_has_told_once_it_ends(tmp_path: Pa
         os.kill(int(child.read_text()), signal.SIGKILL)
     assert sent(events_of(folder)) == [("finished", "command")]
     assert [json.loads(line)["occasion"] for line in told.read_text().splitlines()] == ["finished"], "once"
+
+
+def test_whatever_keeps_a_notice_from_getting_through_is_a_failed_delivery(
+    tmp_path: Path, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A proxy that no library knows, and a program that no system can be given."""
+    monkeypatch.setenv("ALL_PROXY", "nonsense://127.0.0.1:9")
+    spec = job(write_sources(tmp_path), notify={"webhook": receiver.url, "command": ["no\0program"]})
+    folder = run(job(write_sources(tmp_path)), tmp_path / "runs", id="one")
+    with Caretaker.take(folder) as keeper:
+        keeper.append([ev.NoticeDue(notice="finished", occasion="finished", reason="done", ways=spec.notify.ways())], {})
+        asyncio.run(Outbox(folder, spec, keeper.state, keeper.store, keeper.append).deliver())
+        assert [row.attempts for row in keeper.state.outbox.values()] == [1, 1], "both are tried again"
+        failures = [event.body for event in keeper.store.read() if isinstance(event.body, ev.NoticeFailed)]
+        words = sorted(keeper.store.body(body.error).decode() for body in failures)
+    assert words == ["the command failed (ValueError)", "the webhook failed (ValueError)"] and not receiver.posted
+
+
+@pytest.mark.skipif(find_spec("socksio") is not None, reason="what such a proxy needs is installed")
+def test_a_proxy_that_needs_a_package_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:9")
+    with pytest.raises(SwarmError, match=r"^the webhook cannot be called: .*'socksio' package is not installed"):
+        asyncio.run(post_webhook(job(Path("x"), notify={"webhook": "https://x/secret"}).notify, {}))
 
 
 def test_the_last_words_of_a_command_that_fails_are_told() -> None:

@@ -20,11 +20,12 @@ import pytest
 from swarm.events import JobOpened, TaskFinished
 from swarm.runtime.driver import SWARM, Launch, opened, start_again, starts
 from swarm.runtime.people import questions
+from swarm.runtime.session import Session, check
 from swarm.runtime.supervise import GRACE_SECONDS, STARTS, WITHIN_SECONDS, Seen, Supervisor, in_vain, orphaned
 from swarm.store.folder import RunFolder, read_status
 from swarm.store.lock import FolderLock
 from tests.commands import job_file, start, swarm
-from tests.jobs import events_of, finished, write_sources
+from tests.jobs import events_of, finished, job, write_sources
 
 COPIES = 4
 SLOW = {"engine": "scripted", "name": "raises+slow:0.3"}
@@ -261,6 +262,42 @@ def test_a_store_that_fails_is_told_and_looked_at_again(run: RunFolder) -> None:
     assert out.code == 1 and "one: error" in out.err
     hidden.rename(run.log)
     assert [each.what for each in asyncio.run(one.look())] == ["resumed"]
+
+
+@pytest.fixture
+def orphan(tmp_path: Path) -> RunFolder:
+    """A run as a driver leaves it that is killed before its first step."""
+    run = RunFolder(tmp_path / "runs", "one")
+    session = Session.create(*check(job(write_sources(tmp_path))), run)
+    session.master.open("local")
+    session.store.close()
+    return run
+
+
+def test_nonsense_in_the_note_of_the_last_start_counts_as_not_said(orphan: RunFolder, tmp_path: Path) -> None:
+    said = tmp_path / "said"
+    kinds: list[Any] = [None, "many", 0, -1, True, 1e400, [1]]
+    for nonsense in kinds:
+        last = {"local": nonsense, "address": nonsense and [nonsense], "agents": nonsense, "pinned": []}
+        (orphan.path / "driver.json").write_text(json.dumps({"starts": [], "last": last}))
+        script = f'echo "$@" > {said}'
+        asyncio.run(supervisor(orphan, program=("sh", "-c", script, "swarm")).look())
+        assert "--agents 64" in said.read_text() and "--address" not in said.read_text(), nonsense
+        said.unlink()
+
+
+def test_trouble_of_any_kind_with_one_run_is_told_and_ends_no_supervisor(orphan: RunFolder) -> None:
+    async def watched() -> Seen:
+        said: asyncio.Queue[Seen] = asyncio.Queue()
+        watching = asyncio.create_task(supervisor(orphan, say=said.put_nowait, program=("no\0program",)).watch())
+        seen = asyncio.create_task(said.get())
+        await asyncio.wait({watching, seen}, return_when=asyncio.FIRST_COMPLETED)
+        assert not watching.done(), watching.exception()
+        watching.cancel()
+        return seen.result()
+
+    seen = asyncio.run(watched())
+    assert (seen.id, seen.what) == ("one", "error") and "ValueError: embedded null byte" in seen.detail
 
 
 def test_supervise_once_says_what_it_did(run: RunFolder) -> None:

@@ -229,7 +229,7 @@ def starts(run: RunFolder) -> tuple[list[float], dict[str, Any]]:
     try:
         noted = json.loads((run.path / "driver.json").read_text(encoding="utf-8"))
         return [float(one) for one in noted["starts"]], dict(noted["last"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError):
         return [], {}  # a note for comfort: without it a supervisor begins to count anew
 
 

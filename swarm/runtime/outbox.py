@@ -62,8 +62,8 @@ class Outbox:
                 await self._try(row)
 
     async def _try(self, row: NoticeRow) -> None:
-        document = self._document(row)
         try:
+            document = self._document(row)
             async with asyncio.timeout(self._patience):
                 if row.way == "command":
                     await run_command(self._spec.notify.command, document)
@@ -73,6 +73,8 @@ class Outbox:
             self._failed(row, f"the {row.way} took longer than {self._patience:g} s")
         except _NotDeliveredError as error:
             self._failed(row, error.message)
+        except Exception as error:  # noqa: BLE001  whatever its way, a proxy or this machine did: no notice is worth a report
+            self._failed(row, f"the {row.way} failed ({type(error).__name__})")
         else:
             self._append([ev.NoticeSent(notice=row.notice, way=row.way)], {})
 
@@ -167,6 +169,8 @@ async def post_webhook(notify: NotifySpec, document: Mapping[str, Any]) -> None:
             response = await client.post(address, json=document, headers=headers)
     except (httpx.HTTPError, httpx.InvalidURL, UnicodeEncodeError) as error:
         raise _NotDeliveredError(f"the webhook does not answer ({type(error).__name__})") from None
+    except ImportError as error:  # what a proxy of the environment needs; the words name a package
+        raise _NotDeliveredError(f"the webhook cannot be called: {error}") from None
     if not response.is_success:
         raise _NotDeliveredError(f"the webhook answers {response.status_code}")
 

@@ -127,6 +127,8 @@ class Supervisor:
                 return await self._take_up(place, run, status)
         except SwarmError as error:
             return Seen(run.id, "error", str(error))
+        except Exception as error:  # noqa: BLE001  whatever it is, it is this run's trouble, and no other's
+            return Seen(run.id, "error", f"{type(error).__name__}: {error}")
 
     async def _deliver(self, run: RunFolder, status: RunStatus) -> Seen | None:
         """Tells people what the driver of a resting job did not come to tell."""
@@ -160,12 +162,13 @@ class Supervisor:
         return Seen(run.id, "resumed", f"by process {driver.pid}, {quiet:.0f} s after its last event")
 
     def _how(self, place: str, run: RunFolder, last: dict[str, object]) -> Launch:
-        """As the job was started last, by its driver's note, else by its log."""
+        """As the job was started last, by its driver's note, else by its log. What is nonsense in the note counts as not said."""
         how = Launch(place, program=self._program)
         if last:
+            agents, address = last.get("agents"), last.get("address")
             how = replace(
-                how, local=bool(last.get("local")), address=str(last.get("address", "")),
-                agents=int(str(last.get("agents", how.agents))), pinned=bool(last.get("pinned")),
+                how, local=last.get("local") is True, address=address if isinstance(address, str) else how.address,
+                agents=agents if type(agents) is int and agents > 0 else how.agents, pinned=last.get("pinned") is True,
             )  # fmt: skip
         else:
             with run.reader() as reader:
