@@ -19,7 +19,9 @@ from typing import Any
 import pytest
 
 from swarm import events as ev
+from swarm.coordinator.notices import EACH
 from swarm.errors import SpecError, SwarmError
+from swarm.protocol import AddTask, Decision, Finish, View
 from swarm.runtime.caretaker import Caretaker
 from swarm.runtime.outbox import ATTEMPTS, WAY_SECONDS, Outbox, post_webhook, run_command
 from swarm.runtime.supervise import Supervisor
@@ -142,6 +144,37 @@ def test_tasks_given_up_are_told_one_by_one_and_then_more_rarely() -> None:
     for _ in range(3):
         desk.pull(failed(desk.one(), kind="malformed", retryable=False), want=0)
     assert due(desk.log) == ["quarantine:1", "quarantine:2", "quarantine:3"]
+
+
+def test_tasks_given_up_in_one_go_are_told_of_as_one_by_one() -> None:
+    """Over a hundred of them: each of the first ten, and the hundredth."""
+    many = AddTask("reader")
+    wanted = [f"quarantine:{number}" for number in (*range(1, EACH + 1), 100)]
+    for size in (1, 6, 110):
+        desk = Desk(Plain(*[many] * 110), **WAYS)
+        grants = desk.pull(want=110)
+        for at in range(0, 110, size):
+            desk.pull(*[failed(one, kind="malformed", retryable=False) for one in grants[at : at + size]], want=0)
+        told = [event.body for event in desk.log if isinstance(event.body, ev.NoticeDue)]
+        quarantined = [body for body in told if body.occasion == "quarantine"]
+        assert [body.notice for body in quarantined] == wanted, size
+        assert [body.reason.split(":")[1] for body in quarantined] == [one.task for one in (*grants[:10], grants[99])]
+
+
+def test_a_task_given_up_after_a_draft_was_taken_back_is_told_of() -> None:
+    def then(view: View, event: ev.Event) -> Decision:
+        if isinstance(event.body, ev.BudgetReached):
+            return Decision({}, [AddTask("writer", calls=1)])
+        return Decision({}, [Finish()] if view.ended and view.ended.role == "writer" else [])
+
+    desk = Desk(Plain(readers(8), then=then), budget={"calls": 6, "reserve": 0.3}, **WAYS)
+    while (grant := desk.one()).role == "reader":
+        desk.pull(done(grant, *called(grant)), want=0)
+    desk.pull(failed(grant, kind="malformed", retryable=False), want=0)
+    assert desk.state.status == "budget" and "quarantine:1" in due(desk.log)
+    desk.keep(desk.core.change_budget(desk.now, "me", {"calls": None}))
+    desk.pull(failed(desk.resumed().one(), kind="malformed", retryable=False), want=0)
+    assert len(desk.state.failed) == 1 and due(desk.log)[-1] == "quarantine:2"
 
 
 def test_a_refusal_waits_for_a_person_and_a_persons_pause_does_not() -> None:

@@ -55,6 +55,7 @@ def due(
         for level in SHARES if called or limit == "seconds" else ():
             if allowed and spent * 100 >= level * allowed:
                 tell_share(limit, level)
+    count = state.given_up - sum(isinstance(one.body, ev.TaskFailed) and one.body.retry_at is None for one in events)
     for event in events:
         body = event.body
         match body:
@@ -71,7 +72,7 @@ def due(
             case ev.ApprovalAsked():
                 tell(f"question:{body.number}", "waiting", f"question:{body.text}")
             case ev.TaskFailed() if body.retry_at is None:
-                count = len(state.failed)
+                count += 1
                 if count <= EACH or str(count).strip("0") == "1":
                     tell(f"quarantine:{count}", "quarantine", f"task:{body.task}:{body.error}")
     return list(found.values())

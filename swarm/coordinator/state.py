@@ -89,6 +89,8 @@ class JobState:
     readings: int = 0
     """Tasks with passages that were finished."""
     failed: list[GivenUpRow] = field(default_factory=list)
+    given_up: int = 0
+    """Tasks that were ever given up; those of a draft that was taken back count as well, so that none has another's number."""
     retries: int = 0
     reserved: int = 0
     reserved_calls: int = 0
@@ -376,6 +378,7 @@ def _failed(state: JobState, event: Event, body: ev.TaskFailed) -> None:
         state.faults.fault(row.id, event.time)
     if body.retry_at is None:
         state.failed.append((row.id, row.role, row.spans, body.kind, body.error))
+        state.given_up += 1
         state.remove(row)
         return
     state.lose(row)
