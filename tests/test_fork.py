@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
 import tracemalloc
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +16,20 @@ import pytest
 from swarm import events as ev
 from swarm.coordinator import JobState
 from swarm.coordinator.ledger import Doubt
+from swarm.errors import NoSpaceError
 from swarm.events import Event
 from swarm.report.activity import Activity
 from swarm.report.steps import steps
+from swarm.runtime.fork import fork
+from swarm.runtime.outbox import undelivered
+from swarm.runtime.session import Session, check
 from swarm.store.folder import RunFolder
+from swarm.store.place import FolderPlace
+from swarm.store.sqlite import SqliteWriter
 from swarm.testing.endpoint import Endpoint
 from swarm.testing.invariants import LogWatch, check_counters, refold
 from tests.commands import Said, job_file, swarm
-from tests.jobs import ROWS, answered, events_of, finished, write_sources
+from tests.jobs import ROWS, answered, events_of, finished, job, write_sources
 
 COPIES = 2
 
@@ -181,6 +189,42 @@ def test_calls_that_were_out_at_the_cut_are_the_other_jobs_to_account_for(tmp_pa
         step = step_with_calls_out(log(tmp_path, "one"))
         assert forked(tmp_path, step).code == 0
     assert [refold(log(tmp_path, id)).ledger.doubt() for id in ("one", "two")] == [Doubt(), Doubt()]
+
+
+def begun(folder: Path) -> RunFolder:
+    """A run called `one` with a notice that nobody has delivered, whose inputs are pinned, and that nobody works on."""
+    session = Session.create(*check(job(write_sources(folder))), RunFolder(folder / "runs", "one"))
+    session.master.append([ev.NoticeDue(notice="early", occasion="waiting", reason="why?", ways=("webhook",))], {})
+    asyncio.run(session.begin("local"))
+    session.close()
+    return session.run
+
+
+def test_what_the_other_job_has_to_tell_is_not_told_by_the_fork(tmp_path: Path) -> None:
+    source, target = begun(tmp_path), RunFolder(tmp_path / "runs", "two")
+    fork(source, target, "0", {})
+    told: list[tuple[bool, int, set[str]]] = []
+    for run in (source, target):
+        with run.reader() as reader:
+            state = refold(reader.read())
+            told.append((undelivered(reader) is not None, len(state.outbox), state.told))
+    assert told == [(True, 1, {"early"}), (False, 0, {"early"})]
+
+
+@dataclass(frozen=True, slots=True)
+class Full(FolderPlace):
+    """A place without room for anything but a run's folder."""
+
+    def writer(self, folder: Path) -> SqliteWriter:
+        raise NoSpaceError("no space is left", str(folder))
+
+
+def test_a_fork_that_finds_no_room_leaves_nothing(tmp_path: Path) -> None:
+    source = begun(tmp_path)
+    with pytest.raises(NoSpaceError):
+        fork(source, RunFolder(tmp_path / "runs", "two", Full()), "0", {})
+    assert [path.name for path in (tmp_path / "runs").iterdir() if path.name != "latest"] == ["one"]
+    fork(source, RunFolder(tmp_path / "runs", "two"), "0", {})
 
 
 def test_a_fork_of_a_fork(place: Path) -> None:

@@ -245,8 +245,10 @@ def _created(state: JobState, event: Event, body: ev.JobCreated) -> None:
 
 
 def _forked(state: JobState, event: Event, body: ev.Forked) -> None:
-    """Nobody holds the fork yet, and the other job's calls that were out are that job's to account for."""
+    """Nobody holds the fork yet. The other job's calls that were out are that job's to account for, and its notices that
+    were not delivered yet are its to deliver."""
     state.held, state.opened_at = state.seconds(state.time), 0.0
+    state.outbox = {}
     for row in state.tasks.values():
         row.intent = None
 

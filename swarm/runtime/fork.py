@@ -222,8 +222,9 @@ def _write(
     reader: Reader, source: RunFolder, target: RunFolder, job: Prepared, cut: Cut, names: tuple[str, ...]
 ) -> None:
     target.create()
-    copy = _Copy(reader, target)
+    copy = None
     try:
+        copy = _Copy(reader, target)
         with naming(target.spec):
             write_durably(target.spec, yaml.safe_dump(job.spec.model_dump(mode="json"), sort_keys=False).encode())
         for event in reader.read(upto=cut.seq) if cut.seq else ():
@@ -234,7 +235,8 @@ def _write(
         copy.append([forked, created], bodies)
         copy.writer.close()
     except BaseException:
-        copy.writer.close()
+        if copy is not None:
+            copy.writer.close()
         with suppress(StoreError):
             target.remove()  # nothing has begun: nothing may stay half-made
         shutil.rmtree(target.path, ignore_errors=True)

@@ -111,9 +111,13 @@ class Outbox:
 
 
 def undelivered(reader: Reader) -> float | None:
-    """The log time from which something can be delivered, read from the few events about notices; None if nothing is left."""
+    """The log time from which something can be delivered, read from the few events about notices; None if nothing is left.
+    What stands before the job was made is of the one that it was forked from."""
     open_: dict[tuple[str, str], float] = {}
+    made = max((event.seq for event in reader.life() if isinstance(event.body, ev.JobCreated)), default=0)
     for event in reader.keyed("notice:"):
+        if event.seq < made:
+            continue
         body = event.body
         match body:
             case ev.NoticeDue():
