@@ -330,3 +330,16 @@ def test_large_bodies_of_new_runs_lie_where_the_environment_says(
         assert reader.body(body_hash(large)) == large, "the log remembers where"
     with pytest.raises(StoreError, match="bodies cannot be kept here"):
         open_runs(str(tmp_path / "other"), {"SWARM_BLOBS": "nonsense://x"}).run("one").create()
+
+
+def test_a_message_that_cannot_be_read_just_now_is_read_the_next_time_and_what_is_none_is_removed(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path, "one")
+    run.make_folder()
+    inbox, away = run.path / "inbox", tmp_path / "away.json"
+    message = run.post("cancel", "stop please")
+    (inbox / f"{message}.json").rename(away)
+    (inbox / f"{message}.json").symlink_to(tmp_path / "mounted.json")
+    (inbox / "torn.json").write_text("{")
+    assert run.messages() == [] and [path.stem for path in inbox.iterdir()] == [message]
+    away.rename(tmp_path / "mounted.json")
+    assert [(one.id, one.text) for one in run.messages()] == [(message, "stop please")]

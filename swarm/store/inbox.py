@@ -34,14 +34,17 @@ def post(folder: Path, kind: str, text: str = "") -> str:
 
 
 def messages(folder: Path) -> list[Message]:
-    """The messages that wait, in the order in which they were left. What cannot be read as one is removed."""
+    """The messages that wait, in the order in which they were left. What is none is removed; one that cannot be read just now
+    stays for the next time."""
     inbox, out = folder / "inbox", []
     if not inbox.is_dir():
         return []
     for path in sorted(inbox.glob("[!.]*.json")):
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        except OSError:  # taken away already, or for want of something: no reason to lose a person's word
+            continue
+        except ValueError:
             content = None
         if isinstance(content, dict) and isinstance(content.get("kind"), str):
             out.append(Message(path.stem, content["kind"], str(content.get("text", ""))))
