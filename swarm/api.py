@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from swarm import errors
 from swarm.coordinator.state import OVER_BUDGET
 from swarm.errors import SwarmError
-from swarm.events import CARETAKER, Event, JobEnded, JobOpened, PhaseChanged, ReportWritten
+from swarm.events import CARETAKER, DESK, Event, JobEnded, JobOpened, PhaseChanged, ReportWritten
 from swarm.names import reason_body
 from swarm.report import Answer, gather, render
 from swarm.runtime import people
@@ -92,7 +92,7 @@ class JobHandle:
                         after = event.seq
                         if isinstance(event.body, ReportWritten):
                             reported = True
-                        elif _taken(event):  # a job that rested over its budget may have been given more
+                        elif _taken(event, reported):  # a job that rested over its budget may have been given more
                             reported = False
                         yield event
                 if left or reported:
@@ -107,7 +107,7 @@ class JobHandle:
         """
         status, reason = "", ""
         async for event in self.events():
-            if _taken(event):
+            if _taken(event, status == "budget"):
                 status, reason = "", ""
             elif isinstance(event.body, JobEnded):
                 status = event.body.status
@@ -303,9 +303,10 @@ def run(
     return asyncio.run(both())
 
 
-def _taken(event: Event) -> bool:
-    """Whether somebody has taken the job to go on with it."""
-    return isinstance(event.body, JobOpened) and event.body.shell != CARETAKER
+def _taken(event: Event, rests: bool) -> bool:
+    """Whether somebody has taken the job to go on with it. One that rests over its budget does so until it gets more,
+    whatever else it hears at a desk."""
+    return isinstance(event.body, JobOpened) and event.body.shell not in ((CARETAKER, DESK) if rests else (CARETAKER,))
 
 
 def _new(reader: Reader, after: int) -> list[Event]:

@@ -12,8 +12,9 @@ import swarm
 from swarm.api import JobHandle, resume
 from swarm.events import Forked, ReportWritten, TaskLeased
 from swarm.report import gather
+from swarm.runtime.people import attend
 from tests.commands import job_file, start, swarm as command
-from tests.jobs import ROWS, job, write_sources
+from tests.jobs import ROWS, job, run, write_sources
 
 ASKING = {"name": "map_reduce", "options": {"span_tokens": 160, "approve_plan": True}}
 SECONDS = 10.0
@@ -97,6 +98,18 @@ def test_a_job_that_was_given_more_is_waited_for_to_its_new_end(tmp_path: Path) 
         assert len(reports) == 2, "whoever follows it from its beginning is told of both"
 
     asyncio.run(asyncio.wait_for(scene(), 240))
+
+
+def test_a_job_that_hears_something_while_it_rests_over_its_budget_keeps_its_answer(tmp_path: Path) -> None:
+    spec = job(write_sources(tmp_path, 4), budget={"calls": 20, "reserve": 0.2})
+    folder = run(spec, tmp_path / "runs", agents=1, id="one")
+    handle = JobHandle.open("one", folder.root)
+    assert asyncio.run(handle.result()).status == "budget"
+    attend(folder)
+    assert handle.status() == "budget" and asyncio.run(handle.result()).status == "budget"
+    with folder.writer():  # somebody is about to take it: what was reported is there all the same
+        answer = asyncio.run(asyncio.wait_for(handle.result(), 10))
+    assert answer.status == "budget"
 
 
 def test_a_job_that_rests_is_cancelled_with_its_report(tmp_path: Path) -> None:
