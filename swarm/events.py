@@ -191,8 +191,8 @@ class ApprovalAsked(Body):
 
 
 class ApprovalAnswered(Body):
-    """A question is `approved`, `rejected`, or has `lapsed` as nobody answered in time. `answer` is one of its options, or
-    empty: as proposed. `why` is the hash of a body, `message` as in PersonSaid."""
+    """A question is `approved`, `rejected`, or has `lapsed` as nobody answered in time, or is `withdrawn` with the draft that
+    asked it. `answer` is one of its options, or empty: as proposed. `why` is the hash of a body, `message` as in PersonSaid."""
 
     question: str
     verdict: str

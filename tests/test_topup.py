@@ -50,7 +50,8 @@ def test_a_job_over_its_budget_rests_with_a_report_and_goes_on_with_more(tmp_pat
     state, answer = state_of(run), answer_of(run)
     where = ("--runs", run.root)
     assert "budget" in swarm("list", *where).out and "--budget calls=+MORE" in swarm("status", run.id, *where).out
-    assert swarm("tell", run.id, "hear me", *where).code == 0, "it has not ended"
+    told = swarm("tell", run.id, "hear me", *where)
+    assert told.code == 0 and f"once the job has more budget; go on with: swarm resume {run.id} --budget calls=" in told.err
     assert "nobody works on this run (it is budget)" in swarm("pause", run.id, *where).err
     assert (state.phase, state.status) == (Phase.PAUSED, "budget") and state.total().calls <= 20
     assert answer["status"] == "budget" and answer["limits"] == [{"limit": "calls", "allowed": 20.0, "spent": 14.0, "role": ""}]

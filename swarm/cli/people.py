@@ -77,6 +77,7 @@ def tell(
     run = the_run(id, runs)
     seq = people.tell(run, text)
     heard = f"heard, as event {seq}" if seq else "left; it is heard when somebody works on the job"
+    heard += _over_budget(run)
     err().print(f"{run.id}: {heard}", markup=False)
     if as_json:
         emit({"id": run.id, "event": seq or None})
@@ -143,9 +144,19 @@ def _answer(id: str, verdict: str, chosen: str, why: str, runs: str | None, as_j
     question = answer(run, int(number) if mark else None, verdict, chosen, why)
     known = read_status(run)
     following = "" if known.holder or known.status == "cancelled" else f"; go on with: swarm resume {run.id}{run.option}"
+    following = _over_budget(run) or following
     err().print(f"{verdict} {question.name}{f' ({chosen})' if chosen else ''}{following}", markup=False)
     if as_json:
         emit({"id": run.id, "question": question.number, "verdict": verdict, "answer": chosen, "status": known.status})
+
+
+def _over_budget(run: RunFolder) -> str:
+    """That a job which rests over its budget acts on what it is told when it has more, and how to give it more."""
+    from swarm.runtime.launch import over_budget
+    from swarm.store.folder import read_status
+
+    spent = over_budget(run) if read_status(run).status == "budget" else None
+    return "" if spent is None else f"; it counts once the job has more budget; {spent.cure}"
 
 
 def question_lines(run: RunFolder) -> list[str]:

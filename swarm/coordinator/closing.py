@@ -1,7 +1,8 @@
 """The end of a job over its budget, and the way back from it when the job gets more.
 
 Owns the folding of the two events that say so. What a protocol adds while it ends is a draft: it is taken back here, as if
-the budget had never been reached, but what it cost stays spent.
+the budget had never been reached, but what it cost stays spent. What people say to the work that waits is kept until then:
+whatever came of it earlier would be taken back with the draft.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from swarm import events as ev
-from swarm.coordinator.tables import Closing, Phase
+from swarm.coordinator.tables import Closing, Heard, Phase, QuestionRow
 from swarm.events import Event
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ def budget_reached(state: JobState, event: Event, body: ev.BudgetReached) -> Non
     if body.role and body.role not in state.stopped:
         state.stopped += (body.role,)
     if body.closing and state.closing is None:
-        state.closing = Closing(event.seq, dict(state.memory), len(state.failed))
+        state.closing = Closing(event.seq, dict(state.memory), len(state.failed), state.asked)
         state.ready, state.later = {}, []  # what waits now waits for more budget
 
 
@@ -37,6 +38,37 @@ def budget_changed(state: JobState, event: Event, body: ev.BudgetChanged) -> Non
     if state.status == "budget":
         state.status, state.reason = "", ""
         state.phase = Phase.WORKING if state.pinned else Phase.PINNING
+
+
+def person_said(state: JobState, event: Event, body: ev.PersonSaid) -> None:
+    state.heard[body.message] = event.seq
+    if state.closing is not None:
+        state.closing.heard[event.seq] = Heard(event.seq, event.time, event.epoch, event.key, body, None, ())
+
+
+def approval_answered(state: JobState, event: Event, body: ev.ApprovalAnswered) -> None:
+    """A task that is gone waits for nothing: earlier versions left questions about tasks of a draft open."""
+    question, closing = state.questions.pop(body.question), state.closing
+    kept = closing is not None and not drafted(closing, question)
+    for row in [state.tasks[task] for task in question.tasks if task in state.tasks]:
+        row.asked, row.doubt = "", row.doubt and body.verdict != "approved"
+        if not kept:
+            state.push(row)
+    if closing is not None and kept:
+        closing.heard[event.seq] = Heard(event.seq, event.time, event.epoch, event.key, None, body, question.tasks)
+    if body.message:
+        state.heard[body.message] = event.seq
+
+
+def drafted(closing: Closing, question: QuestionRow) -> bool:
+    """Whether a question is a part of the draft."""
+    return question.number > closing.asked
+
+
+def kept_back(closing: Closing) -> list[tuple[Event, tuple[str, ...]]]:
+    """What people said to the work that waits, in its order, with the tasks that each answer was about."""
+    rows = [(one, one.said or one.answer) for one in closing.heard.values()]
+    return [(Event(one.seq, one.time, one.epoch, 0, one.key, body), one.tasks) for one, body in rows if body is not None]
 
 
 def _go_back(state: JobState, to: Closing) -> None:

@@ -14,6 +14,7 @@ from types import MappingProxyType
 from swarm import events as ev
 from swarm.agents.roles import Role
 from swarm.coordinator import budget
+from swarm.coordinator.closing import drafted, kept_back
 from swarm.coordinator.commands import check_command, remembered
 from swarm.coordinator.ending import last_word
 from swarm.coordinator.faults import back_off
@@ -143,8 +144,7 @@ class Coordinator:
         end."""
         self._begin(now)
         if message not in self.state.heard and self.state.phase is not Phase.ENDED:
-            event = self._emit(ev.PersonSaid(body=body, by=by, message=message), key=f"word:{message}")
-            self._carry_out(lambda: self.protocol.react(self.state.memory, event, self._view(None)), event)
+            self._heard(self._emit(ev.PersonSaid(body=body, by=by, message=message), key=f"word:{message}"))
         return self._notified()
 
     def answered(self, now: float, answer: ev.ApprovalAnswered) -> list[Event]:
@@ -165,21 +165,34 @@ class Coordinator:
         if answer.question not in self.state.questions or self.state.phase is Phase.ENDED:
             return
         tasks = self.state.questions[answer.question].tasks
-        event = self._emit(answer, key=f"question:{answer.question}")
-        if not tasks:
-            self._carry_out(lambda: self.protocol.react(self.state.memory, event, self._view(None)), event)
-        elif answer.verdict != "approved":
-            for task in tasks:
-                self._give_up(self.state.tasks[task], "in-doubt")
+        self._heard(self._emit(answer, key=f"question:{answer.question}"), tasks)
         if self.state.phase is Phase.WAITING:
             self._emit(ev.PhaseChanged(phase=Phase.WORKING, reason="answered"))
 
+    def _heard(self, event: Event, tasks: tuple[str, ...] = ()) -> None:
+        """Acts on what a person said, or answered about `tasks`, if it is not kept until the draft of an end is taken back."""
+        state, body = self.state, event.body
+        if state.phase is Phase.ENDED or (state.closing is not None and event.seq in state.closing.heard):
+            return
+        if not tasks:
+            self._carry_out(lambda: self.protocol.react(state.memory, event, self._view(None)), event)
+        elif isinstance(body, ev.ApprovalAnswered) and body.verdict != "approved":
+            for row in [state.tasks[task] for task in tasks if task in state.tasks]:
+                self._give_up(row, "in-doubt")
+
     def change_budget(self, now: float, who: str, new: Mapping[str, float | None]) -> list[Event]:
-        """A person gave the job more, or less; work that had been refused can come up again."""
+        """A person gave the job more, or less; work that had been refused can come up again, and a draft of the end goes with
+        its questions. What people said meanwhile is acted on now."""
         self._begin(now)
+        closing = self.state.closing
+        for row in list(self.state.questions.values()):
+            if closing is not None and drafted(closing, row):
+                self._emit(ev.ApprovalAnswered(question=row.id, verdict="withdrawn"), key=f"question:{row.id}")
         old = {name: budget.limit(self.budget, name) for name in new}
         self._emit(ev.BudgetChanged(who=who, old=old, new=dict(new)))
         self.budget = self.needs.budget = budget.effective(self.spec.budget, self.state.raised)
+        for event, tasks in kept_back(closing) if closing is not None else ():
+            self._heard(event, tasks)
         return self._notified()
 
     def end(self, now: float, status: str, reason: str) -> list[Event]:
@@ -349,8 +362,10 @@ class Coordinator:
             self._reached(over, closing=True)
 
     def _ask_to_pay_again(self, first: TaskRow) -> None:
-        """Asks a person about all tasks with a call in doubt at once; they wait, and the others go on."""
-        rows = [row for row in self.state.tasks.values() if row.doubt and not (row.token or self.state.waits(row))]
+        """Asks a person about all tasks with a call in doubt at once; they wait, and the others go on. In a draft of the end it
+        asks about the draft's."""
+        state, since = self.state, self.state.closing.seq if self.state.closing is not None else 0
+        rows = [row for row in state.tasks.values() if row.doubt and row.order > since and not (row.token or state.waits(row))]
         text = (
             f"{len(rows)} tasks lost a call that may have been paid for. Make these calls again, though they may be paid "
             "twice? Approved they are made again; rejected the tasks are given up and reported."

@@ -15,7 +15,7 @@ from typing import Any
 
 from swarm import events as ev
 from swarm.board import Board
-from swarm.coordinator.closing import budget_changed, budget_reached
+from swarm.coordinator.closing import approval_answered, budget_changed, budget_reached, person_said
 from swarm.coordinator.faults import MODEL_FAULTS, Faults
 from swarm.coordinator.ledger import Doubt, Fenced, Ledger
 from swarm.coordinator.spending import call_failed, call_finished, call_started, call_strayed
@@ -437,10 +437,6 @@ def _notice_failed(state: JobState, event: Event, body: ev.NoticeFailed) -> None
         row.attempts, row.retry_at = row.attempts + 1, body.retry_at
 
 
-def _said(state: JobState, event: Event, body: ev.PersonSaid) -> None:
-    state.heard[body.message] = event.seq
-
-
 def _asked(state: JobState, event: Event, body: ev.ApprovalAsked) -> None:
     state.asked = body.number
     state.questions[body.question] = QuestionRow(
@@ -448,15 +444,6 @@ def _asked(state: JobState, event: Event, body: ev.ApprovalAsked) -> None:
     )
     for task in body.tasks:
         state.tasks[task].asked = body.question
-
-
-def _answered(state: JobState, event: Event, body: ev.ApprovalAnswered) -> None:
-    for task in state.questions.pop(body.question).tasks:
-        row = state.tasks[task]
-        row.asked, row.doubt = "", row.doubt and body.verdict != "approved"
-        state.push(row)
-    if body.message:
-        state.heard[body.message] = event.seq
 
 
 def _nothing(state: JobState, event: Event, body: ev.Body) -> None:
@@ -472,5 +459,5 @@ _FOLD: dict[type[ev.Body], Callable[[JobState, Event, Any], None]] = {
     ev.NotePosted: _posted, ev.NoteJudged: _judged, ev.Decided: _decided, ev.SnapshotIgnored: _nothing,
     ev.Stuck: _stuck, ev.NoticeDue: _notice_due, ev.NoticeSent: _notice_sent, ev.NoticeFailed: _notice_failed,
     ev.Forked: _forked,
-    ev.PersonSaid: _said, ev.ApprovalAsked: _asked, ev.ApprovalAnswered: _answered,
+    ev.PersonSaid: person_said, ev.ApprovalAsked: _asked, ev.ApprovalAnswered: approval_answered,
 }  # fmt: skip

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from swarm import events as ev
 from swarm.coordinator.ledger import Intent
 
 OVER_BUDGET = "budget:"
@@ -114,6 +115,20 @@ class Spend:
 
 
 @dataclass(slots=True)
+class Heard:
+    """An event by which a person said something, or by which a question was answered: one of the two bodies."""
+
+    seq: int
+    time: float
+    epoch: int
+    key: str
+    said: ev.PersonSaid | None
+    answer: ev.ApprovalAnswered | None
+    tasks: tuple[str, ...]
+    """Tasks that waited for the answer."""
+
+
+@dataclass(slots=True)
 class Closing:
     """What to go back to when a job that ends over its budget gets more: how it stood at event `seq`.
 
@@ -124,8 +139,12 @@ class Closing:
     memory: dict[str, Any]
     failed: int
     """How many tasks had been given up."""
+    asked: int
+    """How many questions had been asked; those that were asked since belong to the draft."""
     notes: list[str] = field(default_factory=list)
     """Notes that tasks posted since."""
+    heard: dict[int, Heard] = field(default_factory=dict)
+    """Number of the event → what a person said since to the work that waits, which acts on it when there is more budget."""
 
 
 @dataclass(slots=True)

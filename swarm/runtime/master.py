@@ -106,9 +106,7 @@ class JobMaster:
 
     def change_budget(self, who: str, new: Mapping[str, float | None]) -> None:
         """Gives the job more budget, or less."""
-        self._keep(self.coordinator.change_budget(self._clock(), who, new), {})
-        self._commit()
-        self._wake()
+        self._ask(lambda: self.coordinator.change_budget(self._clock(), who, new), {})
 
     def end(self, status: str, reason: str) -> None:
         """Ends the job by order of a person, or because it cannot go on."""
