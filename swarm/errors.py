@@ -101,8 +101,9 @@ class ModelError(SwarmError):
     """A model call that failed.
 
     `retryable` says whether the same call may succeed later; `kind` is one of `refused` (401, 403, unknown model),
-    `overloaded` (429), `broken` (5xx, nonsense, a dead server), `unreachable`, `timeout`. `doubt`: the call went out, and
-    may have been carried out and charged. `after`: seconds to wait at least, where whoever refused said so.
+    `rejected` (this one request: 400, 413, 422, a content filter), `overloaded` (429), `broken` (5xx, nonsense, a dead
+    server), `unreachable`, `timeout`. `doubt`: the call went out, and may have been carried out and charged. `after`: seconds
+    to wait at least, where whoever refused said so.
     """
 
     def __init__(

@@ -10,7 +10,7 @@ from swarm import events as ev
 from swarm.agents.roles import Role
 from swarm.coordinator import Grant, Phase, Report
 from swarm.coordinator.ending import most_frequent
-from swarm.coordinator.faults import FIRST_ANSWER_SECONDS, SILENT_SECONDS
+from swarm.coordinator.faults import FIRST_ANSWER_SECONDS, MANY_TASKS, SILENT_SECONDS
 from swarm.errors import ProtocolError, StoreError
 from swarm.events import Event
 from swarm.protocol import AddRange, AddTask, Decision, Judge, View
@@ -204,6 +204,35 @@ def test_one_call_that_fails_for_good_among_answers_costs_one_task() -> None:
     one, two = desk.pull(want=2)
     desk.pull(done(one, *called(one)), failed(two, kind="broken", retryable=False))
     assert desk.state.status == "done" and len(desk.state.failed) == 1
+
+
+def test_a_request_that_is_rejected_costs_its_task_and_no_other() -> None:
+    desk = Desk(Plain(readers(3)))
+    first, bad, last = desk.pull(want=3)
+    desk.pull(done(first, *called(first)), failed(bad, kind="rejected", retryable=False), want=0)
+    assert desk.state.phase is Phase.WORKING and [row[3] for row in desk.state.failed] == ["rejected"]
+    desk.pull(done(last, *called(last)), want=0)
+    assert desk.state.status == "done"
+
+
+@pytest.mark.parametrize("answered", [0, 1])
+def test_a_model_that_rejects_whatever_it_is_asked_pauses_the_job(answered: int) -> None:
+    """Else a setting that it never takes, or a bill that is not paid, would cost every passage that is left."""
+    tasks = 3 * MANY_TASKS
+    desk = Desk(Plain(*[AddTask("reader") for _ in range(tasks)]))
+    for _ in range(answered):
+        grant = desk.one()
+        desk.pull(done(grant, *called(grant)), want=0)
+    grants = desk.pull(want=tasks)
+    for grant in grants:
+        desk.pull(failed(grant, kind="rejected", retryable=False), want=0)
+    lost = MANY_TASKS if answered else 0
+    assert desk.state.phase is Phase.PAUSED and desk.state.reason == f"model:{FAULT}"
+    assert len(desk.state.failed) == lost and len(desk.state.tasks) == len(grants) - lost
+    desk.resumed().now += 100
+    for grant in desk.pull(want=tasks):
+        desk.pull(done(grant, *called(grant)), want=0)
+    assert desk.state.status == "done" and len(desk.state.failed) == lost
 
 
 def test_a_model_that_answers_nothing_for_a_while_pauses_the_job_and_costs_no_task() -> None:

@@ -112,20 +112,32 @@ def test_a_storm_costs_no_task_and_the_job_goes_on_after_it(tmp_path: Path) -> N
         assert {body.task for body in retried} <= started
 
 
-def test_one_passage_that_always_fails_is_given_up_and_the_others_are_read(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("fault", "kind"), [("500", "broken"), ("400", "rejected"), ("filtered", "rejected")])
+def test_one_passage_that_always_fails_is_given_up_and_the_others_are_read(fault: str, kind: str, tmp_path: Path) -> None:
     class OneFails(Endpoint):
         def behave_for(self, body: dict[str, Any]) -> str:
             bad = any("module_001" in message["content"] and "Passage: " in message["content"] for message in body["messages"])
-            return "500" if bad else OK
+            return fault if bad else OK
 
     with failing(OneFails()) as endpoint:
         folder = run(on(endpoint, write_sources(tmp_path, 3)), tmp_path)
         state = state_of(folder)
         assert state.status == "done" and state.failed
-        assert {kind for _, _, _, kind, _ in state.failed} == {"broken"}
+        assert {why for _, _, _, why, _ in state.failed} == {kind}
         documents = {state.block_of(spans[0])[0] for _, role, spans, _, _ in state.failed if role == "reader"}
         assert len(documents) == 1 and state.finished["reader"] > 0
-        assert {one.kind for one in report(folder).given_up} == {"broken"}
+        assert {one.kind for one in report(folder).given_up} == {kind}
+        check_account(endpoint, folder)
+
+
+def test_a_setting_that_the_model_never_takes_costs_no_passage(tmp_path: Path) -> None:
+    with failing(Endpoint(behaviour="400")) as endpoint:
+        folder = run(on(endpoint, write_sources(tmp_path, 3)), tmp_path)
+        state = state_of(folder)
+        assert state.phase is Phase.PAUSED and state.reason.startswith("model:") and not state.failed
+        assert len(endpoint.requests) <= 4, "one for each call in flight"
+        endpoint.behaviour = OK
+        assert state_of(resume(folder)).status == "done" and not state_of(folder).failed
 
 
 def test_a_driver_that_is_killed_pays_for_no_more_than_what_was_in_flight_and_says_so(tmp_path: Path) -> None:

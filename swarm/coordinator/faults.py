@@ -12,6 +12,8 @@ from swarm.events import identity
 
 MODEL_FAULTS = frozenset({"refused", "overloaded", "broken", "unreachable", "timeout"})
 """Kinds of `TaskFailed` that are the model's doing, as in `ModelError.kind`."""
+REJECTED = "rejected"
+"""Kind of `TaskFailed` for a request that the model does not take while it takes others: the task is given up over it."""
 MANY_TASKS = 8
 """So many tasks that fail together say that the model fails, and not they."""
 ALONE_SECONDS = 10.0
@@ -33,6 +35,8 @@ class Faults:
     """Log time of the first fault; 0 while there is none."""
     failing: dict[str, None] = field(default_factory=dict)
     """Tasks that had one, in the order in which they failed."""
+    rejected: int = 0
+    """Requests since then that it did not take as they are."""
 
     def counts(self, kind: str, heard: int, counted: float, now: float) -> bool:
         """Whether a failure counts against its task, whose last one that did was at `counted`, after `heard` answers.
@@ -47,21 +51,26 @@ class Faults:
 
     def unanswered(self, kind: str, last: bool, now: float) -> bool:
         """Whether a fault means that no call will be answered, and not that this one was not. `last`: its task would be given
-        up over it."""
+        up over it. A model that rejects whatever it is asked, from the beginning or of late, is set up wrong."""
+        if kind == REJECTED:
+            return not self.answers or self.rejected >= MANY_TASKS
         if kind not in MODEL_FAULTS:
             return False
         patience = SILENT_SECONDS if self.answers else FIRST_ANSWER_SECONDS
         silent = bool(self.since) and now - self.since >= patience
         return kind == "refused" or silent or (last and not self.answers)
 
-    def fault(self, task: str, time: float) -> None:
-        """A call of a task failed over the model."""
+    def fault(self, kind: str, task: str, time: float) -> None:
+        """A task failed, over the model or not."""
+        self.rejected += kind == REJECTED
+        if kind not in MODEL_FAULTS:
+            return
         self.failing[task] = None
         self.since = self.since or time
 
     def forget(self) -> None:
         """A call was answered, or another master begins."""
-        self.since = 0.0
+        self.since, self.rejected = 0.0, 0
         if self.failing:
             self.failing.clear()
 

@@ -376,8 +376,7 @@ def _finished(state: JobState, event: Event, body: ev.TaskFinished) -> None:
 def _failed(state: JobState, event: Event, body: ev.TaskFailed) -> None:
     row = state.tasks[body.task]
     counts = state.faults.counts(body.kind, row.heard, row.counted, event.time)
-    if body.kind in MODEL_FAULTS:
-        state.faults.fault(row.id, event.time)
+    state.faults.fault(body.kind, row.id, event.time)
     if body.retry_at is None:
         state.failed.append((row.id, row.role, row.spans, body.kind, body.error))
         state.given_up += 1

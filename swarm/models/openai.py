@@ -31,6 +31,8 @@ MOST_SECONDS = 86_400.0
 """What a Retry-After may ask for at most."""
 SHOWN = 300
 """Characters of an endpoint's own words that an error repeats."""
+REJECTIONS = (400, 413, 422)
+"""What is answered to a request that is too long, or otherwise not to be had; the next one may well be."""
 
 
 class EndpointModel:
@@ -164,7 +166,7 @@ class EndpointModel:
             raise self._nonsense(response) from None
         if reason == "content_filter":
             raise ModelError(
-                f"{self._url} withheld its answer (content filter)", "model", kind="refused", retryable=False, doubt=True
+                f"{self._url} withheld its answer (content filter)", "model", kind="rejected", retryable=False, doubt=True
             )
         self._check_identity(str(data.get("model") or ""))
         if not isinstance(text, str) or not isinstance(used, dict):
@@ -234,7 +236,7 @@ class EndpointModel:
             f"{start}: {said}",
             "model",
             "check model.url, model.window and the model's own limits",
-            kind="refused",
+            kind="rejected" if status in REJECTIONS else "refused",
             retryable=False,
         )
 
