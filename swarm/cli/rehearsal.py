@@ -38,14 +38,16 @@ def rehearse(reader: Reader) -> Outcome:
     state, again = JobState(), None
     waiting: deque[Event] = deque()
     """What the protocol says comes next."""
-    decisions = 0
+    decisions, tended = 0, False
     for event in reader.read():
+        if isinstance(event.body, ev.JobOpened):
+            tended = event.body.shell == ev.CARETAKER  # who asks no protocol
         if waiting:
             expected = waiting.popleft()
             if (expected.body, expected.cause) != (event.body, event.cause):
                 return Outcome(decisions, _difference(expected, event), event.seq)
             continue  # the rehearsal has folded it already
-        asked = again.asked(event) if again is not None else None
+        asked = again.asked(event) if again is not None and not tended else None
         if again is None or asked is None:
             state.apply(event)
             if isinstance(event.body, ev.JobCreated):  # a fork goes on under a spec of its own

@@ -75,7 +75,7 @@ class Activity:
         if not isinstance(body, ev.ReportWritten):
             self.events = event.seq
         match body:
-            case ev.JobOpened(shell=ev.DESK) | ev.Forked():  # only to hear what people say; nobody holds the fork yet
+            case ev.JobOpened(shell=ev.DESK | ev.CARETAKER) | ev.Forked():  # nobody works on it, nor holds the fork yet
                 self._close(self._last)
             case ev.JobOpened():
                 self._close(self._last)

@@ -1,7 +1,7 @@
-"""Writing to the log of a job that nobody works on: a pause with its reason, or what became of a notice.
+"""Writing to the log of a job that nobody works on: a pause with its reason, its end, or what became of a notice.
 
 Owns taking the job without its protocol, its model or its inputs, so that it also works for a job whose driver can't
-start. It grants nothing, and leaves the job as it stands.
+start. It grants nothing, and asks no protocol.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from swarm.coordinator import JobState
 from swarm.coordinator.budget import effective
 from swarm.coordinator.notices import due, notice_key
 from swarm.errors import StoreError
-from swarm.events import CARETAKER, Body, Event
-from swarm.runtime.session import fold, read_job
+from swarm.events import CARETAKER, Body, Event, body_hash
+from swarm.runtime.master import pack_word
+from swarm.runtime.session import fields_of, read_job
 from swarm.store.folder import RunFolder
 from swarm.store.interface import Writer
 
@@ -29,8 +30,8 @@ class Caretaker:
 
     def __init__(self, run: RunFolder, store: Writer, clock: Callable[[], float]) -> None:
         self.run, self.store, self._clock = run, store, clock
-        self.state: JobState = fold(store)
-        self.spec = read_job(store)[1]
+        self.state: JobState
+        self.state, self.spec, _ = read_job(store)
         self.append(
             [ev.JobOpened(epoch=store.epoch, host=socket.gethostname(), pid=os.getpid(), shell=CARETAKER, software=__version__)],
             {},
@@ -61,8 +62,25 @@ class Caretaker:
         events += [self._event(one, now) for one in due(self.spec, budget, self.state, now, self.run.size(), events)]
         self.store.append(events, texts)
 
+    def end(self, status: str, reason: str) -> None:
+        """Ends the job. What people said to it meanwhile stands before its end, together with which it becomes durable: a
+        word that the protocol was not asked about must not stay with a job that goes on."""
+        words: dict[str, Body] = {}
+        texts: dict[str, bytes] = {}
+        for message in self.run.messages():
+            said = fields_of(message.text)
+            if message.kind == "tell" and said.keys() == {"text", "by"}:
+                data = pack_word(**said)
+                texts[body_hash(data)] = data
+                words[message.id] = ev.PersonSaid(body=body_hash(data), by=said["by"], message=message.id)
+        unheard = [word for message, word in words.items() if message not in self.state.heard]
+        self.append([*unheard, ev.JobEnded(status=status, reason=reason)], texts)
+        for id in words:
+            self.run.heard(id)
+
     def _event(self, body: Body, now: float) -> Event:
-        event = Event(self.state.seq + 1, now, self.store.epoch, 0, notice_key(body), body)
+        key = f"word:{body.message}" if isinstance(body, ev.PersonSaid) else notice_key(body)
+        event = Event(self.state.seq + 1, now, self.store.epoch, 0, key, body)
         self.state.apply(event)
         return event
 

@@ -19,11 +19,12 @@ from swarm.coordinator.budget import limits_reached
 from swarm.coordinator.state import OVER_BUDGET
 from swarm.corpus import Pinned
 from swarm.errors import BudgetError, ModelError, ProtocolError, SwarmError
-from swarm.events import DESK
+from swarm.events import ReportWritten
+from swarm.runtime.caretaker import Caretaker
 from swarm.runtime.environment import settle
 from swarm.runtime.opening import open_state
 from swarm.runtime.prepare import Prepared
-from swarm.runtime.session import Session, check
+from swarm.runtime.session import Session, check, check_open
 from swarm.spec import JobSpec
 from swarm.store.folder import RunFolder, new_id
 from swarm.store.runs import Runs
@@ -115,18 +116,16 @@ async def run_again(run: RunFolder, options: Options, render: Render, opened: Ca
 
 
 def cancel_resting(run: RunFolder, reason: str, render: Render) -> None:
-    """Ends a job that nobody works on, and writes the report of what was found until then.
+    """Ends a job that nobody works on, and writes the report of what was found until then. Its protocol, model and inputs
+    may be gone: it may rest because of that.
 
     Raises:
-        SwarmError: it has ended already, or somebody has taken it up.
+        StoreError: it has ended already, or somebody has taken it up.
     """
-    session = Session.resume(run, pinned=True)
-    try:
-        session.master.open(DESK)
-        session.master.end("cancelled", reason or "cancelled by a person")
-        session.reported(render(run))
-    finally:
-        session.close()
+    with Caretaker.take(run) as keeper:
+        check_open(run, keeper.state)
+        keeper.end("cancelled", reason or "cancelled by a person")
+        keeper.append([ReportWritten(files=dict(render(run)))], {})
 
 
 async def _run(

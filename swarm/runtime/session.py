@@ -184,7 +184,7 @@ class Session:
         return message.kind == "tell" and not self.master.state.memory.get("started")
 
     def _do(self, message: Message) -> None:
-        fields = _fields(message.text)
+        fields = fields_of(message.text)
         match message.kind:
             case "pause":
                 self.master.pause(message.text or "paused by a person")
@@ -324,7 +324,7 @@ def read_pinned(reader: Reader, created: ev.JobCreated) -> tuple[JobSpec, dict[s
     return spec, {name: reader.body(hash).decode() for name, hash in created.roles.items()}
 
 
-def _fields(text: str) -> dict[str, str]:
+def fields_of(text: str) -> dict[str, str]:
     """What a message says, if it is of several parts: a file that somebody else put into the inbox ends no job."""
     try:
         fields = json.loads(text)

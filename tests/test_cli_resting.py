@@ -1,0 +1,89 @@
+"""What people say to a job that nobody works on, and that perhaps nobody could: its protocol or its inputs may be gone."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from swarm.events import PersonSaid
+from swarm.runtime.session import Session, check
+from swarm.shipped import shipped
+from swarm.store.folder import RunFolder
+from tests.commands import Said, job_file, swarm
+from tests.jobs import events_of, job, write_sources
+
+ASKING: dict[str, Any] = {"name": "map_reduce", "options": {"span_tokens": 160, "approve_plan": True}}
+ROLLING = (shipped("protocols") / "rolling.py").read_text()
+START = "        size = self.options.passages\n"
+
+
+def over(place: Path, verb: str, *arguments: object) -> Said:
+    return swarm(verb, *arguments, "--runs", place / "runs")
+
+
+def begun(place: Path, protocol: str | dict[str, Any]) -> Said:
+    """Starts a job called `one`, with a protocol by its setting, or with this source of one."""
+    if isinstance(protocol, str):
+        (place / "mine.py").write_text(protocol)
+        protocol = {"name": str(place / "mine.py"), "options": {"span_tokens": 64}}
+    path = job_file(place, write_sources(place), protocol=protocol)
+    return over(place, "run", path, "--local", "--id", "one")
+
+
+def run_of(place: Path) -> RunFolder:
+    return RunFolder(place / "runs", "one")
+
+
+def cancelled(place: Path) -> None:
+    said = over(place, "cancel", "one", "--reason", "not needed")
+    assert said.code == 0 and "cancelled one; report: " in said.err, said.err
+    document = over(place, "status", "one", "--json").document
+    assert (document["status"], document["detail"]) == ("cancelled", "not needed") and "report.html" in document["files"]
+
+
+# ---- cancel ----
+
+
+@pytest.mark.parametrize("left", [None, "def start(:\n"], ids=["gone", "broken"])
+def test_a_job_whose_protocol_is_gone_or_broken_is_cancelled(tmp_path: Path, left: str | None) -> None:
+    said = begun(tmp_path, ROLLING.replace(START, f"        raise KeyError('left')\n{START}"))
+    assert said.code == 2 and "KeyError" in said.err, said.err
+    if left is None:
+        (tmp_path / "mine.py").unlink()
+    else:
+        (tmp_path / "mine.py").write_text(left)
+    cancelled(tmp_path)
+    said = over(tmp_path, "cancel", "one")
+    assert said.code == 1 and "has ended (cancelled)" in said.err
+
+
+def test_a_job_whose_inputs_went_before_they_were_pinned_is_cancelled(tmp_path: Path) -> None:
+    source = write_sources(tmp_path)
+    Session.create(*check(job(source)), run_of(tmp_path)).store.close()
+    shutil.rmtree(source)
+    cancelled(tmp_path)
+
+
+@pytest.mark.parametrize("gone", [False, True], ids=["there", "gone"])
+def test_what_was_said_to_a_job_is_in_its_log_when_it_is_cancelled(tmp_path: Path, gone: bool) -> None:
+    if gone:
+        begun(tmp_path, ROLLING.replace(START, f"        raise KeyError('left')\n{START}"))
+        (tmp_path / "mine.py").unlink()
+    else:
+        begun(tmp_path, ASKING)
+    said = over(tmp_path, "tell", "one", "Only the queue.")
+    assert said.code == 0 and "heard when somebody works on the job" in said.err
+    cancelled(tmp_path)
+    assert sum(isinstance(event.body, PersonSaid) for event in events_of(run_of(tmp_path))) == 1
+    report = over(tmp_path, "report", "one", "--json").document
+    (word,) = report["words"]
+    assert word["text"] == "Only the queue." and word["by"] and not word["windows"]
+    assert "resumed" not in [moment["what"] for moment in report["timeline"]["moments"]], "nobody went on with it"
+    assert "Only the queue." in run_of(tmp_path).report_markdown.read_text()
+    assert not run_of(tmp_path).messages()
+    if not gone:
+        said = over(tmp_path, "replay", "one", "--verify")
+        assert said.code == 0, said.err
