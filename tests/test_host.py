@@ -13,7 +13,7 @@ from swarm import events as ev
 from swarm.coordinator import Report
 from swarm.errors import ModelError
 from swarm.models.interface import Completion, Request
-from swarm.protocol import Done, Material, Passage, Post, Said, TaskBrief, create_protocol
+from swarm.protocol import Done, Failed, Material, Passage, Post, Said, TaskBrief, create_protocol
 from swarm.runtime.host import Host
 from swarm.runtime.wire import Batch, Order, Pull, Work
 from swarm.window.pack import CHATML
@@ -274,6 +274,56 @@ def test_a_recorded_output_that_broke_its_contract_is_drawn_again_as_the_next_sa
     model = Says(json.dumps(ROW))
     master = worked(model, said=(Said(0, "babble"),), samples={0: 1})
     assert master.events[0].sample == 1 and kinds(master)[-1] == "TaskFinished"
+
+
+def test_each_turn_has_its_own_draws_and_a_lease_makes_no_more_calls_than_are_reserved_for_it() -> None:
+    """Another lease goes on with what is recorded: a long task is not given up over outputs that were mended at once."""
+    passages, attempts = tuple(passage(number) for number in range(5)), roles_of(("notetaker",))["notetaker"].attempts
+    first = Says("no", "[]", "no", "[]", "[]", "no", *["[]"] * 3)
+    master = worked(first, passages=passages, **ROLLING)
+    assert kinds(master)[-1] == "TaskFailed" and master.events[-1].kind == "malformed" and master.reports[-1].retryable
+    assert len(first.asked) == 6 <= len(passages) + attempts - 1
+    said = (*[Said(turn, "[]") for turn in range(3)], Said(3, "no"))
+    master = worked(Says("[]", "[]"), passages=passages, said=said, samples={0: 2, 1: 2, 2: 1, 3: 1}, **ROLLING)
+    assert [(body.turn, body.sample) for body in master.events if isinstance(body, ev.CallFinished)] == [(3, 1), (4, 0)]
+    assert kinds(master)[-1] == "TaskFinished"
+
+
+def test_a_turn_whose_every_draw_breaks_its_contract_ends_a_long_task() -> None:
+    passages, attempts = tuple(passage(number) for number in range(5)), roles_of(("notetaker",))["notetaker"].attempts
+    master = worked(Says("[]", "[]", *["no"] * attempts), passages=passages, **ROLLING)
+    assert master.events[-1].kind == "malformed" and not master.reports[-1].retryable
+
+
+class NeverContent:
+    """Takes each output, and at the end neither the last nor the one before it."""
+
+    def __init__(self, inner: Any) -> None:
+        self.inner, self.back = inner, 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    def turn(self, task: Any, material: Any, transcript: Any) -> Any:
+        if len(transcript) == len(material.passages):
+            self.back = 1
+            return Failed("is not the last word")
+        if self.back:
+            self.back = 0
+            return Failed("neither")
+        return self.inner.turn(task, material, transcript)
+
+
+def test_a_protocol_that_turns_down_what_it_took_before_does_not_go_on_for_ever() -> None:
+    job, passages = spec(**ROLLING), (passage(0), passage(1), passage(2))
+    protocol, _ = create_protocol(job)
+    said, retryable = tuple[Said, ...](), True
+    for _ in range(2):
+        master = OneTask(Work(TaskBrief("t", "notetaker", "", 1), 7, Material(passages), said, {}))
+        host = Host("h", job, NeverContent(protocol), roles_of(protocol.roles), Says(*["[]"] * 9), 1)
+        asyncio.run(asyncio.wait_for(host.run(master), 30))
+        said, retryable = tuple(Said(turn, "[]") for turn in range(3)), master.reports[-1].retryable
+    assert kinds(master)[-1] == "TaskFailed" and not retryable
 
 
 def test_a_passage_that_does_not_fit_names_the_window_and_is_not_tried_again() -> None:

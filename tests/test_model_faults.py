@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +22,7 @@ from swarm.report.answer import gather
 from swarm.report.markdown import render_markdown
 from swarm.report.shapes import Answer
 from swarm.runtime.people import answer, questions
-from swarm.spec import JobSpec
+from swarm.spec import JobSpec, ProtocolSpec
 from swarm.store.folder import RunFolder
 from swarm.store.responses import FILE, Responses
 from swarm.testing.endpoint import OK, Endpoint
@@ -128,6 +129,32 @@ def test_one_passage_that_always_fails_is_given_up_and_the_others_are_read(fault
         assert len(documents) == 1 and state.finished["reader"] > 0
         assert {one.kind for one in report(folder).given_up} == {kind}
         check_account(endpoint, folder)
+
+
+def test_a_long_task_outlives_many_outputs_that_are_mended_at_once(tmp_path: Path) -> None:
+    class Stammers(Endpoint):
+        """Its first answer to every third passage breaks its contract."""
+
+        def behave_for(self, body: dict[str, Any]) -> str:
+            told = [message["content"] for message in body["messages"] if message["role"] == "assistant"]
+            first = body["temperature"] == 0
+            return "babble" if first and len(told) % 3 == 1 else OK
+
+    protocol = {"name": "rolling", "options": {"span_tokens": 160, "passages": 12}}
+    with failing(Stammers()) as endpoint:
+        spec = on(endpoint, write_sources(tmp_path, 3)).model_copy(update={"protocol": ProtocolSpec.model_validate(protocol)})
+        folder = run(spec, tmp_path)
+        state = state_of(folder)
+        assert state.status == "done" and not state.failed and found(folder)
+        check_account(endpoint, folder)
+    calls, reserved, holder = Counter[int](), dict[int, int](), dict[str, int]()
+    for event in events_of(folder):
+        if isinstance(event.body, ev.TaskLeased):
+            holder[event.body.task], reserved[event.body.token] = event.body.token, event.body.calls
+        elif isinstance(event.body, ev.CallStarted):
+            calls[holder[event.body.task]] += 1
+    assert len(endpoint.failed) > 3 and len(reserved) > 3, "one lease more than there are tasks"
+    assert all(calls[token] <= most for token, most in reserved.items())
 
 
 def test_a_setting_that_the_model_never_takes_costs_no_passage(tmp_path: Path) -> None:

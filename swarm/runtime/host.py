@@ -7,7 +7,7 @@ call is made, `calls` knows. It holds nothing that is not in the log or lost wit
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -142,7 +142,7 @@ class Host:
             retryable = False
             self._fail(doing, AGENT_BUDGET, str(error))
         except _Malformed as error:
-            retryable = False
+            retryable = error.retryable
             self._fail(doing, MALFORMED, str(error))
         except SwarmError as error:
             retryable = False
@@ -161,9 +161,10 @@ class Host:
         )
 
     async def _play(self, doing: Doing, calls: Calls) -> None:
-        """Turn after turn until the task ends. An output that breaks its contract is drawn again, as a further sample."""
+        """Turn after turn until the task ends. An output that breaks its contract is drawn again, as a further sample: so often
+        for each turn, and so often under one lease, for which no more is reserved. The next one goes on from there."""
         brief, role = doing.work.brief, self.roles[doing.work.brief.role]
-        said, samples, broken = list(doing.work.said), dict(doing.work.samples), 0
+        said, samples, broken = list(doing.work.said), dict(doing.work.samples), Counter[int]()
         purse = Purse(doing.work.left)
         while True:
             action = self.protocol.turn(brief, doing.work.material, said)
@@ -171,9 +172,11 @@ class Host:
                 self._finish(doing, action)
                 return
             if isinstance(action, Failed):
-                broken += 1
-                if broken >= role.attempts or not said:
-                    raise _Malformed(f"the output {action.reason}", f"roles.{role.name}")
+                turns = len(said)
+                broken[turns] += 1
+                if broken.total() >= role.attempts or not said:
+                    further = turns > len(doing.work.said) and broken[turns] < role.attempts
+                    raise _Malformed(f"the output {action.reason}", f"roles.{role.name}", retryable=further)
                 said.pop()
                 continue
             turn = len(said)
@@ -203,7 +206,12 @@ class Host:
 
 
 class _Malformed(SwarmError):
-    """An output that still breaks its contract after every attempt."""
+    """An output that still breaks its contract after every attempt; `retryable` where the lease had no more of them, though
+    the turn has, and turns were added under it."""
+
+    def __init__(self, message: str, where: str, retryable: bool = False) -> None:
+        super().__init__(message, where)
+        self.retryable = retryable
 
 
 def pack_note(content: Mapping[str, Any]) -> bytes:
