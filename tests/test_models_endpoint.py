@@ -62,6 +62,12 @@ def test_an_answer_comes_back_as_the_engines_here_write_it() -> None:
     assert completion.tokens_in > 0 and completion.tokens_out > 0
 
 
+def test_a_count_of_tokens_that_cannot_be_is_not_believed() -> None:
+    with Endpoint(behaviour="miscounts") as endpoint:
+        completion = ask(endpoint)
+    assert 0 < completion.tokens_in < 1000 and 0 < completion.tokens_out < 1000
+
+
 def test_one_call_is_one_request_in_openais_form() -> None:
     with Endpoint() as endpoint:
         ask(endpoint)

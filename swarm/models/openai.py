@@ -29,6 +29,8 @@ from swarm.window.tokens import Tokenizer
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 MOST_SECONDS = 86_400.0
 """What a Retry-After may ask for at most."""
+MOST_TOKENS = 1 << 31
+"""What a call can have taken at most; who counts more is not believed."""
 SHOWN = 300
 """Characters of an endpoint's own words that an error repeats."""
 REJECTIONS = (400, 413, 422)
@@ -171,7 +173,7 @@ class EndpointModel:
         self._check_identity(str(data.get("model") or ""))
         if not isinstance(text, str) or not isinstance(used, dict):
             raise self._nonsense(response)
-        counted = {name: number for name, number in used.items() if type(number) is int and number >= 0}
+        counted = {name: number for name, number in used.items() if type(number) is int and 0 <= number <= MOST_TOKENS}
         return text, "length" if reason == "length" else "stop", counted
 
     def _check_identity(self, said: str) -> None:

@@ -37,10 +37,12 @@ BEHAVIOURS = (
     "babble",
     "other-model",
     "filtered",
+    "miscounts",
 )
 """`close` breaks off in the middle of the answer, `die-before` before the request is read, `die-after` when the work is done and
 nothing is sent yet; `hang` says nothing while the list of models still answers; `babble` is no JSON; `other-model` names
-another model than was asked for; `filtered` does the work and withholds it."""
+another model than was asked for; `filtered` does the work and withholds it; `miscounts` says that it took
+more tokens than 64 bits can count."""
 
 
 class Endpoint:
@@ -145,13 +147,15 @@ class _Handler(BaseHTTPRequestHandler):
         behaviour = self.endpoint.behave_for(body) if behaviour == OK else behaviour
         if behaviour != OK:
             self.endpoint.failed.append(behaviour)
-        if behaviour in ("ok", "length", "close", "die-after", "babble", "other-model", "filtered"):
+        if behaviour in ("ok", "length", "close", "die-after", "babble", "other-model", "filtered", "miscounts"):
             self.endpoint.charged.append(key)
         match behaviour:
             case "ok" | "length":
                 self._reply(200, self._completion(body, "length" if behaviour == "length" else "stop"))
             case "other-model":
                 self._reply(200, self._completion(body, "stop") | {"model": "someone-else"})
+            case "miscounts":
+                self._reply(200, self._completion(body, "stop") | {"usage": {"prompt_tokens": 10**20, "completion_tokens": -1}})
             case "filtered":
                 held = {"index": 0, "finish_reason": "content_filter", "message": {"role": "assistant", "content": None}}
                 self._reply(200, self._completion(body, "stop") | {"choices": [held]})
