@@ -11,7 +11,7 @@ import pytest
 
 import swarm
 from swarm.api import JobHandle
-from swarm.events import CallFinished, JobEnded, PhaseChanged, ReportWritten
+from swarm.events import CallFinished, JobEnded, JobOpened, PhaseChanged, ReportWritten
 from swarm.runtime.driver import DriverProcess
 from swarm.spec import ModelSpec
 from tests.jobs import ROWS, job, write_sources
@@ -99,6 +99,26 @@ def test_what_keeps_a_job_from_starting_is_raised_here(tmp_path: Path) -> None:
         asyncio.run(submit(id="taken"))
     with pytest.raises(swarm.StoreError, match="there is no run"):
         JobHandle.open("none", tmp_path / "runs")
+
+
+def test_of_two_that_submit_a_run_of_one_name_at_once_one_gets_it_and_one_is_told(tmp_path: Path) -> None:
+    async def together() -> list[JobHandle | BaseException]:
+        spec, runs = job(write_sources(tmp_path), model=SLOW.model_dump()), tmp_path / "runs"
+        submitted = [swarm.submit(spec, runs=runs, local=True, id="one") for _ in range(2)]
+        found = await asyncio.gather(*submitted, return_exceptions=True)
+        for handle in found:
+            if isinstance(handle, JobHandle):
+                assert (await handle.result()).status == "done", "its driver is the one that works"
+                assert isinstance(handle.driver, DriverProcess)
+                opened = [event.body.pid async for event in handle.events() if isinstance(event.body, JobOpened)]
+                assert opened == [handle.driver.pid]
+                assert "run one in" in (handle.folder / "driver.log").read_text()
+        return found
+
+    found = asyncio.run(asyncio.wait_for(together(), 120))
+    (refused,) = [one for one in found if not isinstance(one, JobHandle)]
+    assert isinstance(refused, swarm.StoreError) and "in use" in str(refused)
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["latest", "one"], "nothing is left beside it"
 
 
 def test_a_name_that_is_not_there_is_an_attribute_error() -> None:

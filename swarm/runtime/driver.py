@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import uuid
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -155,14 +156,16 @@ async def start_new(spec: JobSpec, run: RunFolder, how: Launch) -> DriverProcess
     """Starts a new job in a driver of its own, and returns once its log has begun.
 
     Raises:
+        StoreError: there is such a run, or somebody else is starting it just now.
         SwarmError: what kept the job from starting.
     """
-    await asyncio.to_thread(run.check_free)
-    early = run.root / f".{run.id}.driver.log"
+    early = run.root / f".{run.id}.{uuid.uuid4().hex}.driver.log"
     with naming(run.root):
         run.root.mkdir(parents=True, exist_ok=True)
-    driver = await asyncio.to_thread(DriverProcess, ["run", "-", "--id", run.id], how, early, spec)
+        starting = FolderLock.take(run.root / f".{run.id}.starting")  # what begins now can be nobody else's then
     try:
+        await asyncio.to_thread(run.check_free)
+        driver = await asyncio.to_thread(DriverProcess, ["run", "-", "--id", run.id], how, early, spec)
         while not await asyncio.to_thread(_begun, run):
             if await driver.ended():
                 raise await driver.error() or SwarmError("the driver ended without a run", run.id)
@@ -172,6 +175,8 @@ async def start_new(spec: JobSpec, run: RunFolder, how: Launch) -> DriverProcess
         _remember(run, how)
     finally:
         early.unlink(missing_ok=True)
+        starting.path.unlink(missing_ok=True)
+        starting.release()
     return driver
 
 
