@@ -136,6 +136,11 @@ def test_a_word_over_which_the_protocol_fails_is_heard_once_it_is_mended(tmp_pat
         (AddRange("poet", 0, 1), "role 'poet', which it does not list"),
         (AddRange("reader", 0, SPANS + 1), f"passage {SPANS}, which there is not"),
         (Ask("Go on?", ("left",), default="right"), "default 'right', which is not among the options"),
+        (Ask("Go on?", ("left", "")), "an option that is empty"),
+        (Ask("Go on?", seconds=float("nan")), "asks for nan seconds"),
+        (Ask("Go on?", seconds=-3), "asks for -3 seconds"),
+        (Finish("zed"), "finishes as 'zed', which is no end"),
+        ("finish", "answered with 'finish', which is no command"),
     ],
 )
 def test_what_a_protocol_asks_for_in_vain_is_its_fault_and_no_event(command: Any, says: str) -> None:

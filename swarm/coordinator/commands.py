@@ -6,14 +6,18 @@ out, at each start of the job again, and nobody could tell whose fault it is.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from math import inf
 from typing import Any
 
 from swarm import events as ev
 from swarm.agents.roles import Role
 from swarm.coordinator.state import JobState
 from swarm.errors import ProtocolError, StoreError
-from swarm.protocol import AddRange, AddTask, Ask, Command, SwarmProtocol
+from swarm.protocol import AddNote, AddRange, AddTask, Ask, Command, Finish, Judge, SwarmProtocol
+
+ENDS = ("done", "failed", "cancelled")
+"""How a protocol may end its job."""
 
 
 def remembered(state: Mapping[str, Any], protocol: SwarmProtocol) -> ev.Decided:
@@ -36,27 +40,51 @@ def check_command(command: Command, protocol: SwarmProtocol, roles: Mapping[str,
     """Refuses a command that can't be carried out.
 
     Raises:
-        ProtocolError: it names a role, a passage or a note that there is not, or asks with a default that is no option.
+        ProtocolError: it is no command; it names a role, a passage or a note that there is not, or a word for the job's end; it
+            asks what can't be answered.
     """
-    where = f"protocol {protocol.name}"
-    if isinstance(command, (AddTask, AddRange)) and command.role not in roles:
-        cure = f"add it to the protocol's `roles`, now {', '.join(protocol.roles)}"
-        raise ProtocolError(f"asked for a task of role {command.role!r}, which it does not list", where, cure)
+    if fault := _fault(command, protocol, roles, state):
+        problem, cure = fault
+        raise ProtocolError(problem, f"protocol {protocol.name}", cure)
+
+
+def _fault(command: object, protocol: SwarmProtocol, roles: Mapping[str, Role], state: JobState) -> tuple[str, str] | None:
+    """(what is wrong, what to do)."""
     match command:
+        case AddTask() | AddRange() if command.role not in roles:
+            listed = f"add it to the protocol's `roles`, now {', '.join(protocol.roles)}"
+            return f"asked for a task of role {command.role!r}, which it does not list", listed
         case AddTask():
-            spans = command.spans
+            unknown = next((note for note in command.reads if not state.board.knows(note)), None)
+            if unknown is not None:
+                return (
+                    f"asked for a task that reads note {unknown!r}, which is not on the board",
+                    "`reads` takes ids of its notes",
+                )
+            return _absent(command.spans, state)
         case AddRange():
-            spans = (command.first, command.stop - 1) if command.first < command.stop else ()
+            return _absent((command.first, command.stop - 1) if command.first < command.stop else (), state)
+        case Ask():
+            if command.default and command.default not in command.options:
+                cure = f"options are {', '.join(command.options) or 'none'}"
+                return f"asks with default {command.default!r}, which is not among the options", cure
+            if not all(command.options):
+                return "asks with an option that is empty", "an answer without an option is an approval as proposed"
+            if not 0 <= command.seconds < inf:
+                return f"asks for {command.seconds} seconds", "give 0 for a question that waits for ever, or more"
+        case Finish() if command.status not in ENDS:
+            return f"finishes as {command.status!r}, which is no end", f"choose from {', '.join(ENDS)}"
+        case AddNote() | Judge() | Finish():
+            pass
         case _:
-            spans = ()
-    for span in spans:
-        if not 0 <= span < state.spans:
-            cure = f"passages are numbered from 0 to {state.spans - 1}" if state.spans else "the corpus has no passages"
-            raise ProtocolError(f"asked for a task over passage {span}, which there is not", where, cure)
-    for note in command.reads if isinstance(command, AddTask) else ():
-        if not state.board.knows(note):
-            cure = "`reads` takes ids of notes that are on the board"
-            raise ProtocolError(f"asked for a task that reads note {note!r}, which is not on the board", where, cure)
-    if isinstance(command, Ask) and command.default and command.default not in command.options:
-        cure = f"options are {', '.join(command.options) or 'none'}"
-        raise ProtocolError(f"asks with default {command.default!r}, which is not among the options", where, cure)
+            return f"answered with {command!r}, which is no command", "see swarm/protocol.py for what a protocol may ask for"
+    return None
+
+
+def _absent(spans: Iterable[int], state: JobState) -> tuple[str, str] | None:
+    """The first passage that there is not."""
+    span = next((span for span in spans if not 0 <= span < state.spans), None)
+    if span is None:
+        return None
+    cure = f"passages are numbered from 0 to {state.spans - 1}" if state.spans else "the corpus has no passages"
+    return f"asked for a task over passage {span}, which there is not", cure
