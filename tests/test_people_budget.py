@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,11 +14,15 @@ from swarm.coordinator.snapshot import pack, unpack
 from swarm.errors import ProtocolError
 from swarm.events import Event, body_hash
 from swarm.protocol import WORD, AddNote, AddRange, AddTask, Ask, Decision, Finish, View
+from swarm.runtime.people import attend
+from swarm.store.folder import read_status
 from swarm.testing.invariants import state_digest
 from swarm.testing.simulator import STORM
 from tests.desk import Desk, Plain, called, done
+from tests.jobs import events_of, resume, run, state_of
 from tests.peopled import SAID, Peopled
 from tests.simulated import simulate
+from tests.test_protocol_fails import MENDED, REACT, broken, spec as protocol_spec
 
 ASKING = {"engine": "scripted", "name": "raises", "in_doubt": "ask"}
 
@@ -259,6 +265,26 @@ def test_a_question_that_an_earlier_version_left_of_a_draft_is_answered_without_
     desk.core.budget = desk.core.needs.budget = desk.resumed().core.budget
     worked(desk)
     assert desk.state.status == "done" and desk.state.readings == 6
+
+
+# ---- in a run ----
+
+
+def test_a_run_acts_on_a_word_that_it_heard_while_it_rested_under_a_mended_protocol(tmp_path: Path) -> None:
+    made = protocol_spec(tmp_path, broken(REACT, "event.kind == 'PersonSaid'"), budget={"calls": 5, "reserve": 0.2})
+    folder = run(made, tmp_path / "runs", id="one")
+    assert read_status(folder).status == "budget"
+    folder.post("tell", json.dumps({"text": "skip the tests", "by": "ann"}))
+    attend(folder)
+    assert not folder.messages() and read_status(folder).status == "budget", "it is heard, and the job rests"
+    with pytest.raises(ProtocolError, match="PersonSaid"):
+        resume(folder, budget=("calls=none",))
+    assert read_status(folder).status == "budget" and state_of(folder).raised == {}
+    (tmp_path / "mine.py").write_text(MENDED)
+    resume(folder, budget=("calls=none",))
+    state = state_of(folder)
+    assert state.status == "done" and state.board.count(WORD) == 1
+    assert sum(isinstance(event.body, ev.PersonSaid) for event in events_of(folder)) == 1
 
 
 # ---- under faults ----

@@ -22,7 +22,7 @@ from swarm.coordinator.coordinator import LEASE_SECONDS
 from swarm.coordinator.notices import PROTOCOL
 from swarm.coordinator.state import DocumentRow
 from swarm.errors import ProtocolError, StoreError
-from swarm.events import ApprovalAnswered, Body, Event, SnapshotIgnored, body_hash
+from swarm.events import ApprovalAnswered, Body, Event, PhaseChanged, SnapshotIgnored, body_hash
 from swarm.protocol import Material, NoteText, NoteView, Passage, Said, TaskBrief
 from swarm.runtime.clock import LogClock
 from swarm.runtime.opening import EVENTS_BETWEEN, open_state, take_snapshot
@@ -105,8 +105,10 @@ class JobMaster:
         self._wake()
 
     def change_budget(self, who: str, new: Mapping[str, float | None]) -> None:
-        """Gives the job more budget, or less."""
+        """Gives the job more budget, or less. If the protocol fails over what people said before, the job has what it had."""
         self._ask(lambda: self.coordinator.change_budget(self._clock(), who, new), {})
+        if self.failed is not None and self.state.status == "budget":
+            self.append([PhaseChanged(phase=self.state.phase, reason=self.state.reason)], {})  # it rests on, says its log
 
     def end(self, status: str, reason: str) -> None:
         """Ends the job by order of a person, or because it cannot go on."""
