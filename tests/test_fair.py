@@ -118,6 +118,27 @@ def test_no_slot_is_lost_when_callers_give_up() -> None:
     ran(scene())
 
 
+@pytest.mark.parametrize("which", [slice(0, 20), slice(0, 30)])
+def test_calls_that_gave_up_while_they_waited_cost_their_job_nothing(which: slice) -> None:
+    async def scene() -> None:
+        crowd = Crowd()
+        crowd.come("holder", 1, tokens=1)
+        await settled()
+        crowd.come("a", 30)
+        await settled()
+        for task in crowd.tasks[1:][which]:
+            task.cancel()
+        await settled()
+        crowd.come("a", 20)
+        crowd.come("b", 40)
+        await crowd.serve(21)
+        assert abs(Counter(crowd.served[1:21])["a"] - 10) <= 1
+        for task in crowd.tasks:
+            task.cancel()
+
+    ran(scene())
+
+
 def test_accounts_are_bounded_by_the_jobs_of_late() -> None:
     async def scene() -> None:
         queue = FairQueue(1)
