@@ -169,6 +169,35 @@ def test_an_address_that_is_none_is_unreachable() -> None:
     assert refused("http://no-such-host.invalid/v1").kind == "unreachable"
 
 
+@pytest.mark.parametrize(
+    ("said", "same"),
+    [
+        ("scripted", True),
+        ("provider/scripted", True),
+        ("scripted-2024-08-06", True),
+        ("scripted-20241022-v2:0", True),
+        ("scripted-08-2024", True),
+        ("scripted@20240620", True),
+        ("scripted-0613", True),
+        ("scripted-002", True),
+        ("scripted-v0.2", True),
+        ("scripted:latest", True),
+        ("scripted-mini", False),
+        ("scripted-mini-2024-07-18", False),
+        ("scripted-4-5", False),
+        ("scripted.1", False),
+        ("scripted2", False),
+    ],
+)
+def test_a_dated_name_is_the_same_model_and_a_longer_one_is_another(said: str, same: bool) -> None:
+    with Endpoint(behaviour=f"other-model:{said}") as endpoint:
+        if same:
+            assert ask(endpoint, name="scripted").finish == "stop"
+        else:
+            error = refused(endpoint, name="scripted")
+            assert error.kind == "broken" and error.where == "model.name" and repr(said) in str(error)
+
+
 def test_an_endpoint_recovers() -> None:
     with Endpoint() as endpoint:
         endpoint.then("500")

@@ -31,6 +31,8 @@ MOST_SECONDS = 86_400.0
 """What a Retry-After may ask for at most."""
 MOST_TOKENS = 1 << 31
 """What a call can have taken at most; who counts more is not believed."""
+VERSION = re.compile(r"([-@_]\d{4}-\d\d-\d\d|[-@_]\d\d-\d{4}|[-@_]\d{3,8}|[-@_]v\d[\d.]*(:\d+)?|[-:@]latest)*")
+"""What may follow a model's name and leave it the same model: dates and versions. `-mini`, `-4` or `.1` is another one."""
 SHOWN = 300
 """Characters of an endpoint's own words that an error repeats."""
 REJECTIONS = (400, 413, 422)
@@ -177,11 +179,11 @@ class EndpointModel:
         return text, "length" if reason == "length" else "stop", counted
 
     def _check_identity(self, said: str) -> None:
-        """Refuses the answer of another model than was asked for. A version after the name, or a provider before it, is
+        """Refuses the answer of another model than was asked for. A date or version after the name, or a provider before it, is
         still the same model; where the endpoint does not list our name, it is an alias, and must go on meaning what it
         meant first."""
         ours, theirs = self._spec.name.rpartition("/")[2], said.rpartition("/")[2]
-        if not said or theirs.startswith(ours):
+        if not said or (theirs.startswith(ours) and VERSION.fullmatch(theirs, len(ours))):
             return
         if not self._listed and self._calls_itself in ("", said):
             self._calls_itself = said

@@ -41,8 +41,8 @@ BEHAVIOURS = (
 )
 """`close` breaks off in the middle of the answer, `die-before` before the request is read, `die-after` when the work is done and
 nothing is sent yet; `hang` says nothing while the list of models still answers; `babble` is no JSON; `other-model` names
-another model than was asked for; `filtered` does the work and withholds it; `miscounts` says that it took
-more tokens than 64 bits can count."""
+another model than was asked for, `other-model:NAME` the one of this name; `filtered` does the work and withholds it;
+`miscounts` says that it took more tokens than 64 bits can count."""
 
 
 class Endpoint:
@@ -153,7 +153,7 @@ class _Handler(BaseHTTPRequestHandler):
             case "ok" | "length":
                 self._reply(200, self._completion(body, "length" if behaviour == "length" else "stop"))
             case "other-model":
-                self._reply(200, self._completion(body, "stop") | {"model": "someone-else"})
+                self._reply(200, self._completion(body, "stop") | {"model": after or "someone-else"})
             case "miscounts":
                 self._reply(200, self._completion(body, "stop") | {"usage": {"prompt_tokens": 10**20, "completion_tokens": -1}})
             case "filtered":
