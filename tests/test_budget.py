@@ -369,6 +369,16 @@ def test_an_agent_whose_host_found_its_limit_waits_while_others_go_on_and_the_li
     assert desk.state.status == "done"
 
 
+def test_what_is_answered_from_the_cache_is_no_call_of_its_agent() -> None:
+    desk = Desk(Plain(readers(1)), budget={"agent": {"calls": 2}})
+    grant = desk.one()
+    (began, ended), further = called(grant), called(grant, sample=1)
+    desk.pull(Report(grant.task, grant.token, (began, ended.model_copy(update={"cached": True}), *further)), want=0)
+    desk.keep(desk.core.lost(desk.now, "h", "gone"))
+    left = desk.one().left
+    assert left is not None and left[1] == 1 == desk.state.total().calls
+
+
 def test_an_agents_calls_in_doubt_count_against_what_it_may_spend() -> None:
     desk = Desk(Plain(readers(1)), budget={"agent": {"calls": 2, "tokens": 2000}})
     for left in ((2000, 2), (1880, 1)):

@@ -89,4 +89,4 @@ class Needs:
 
 def _spent(row: TaskRow) -> tuple[int, int]:
     """Tokens and calls that an agent has spent, or may have."""
-    return row.spent + row.lost_tokens, len(row.said or ()) + row.lost_calls
+    return row.spent + row.lost_tokens, row.made + row.lost_calls

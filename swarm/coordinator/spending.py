@@ -35,6 +35,7 @@ def call_finished(state: JobState, event: Event, body: ev.CallFinished) -> None:
     if body.cached:
         state.ledger.cached += 1
     else:
+        row.made += 1
         row.spent += body.tokens_in + body.tokens_out
         _spent(state, row.role, body)
 

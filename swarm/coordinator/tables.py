@@ -64,7 +64,9 @@ class TaskRow:
     """Model calls that it takes at most; None for as many as its role may."""
     reserved_calls: int = 0
     spent: int = 0
-    """Tokens of its recorded calls."""
+    """Tokens of its recorded calls, without those that were answered from the cache."""
+    made: int = 0
+    """How many recorded calls these were."""
     lost_calls: int = 0
     """Calls without a recorded answer that it made, or may have: in doubt, or answered too late."""
     lost_tokens: int = 0
