@@ -167,11 +167,11 @@ class JobHandle:
             SpecError: there is no such question or option.
             StoreError: it is answered already, or the job has ended.
         """
-        return await asyncio.to_thread(people.answer, self._run, question, "approved", answer)
+        return await asyncio.to_thread(people.answer, self._run, question, "approved", render, answer)
 
     async def reject(self, why: str, question: int | None = None) -> Question:
         """Answers a question with no; otherwise as `approve`."""
-        return await asyncio.to_thread(people.answer, self._run, question, "rejected", "", why)
+        return await asyncio.to_thread(people.answer, self._run, question, "rejected", render, "", why)
 
     async def fork(
         self,

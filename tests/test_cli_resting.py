@@ -18,6 +18,15 @@ from tests.jobs import events_of, job, write_sources
 ASKING: dict[str, Any] = {"name": "map_reduce", "options": {"span_tokens": 160, "approve_plan": True}}
 ROLLING = (shipped("protocols") / "rolling.py").read_text()
 START = "        size = self.options.passages\n"
+REACT = "        ended = view.ended\n        if isinstance(event.body, Stuck):\n"
+ENDING = ROLLING.replace(
+    START, f"        from swarm.protocol import Ask\n        return Decision({{}}, [Ask('Enough?')])\n{START}"
+).replace(
+    REACT,
+    "        if event.kind == 'ApprovalAnswered':\n"
+    "            return Decision({}, [Finish('done' if event.body.verdict == 'approved' else 'failed')])\n" + REACT,
+)  # fmt: skip
+"""A protocol that asks one question, and ends with its answer."""
 
 
 def over(place: Path, verb: str, *arguments: object) -> Said:
@@ -87,3 +96,26 @@ def test_what_was_said_to_a_job_is_in_its_log_when_it_is_cancelled(tmp_path: Pat
     if not gone:
         said = over(tmp_path, "replay", "one", "--verify")
         assert said.code == 0, said.err
+
+
+# ---- answers ----
+
+
+@pytest.mark.parametrize(("verb", "status"), [("approve", "done"), ("reject", "failed")])
+def test_a_job_that_ends_by_an_answer_has_its_report_and_that_is_said(tmp_path: Path, verb: str, status: str) -> None:
+    assert begun(tmp_path, ENDING).code == 5
+    said = over(tmp_path, verb, "one", *(["--why", "no"] if verb == "reject" else []))
+    assert said.code == 0 and f"ended ({status}); report: {run_of(tmp_path).report_html}" in said.err, said.err
+    assert "swarm resume" not in said.err
+    assert over(tmp_path, "status", "one", "--json").document["files"].keys() >= {"answer.json", "report.html"}
+    assert run_of(tmp_path).report_html.exists()
+
+
+@pytest.mark.parametrize("source", ["def start(:\n", ENDING.replace("Finish(", "broken(")], ids=["no code", "fails"])
+def test_an_answer_that_was_refused_is_never_heard_later(tmp_path: Path, source: str) -> None:
+    assert begun(tmp_path, ENDING).code == 5
+    (tmp_path / "mine.py").write_text(source)
+    assert over(tmp_path, "approve", "one").code != 0 and not run_of(tmp_path).messages()
+    (tmp_path / "mine.py").write_text(ENDING)
+    said = over(tmp_path, "reject", "one", "--why", "no")
+    assert said.code == 0 and "rejected one:1; ended (failed)" in said.err, said.err

@@ -18,6 +18,7 @@ import yaml
 from swarm import events as ev
 from swarm.coordinator import JobState, Phase
 from swarm.errors import StoreError
+from swarm.report import render
 from swarm.report.answer import gather
 from swarm.report.markdown import render_markdown
 from swarm.report.shapes import Answer
@@ -204,7 +205,7 @@ def test_a_person_who_wants_to_be_asked_pays_nothing_twice_unasked(tmp_path: Pat
         assert state.phase in (Phase.WAITING, Phase.PAUSED) and not state.failed
         (question,) = questions(folder)
         assert "may be paid twice" in question.text
-        answer(folder, question.number, "approved")
+        answer(folder, question.number, "approved", render)
         assert found(resume(folder)) == ROWS and len(endpoint.keys) == len(set(endpoint.keys)) + 1
 
 

@@ -134,6 +134,7 @@ def reject(
 
 def _answer(id: str, verdict: str, chosen: str, why: str, runs: str | None, as_json: bool) -> None:
     from swarm.errors import SpecError
+    from swarm.report import render
     from swarm.runtime.people import answer
     from swarm.store.folder import read_status
 
@@ -141,9 +142,12 @@ def _answer(id: str, verdict: str, chosen: str, why: str, runs: str | None, as_j
     if mark and not number.isdigit():
         raise SpecError(f"{number!r} is no number of a question", "ID[:N]", "write the run's id, or ID:1")
     run = the_run(name, runs)
-    question = answer(run, int(number) if mark else None, verdict, chosen, why)
+    question = answer(run, int(number) if mark else None, verdict, render, chosen, why)
     known = read_status(run)
-    following = "" if known.holder or known.status == "cancelled" else f"; go on with: swarm resume {run.id}{run.option}"
+    onward = (
+        f"ended ({known.status}); report: {run.report_html}" if known.ended else f"go on with: swarm resume {run.id}{run.option}"
+    )
+    following = "" if known.holder else f"; {onward}"
     following = _over_budget(run) or following
     err().print(f"{verdict} {question.name}{f' ({chosen})' if chosen else ''}{following}", markup=False)
     if as_json:

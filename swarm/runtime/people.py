@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from swarm.coordinator import Phase
-from swarm.errors import SpecError, StoreError
+from swarm.errors import SpecError, StoreError, SwarmError
 from swarm.events import DESK, ApprovalAnswered, ApprovalAsked, PhaseChanged
 from swarm.runtime.caretaker import Caretaker
 from swarm.runtime.launch import Render, cancel_resting
@@ -136,14 +136,16 @@ def tell(run: RunFolder, text: str) -> int:
     return heard
 
 
-def answer(run: RunFolder, number: int | None, verdict: str, chosen: str = "", why: str = "") -> Question:
+def answer(run: RunFolder, number: int | None, verdict: str, render: Render, chosen: str = "", why: str = "") -> Question:
     """Answers a question: `verdict` is `approved`, with an option or none, or `rejected`, with a reason.
 
-    Returns when the answer is durable in the job's log.
+    Returns when the answer is durable in the job's log. One that could not be given is never heard later: people may have
+    answered otherwise by then.
 
     Raises:
         SpecError: there is no such question, or no such option.
         StoreError: it is answered already, the job has ended, or its master does not hear.
+        SwarmError: nobody works on the job, and it cannot be taken up to hear this.
     """
     asked = _asked(run, number)
     if chosen and chosen not in asked.options:
@@ -156,10 +158,12 @@ def answer(run: RunFolder, number: int | None, verdict: str, chosen: str = "", w
         if not heard or _answered(run, asked.id) is not None:
             break
         try:
-            attend(run)
-        except StoreError:
+            attend(run, render)
+        except BaseException as error:
             if run.holder() is None:  # nobody was quicker: it can't be taken up
                 run.heard(message)
+                raise
+            if not isinstance(error, SwarmError):
                 raise
     event = _answered(run, asked.id)
     if event is None:
@@ -171,10 +175,11 @@ def answer(run: RunFolder, number: int | None, verdict: str, chosen: str = "", w
     return asked
 
 
-def attend(run: RunFolder) -> None:
+def attend(run: RunFolder, render: Render) -> None:
     """Is the master of a job that nobody works on until it has heard what waits in its inbox.
 
-    A job that was paused is paused again; one that waited for the answer is left as one that somebody should go on with.
+    A job that was paused is paused again; one that waited for the answer is left as one that somebody should go on with;
+    of one that comes to its end by it, the report is written.
 
     Raises:
         SwarmError: somebody works on it, or it cannot be taken up.
@@ -187,6 +192,8 @@ def attend(run: RunFolder) -> None:
         if before[0] is Phase.PAUSED and master.state.phase in (Phase.WORKING, Phase.PINNING):
             master.pause(before[1])
         session.raise_failed()
+        if master.state.settled:
+            session.reported(render(run))
     finally:
         session.store.close()
 
