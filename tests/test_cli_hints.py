@@ -38,6 +38,7 @@ def test_a_job_over_its_budget_is_resumed_by_the_command_that_is_printed(tmp_pat
     run = swarm("run", path, "--local", "--runs", elsewhere, "--id", "b2")
     refused = swarm("resume", "b2", "--local", "--runs", elsewhere)
     status = swarm("status", "b2", "--runs", elsewhere)
+    assert re.search(r"^  reason    [^:]*(?:calls|tasks)", status.out, re.MULTILINE), status.out
     watched = swarm("watch", "b2", "--runs", elsewhere)
     for said in (run.err, refused.err, status.out, watched.out):
         (command,) = {tuple(words) for words in hinted(said)}

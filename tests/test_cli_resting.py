@@ -60,6 +60,8 @@ def cancelled(place: Path) -> None:
 def test_a_job_whose_protocol_is_gone_or_broken_is_cancelled(tmp_path: Path, left: str | None) -> None:
     said = begun(tmp_path, ROLLING.replace(START, f"        raise KeyError('left')\n{START}"))
     assert said.code == 2 and "KeyError" in said.err, said.err
+    reason = "  reason    protocol rolling: failed at event 6 (Decided): KeyError: 'left'. Mend it and resume the job\n"
+    assert reason in over(tmp_path, "status", "one").out
     if left is None:
         (tmp_path / "mine.py").unlink()
     else:
@@ -99,6 +101,14 @@ def test_what_was_said_to_a_job_is_in_its_log_when_it_is_cancelled(tmp_path: Pat
 
 
 # ---- answers ----
+
+
+def test_a_job_that_waits_is_called_so_wherever_it_is_shown(tmp_path: Path) -> None:
+    assert begun(tmp_path, ASKING).code == 5
+    assert "waiting | waiting" in over(tmp_path, "diff", "one", "one").out
+    assert "reason" not in over(tmp_path, "status", "one").out, "what it waits for is shown as its question"
+    assert over(tmp_path, "report", "one", "--json").document["status"] == "waiting"
+    assert "The job is waiting for an answer to question 1." in run_of(tmp_path).report_markdown.read_text()
 
 
 @pytest.mark.parametrize(("verb", "status"), [("approve", "done"), ("reject", "failed")])

@@ -86,11 +86,16 @@ def _progress(run: RunFolder) -> Progress:
 
 def _status_lines(run: RunFolder, known: RunStatus, progress: Progress) -> list[str]:
     from swarm.coordinator.budget import limits_reached
+    from swarm.coordinator.state import OVER_BUDGET
 
     state = progress.state
     spent, now = state.total(), time.time() if known.holder else state.time
     lines = [
         f"{run.id}: {known.status}{f', worked on by {known.holder}' if known.holder else ''}",
+    ]
+    if known.detail and (known.ended or known.status in ("paused", "budget")):
+        lines.append(f"  reason    {known.detail.removeprefix(OVER_BUDGET)}")
+    lines += [
         f"  {progress.spec.question}",
         f"  corpus    {counted(len(state.documents), 'document')}, {counted(state.spans, 'passage')}, "
         f"{counted(state.span_tokens, 'token')}",

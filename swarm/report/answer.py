@@ -143,7 +143,9 @@ class _Gathering:
     # ---- how the job stands ----
 
     def _status(self) -> str:
-        return self.state.status if self.state.settled else "paused" if self.state.phase is Phase.PAUSED else "running"
+        if self.state.settled:
+            return self.state.status
+        return str(self.state.phase) if self.state.phase in (Phase.PAUSED, Phase.WAITING) else "running"
 
     def _reason(self) -> str:
         if hash := reason_body(self.state.reason):
