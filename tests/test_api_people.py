@@ -11,7 +11,7 @@ import pytest
 import swarm
 from swarm.api import JobHandle, resume
 from swarm.events import Forked, ReportWritten, TaskLeased
-from swarm.report import gather
+from swarm.report import gather, render
 from swarm.runtime.people import attend
 from tests.commands import job_file, start, swarm as command
 from tests.jobs import ROWS, job, run, write_sources
@@ -105,7 +105,7 @@ def test_a_job_that_hears_something_while_it_rests_over_its_budget_keeps_its_ans
     folder = run(spec, tmp_path / "runs", agents=1, id="one")
     handle = JobHandle.open("one", folder.root)
     assert asyncio.run(handle.result()).status == "budget"
-    attend(folder)
+    attend(folder, render)
     assert handle.status() == "budget" and asyncio.run(handle.result()).status == "budget"
     with folder.writer():  # somebody is about to take it: what was reported is there all the same
         answer = asyncio.run(asyncio.wait_for(handle.result(), 10))

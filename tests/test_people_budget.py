@@ -14,6 +14,7 @@ from swarm.coordinator.snapshot import pack, unpack
 from swarm.errors import ProtocolError
 from swarm.events import Event, body_hash
 from swarm.protocol import WORD, AddNote, AddRange, AddTask, Ask, Decision, Finish, View
+from swarm.report import render
 from swarm.runtime.people import attend
 from swarm.store.folder import read_status
 from swarm.testing.invariants import state_digest
@@ -275,7 +276,7 @@ def test_a_run_acts_on_a_word_that_it_heard_while_it_rested_under_a_mended_proto
     folder = run(made, tmp_path / "runs", id="one")
     assert read_status(folder).status == "budget"
     folder.post("tell", json.dumps({"text": "skip the tests", "by": "ann"}))
-    attend(folder)
+    attend(folder, render)
     assert not folder.messages() and read_status(folder).status == "budget", "it is heard, and the job rests"
     with pytest.raises(ProtocolError, match="PersonSaid"):
         resume(folder, budget=("calls=none",))
