@@ -11,8 +11,8 @@ from swarm.coordinator import Grant, Phase, Report
 from swarm.coordinator.budget import changes, effective, limits_reached
 from swarm.coordinator.ledger import Doubt
 from swarm.errors import SpecError
-from swarm.events import Body, Event
-from swarm.protocol import AddTask, Decision, Finish, View
+from swarm.events import Body, Event, identity
+from swarm.protocol import AddNote, AddTask, Decision, Finish, View
 from swarm.spec import BudgetSpec
 from tests.desk import ROLES, SPANS, Desk, Plain, called, done, failed, readers
 
@@ -206,7 +206,7 @@ def test_a_task_of_many_turns_sets_aside_what_all_of_them_take() -> None:
     ("task", "tokens"),
     [
         (AddTask("reader", spans=(0,)), 3 * 214),
-        (AddTask("reader", spans=(0,), reads=("a", "b")), 3 * (214 + 2 * 96)),
+        (AddTask("reader", spans=(0,), reads=(identity("j", 5, 0), identity("j", 5, 1))), 3 * (214 + 2 * 96)),
         (AddTask("reader", spans=tuple(range(8))), 3 * 1000),
         (AddTask("reader", query=("row", "", 2)), 3 * (50 + 2 * 96)),
         (AddTask("reader", query=("row", "", 0)), 3 * 1000),
@@ -216,7 +216,8 @@ def test_a_task_of_many_turns_sets_aside_what_all_of_them_take() -> None:
     ids=str,
 )
 def test_what_is_set_aside_for_a_task(task: AddTask, tokens: int) -> None:
-    desk = Desk(Plain(task))
+    """Where it reads notes by name, these are the two that stand on the board before it."""
+    desk = Desk(Plain(AddNote("row", ""), AddNote("row", ""), task))
     desk.one()
     assert desk.last(ev.TaskLeased).reserved == tokens == desk.state.reserved
 
