@@ -192,9 +192,9 @@ class JobHandle:
         """
         name = id or new_id(self.id, datetime.now().astimezone(), ())
         target = RunFolder(self._run.root, name, self._run.place)
-        made = await asyncio.to_thread(make_fork, self._run, target, str(at), changes or {})
+        await asyncio.to_thread(make_fork, self._run, target, str(at), changes or {})
         runs = str(self._run.root) if isinstance(self._run.place, FolderPlace) else self._runs
-        return JobHandle(target, await start_again(target, Launch(runs, local, address, agents, True, made.budget)), runs)
+        return JobHandle(target, await start_again(target, Launch(runs, local, address, agents, True)), runs)
 
     async def _left(self) -> bool:
         """Whether nobody works on the job any more."""

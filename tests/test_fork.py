@@ -301,6 +301,141 @@ def test_a_taken_name_is_refused(place: Path) -> None:
     assert over(place, "steps", "one").code == 0
 
 
+# ---- fork: budgets ----
+
+
+@pytest.fixture(scope="module")
+def given_more(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a finished run called `one`, whose limit of calls was reached, and then taken away."""
+    folder = tmp_path_factory.mktemp("more")
+    path = job_file(folder, write_sources(folder, COPIES), budget={"calls": 20, "reserve": 0.2})
+    where = ("--local", "--agents", 1, "--runs", folder / "runs")
+    said = swarm("run", path, *where, "--id", "one")
+    assert said.code == 3, said.err
+    said = swarm("resume", "one", *where, "--budget", "calls=none")
+    assert said.code == 0, said.err
+    return folder
+
+
+@pytest.fixture
+def later(given_more: Path, tmp_path: Path) -> Path:
+    """A copy of that folder's runs, to fork in."""
+    shutil.copytree(given_more / "runs", tmp_path / "runs", symlinks=True)
+    return tmp_path
+
+
+def after_the_change(place: Path) -> int:
+    """The number of the first step that ended after the budget was changed."""
+    step, changed = 0, False
+    for event in log(place, "one"):
+        changed = changed or isinstance(event.body, ev.BudgetChanged)
+        if isinstance(event.body, ev.TaskFinished):
+            step += 1
+            if changed:
+                return step
+    raise AssertionError("no step ended after the change")
+
+
+def calls_at(place: Path, step: int) -> int:
+    return sum(one["calls"] for one in over(place, "steps", "one", "--json").document[:step])
+
+
+def changes_of(place: Path, id: str) -> list[ev.BudgetChanged]:
+    return [event.body for event in log(place, id) if isinstance(event.body, ev.BudgetChanged)]
+
+
+def test_a_limit_that_is_spent_is_refused_before_there_is_a_fork(later: Path) -> None:
+    step = after_the_change(later)
+    spent = calls_at(later, step)
+    said = forked(later, step, "--set", f"budget.calls={spent}")
+    assert said.code == 2 and f"--set budget.calls: {spent} are spent already" in said.err, said.err
+    assert not (later / "runs" / "two").exists()
+
+
+def test_inputs_that_are_not_there_are_refused_before_there_is_a_fork(place: Path) -> None:
+    said = forked(place, 0, "--set", "inputs.0.source=/nowhere")
+    assert said.code != 0 and "/nowhere: cannot be read" in said.err and "resume" not in said.err, said.err
+    assert not (place / "runs" / "two").exists()
+
+
+def test_a_price_that_a_limit_needs_is_missed_before_there_is_a_fork(place: Path) -> None:
+    said = forked(place, 1, "--set", "budget.money=5")
+    assert said.code == 2 and "--set budget.money: the price of model 'raises' is not known" in said.err, said.err
+    assert not (place / "runs" / "two").exists()
+
+
+def test_a_fork_that_lost_its_driver_at_once_has_its_limits(later: Path) -> None:
+    step = after_the_change(later)
+    limit = calls_at(later, step) + 2
+    one, two = (RunFolder(later / "runs", id) for id in ("one", "two"))
+    fork(one, two, str(step), {"budget.calls": limit})
+    events = log(later, "two")
+    assert [type(event.body) for event in events[-3:]] == [ev.Forked, ev.JobCreated, ev.BudgetChanged]
+    assert (changes_of(later, "two")[-1].old, changes_of(later, "two")[-1].new) == ({"calls": None}, {"calls": limit})
+    said = over(later, "resume", "two", "--local", "--agents", 1)
+    assert said.code == 3 and f"the budget of {limit} calls" in said.err, said.err
+    assert over(later, "replay", "two", "--verify").code == 0
+    check_counters(refold(log(later, "two")))
+
+
+def test_a_fork_where_the_job_rested_goes_on_with_what_it_was_given(later: Path) -> None:
+    old, paused = log(later, "one"), 0
+    for event in old:
+        paused += isinstance(event.body, ev.TaskFinished)
+        if isinstance(event.body, ev.PhaseChanged) and event.body.phase == "paused":
+            break
+    one, two = (RunFolder(later / "runs", id) for id in ("one", "two"))
+    fork(one, two, str(paused), {"budget.calls": 400})
+    state = refold(log(later, "two"))
+    assert not state.limits and state.closing is None and not state.status, "the draft of the end is taken back"
+    said = over(later, "resume", "two", "--local", "--agents", 1)
+    assert said.code == 0, said.err
+    assert len(set(answered(log(later, "two")))) == len(answered(log(later, "two")))
+    assert over(later, "replay", "two", "--verify").code == 0
+    assert over(later, "diff", "one", "two", "--json").document["same"] == len(ROWS)
+
+
+def test_a_limit_as_the_job_began_with_it_holds_again(later: Path) -> None:
+    step = after_the_change(later)
+    said = forked(later, step, "--set", "budget.calls=20", "--set", "budget.reserve=0")
+    assert calls_at(later, step) < 20 and said.code == 3 and "the budget of 20 calls" in said.err, said.err
+    assert "with budget.calls, budget.reserve changed" in said.err
+    assert changes_of(later, "two")[-1].new == {"calls": 20}
+    assert over(later, "replay", "two", "--verify").code == 0
+
+
+def test_a_role_gets_its_first_limit_after_the_budget_was_changed(later: Path) -> None:
+    said = forked(later, after_the_change(later), "--set", "budget.roles.reader.calls=500")
+    assert said.code == 0, said.err
+    assert "with budget.roles.reader.calls changed" in said.err
+    assert changes_of(later, "two")[-1].new == {"roles.reader.calls": 500}
+    said = over(later, "fork", "two", "--at", after_the_change(later), "--id", "three", "--local", "--set", "budget.roles={}")
+    assert said.code == 0, said.err
+    assert changes_of(later, "three")[-1].new == {"roles.reader.calls": None}
+    assert over(later, "replay", "two", "--verify").code == over(later, "replay", "three", "--verify").code == 0
+
+
+def test_a_fork_of_a_fork_has_the_limits_that_stood_there(later: Path) -> None:
+    step = after_the_change(later)
+    limit = calls_at(later, step) + 100
+    assert forked(later, step, "--set", f"budget.calls={limit}").code == 0
+    assert over(later, "fork", "two", "--at", step + 1, "--id", "three", "--local").code == 0
+    three = RunFolder(later / "runs", "three")
+    assert changes_of(later, "three")[-1].new == {"calls": limit} and refold(log(later, "three")).raised == {"calls": limit}
+    said = over(later, "fork", "three", "--at", step + 2, "--id", "four", "--local", "--set", "budget={}")
+    assert said.code == 0 and three.exists(), said.err
+    assert changes_of(later, "four")[-1].new == {"calls": None}
+    assert over(later, "replay", "four", "--verify").code == 0
+
+
+def test_a_fork_before_its_origin_was_forked_has_its_origins_limits(later: Path) -> None:
+    step = after_the_change(later)
+    limit = calls_at(later, step) + 2
+    assert forked(later, step + 1, "--set", f"budget.calls={limit}").code == 3
+    said = over(later, "fork", "two", "--at", step, "--id", "three", "--local", "--set", "answer.top=1")
+    assert said.code == 3 and f"the budget of {limit} calls" in said.err, said.err
+
+
 # ---- diff ----
 
 

@@ -103,7 +103,7 @@ def fork(
     made = make_fork(source, target, at, dict(setting(text) for text in overrides or ()))
     what = f", with {', '.join(made.changes)} changed" if made.changes else ""
     err().print(f"{target.id}: {source.id} up to step {made.cut.step} (event {made.cut.seq}){what}", markup=False)
-    raise typer.Exit(resume_job(target, replace(options, pinned=True, budget=made.budget), as_json))
+    raise typer.Exit(resume_job(target, replace(options, pinned=True), as_json))
 
 
 @verb

@@ -191,6 +191,13 @@ def changes(budget: BudgetSpec, texts: Iterable[str]) -> dict[str, float | None]
     return out
 
 
+def limit_names(budget: BudgetSpec) -> Iterator[str]:
+    """The names of all limits that a budget may set, those of the roles that it has included."""
+    yield from ("tokens", "calls", "money", "seconds", "disk")
+    yield from (f"agent.{one}" for one in type(budget.agent).model_fields)
+    yield from (f"roles.{role}.{one}" for role in budget.roles for one in RoleBudget.model_fields)
+
+
 def limit(budget: BudgetSpec, name: str) -> float | None:
     """The limit of this name.
 

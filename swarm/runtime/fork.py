@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,13 +20,16 @@ import yaml
 from swarm import events as ev
 from swarm.agents.roles import find_role
 from swarm.coordinator import JobState, Phase
+from swarm.coordinator.budget import effective, limit, limit_names
+from swarm.corpus import pin
 from swarm.errors import SpecError, StoreError
 from swarm.events import Event
 from swarm.models.choose import create_model
+from swarm.runtime.people import person
 from swarm.runtime.pins import unpack_block
-from swarm.runtime.prepare import Prepared, check_own_limits, check_pinned, prepare
+from swarm.runtime.prepare import Prepared, check_changed, check_pinned, prepare
 from swarm.runtime.session import read_job
-from swarm.spec import JobSpec, anchored, parse_spec
+from swarm.spec import BudgetSpec, JobSpec, anchored, parse_spec
 from swarm.store.blobs import write_durably
 from swarm.store.connection import naming
 from swarm.store.folder import RunFolder
@@ -49,12 +52,11 @@ class Cut:
 
 @dataclass(frozen=True, slots=True)
 class Forked:
-    """A fork that was made and waits to be worked on. `budget` is what its master has to change, as for a resume."""
+    """A fork that was made and waits to be worked on, with all that was changed."""
 
     run: RunFolder
     cut: Cut
     changes: tuple[str, ...]
-    budget: tuple[str, ...]
 
 
 def fork(source: RunFolder, target: RunFolder, at: str, changes: Mapping[str, Any]) -> Forked:
@@ -62,32 +64,62 @@ def fork(source: RunFolder, target: RunFolder, at: str, changes: Mapping[str, An
 
     `changes` are settings of the job by dotted name. What they would undo, such as inputs after they were pinned, is refused.
 
+    Whatever can be refused is refused before anything is written: what is there afterwards is a run that any driver may
+    take up, and it goes on as was asked.
+
     Raises:
         SpecError: there is no such step, no such setting, or it cannot change any more there.
         StoreError: the target exists, the source is damaged, or its job ended with that step.
+        CorpusError: the inputs are to be read anew, and one is missing or holds no text.
     """
     target.check_free()
     with source.reader() as reader:
         _, old_spec, old_roles = read_job(reader)
         spec = changed(old_spec, changes)
-        names = tuple(sorted(_differing("", old_spec.model_dump(mode="json"), spec.model_dump(mode="json"))))
         cut = find_cut(reader, at)
         old = prepare(old_spec, old_roles)
         job = _prepared(old, spec)
         if not cut.step and _pins_anew(old, job):
             cut = Cut(0, 0)
         state = _state(reader, cut)
+        stood = effective(old_spec.budget, state.raised)
+        limits = _limits(stood, spec.budget, state, [*changes, *_forks_limits(reader, cut)])
+        differing = _differing("", old_spec.model_dump(mode="json"), spec.model_dump(mode="json"))
+        names = tuple(sorted({*differing, *(f"budget.{name}" for name in limits)}))
         if cut.seq:
             _check(state, cut, old, job, names)
-        check_own_limits(job, spec.budget, "--set budget.", [name.removeprefix("budget.") for name in names])
+        more = limits if state.raised or state.limits else {}  # else the spec's own are in force
+        after = effective(spec.budget, {**state.raised, **more})
+        check_changed(job, state, 0, after, limits, "--set budget.")  # 0: what a copy takes on disk is not known yet
         create_model(spec.model, job.channels())  # says now what is missing; loads nothing
-        _write(reader, source, target, job, cut, names)
+        if not cut.seq:
+            pin(spec.inputs)
+        created, bodies = job.creation(target.id)
+        own: list[ev.Body] = [ev.Forked(origin=source.id, at=cut.seq, step=cut.step, changes=names), created]
+        if more:  # beside the spec, so that the limits hold whoever takes the fork up
+            own.append(ev.BudgetChanged(who=person(), old={name: limit(stood, name) for name in more}, new=more))
+        _write(reader, target, spec, cut, own, bodies)
     with suppress(StoreError):  # something else is called `latest`; the run has its own name
         target.make_latest()
-    limits = [name for name in names if name.startswith("budget.") and name != "budget.reserve"]
-    again = limits if state.raised or state.limits else []
-    budget = tuple(f"{name.removeprefix('budget.')}={_limit(spec, name)}" for name in again)
-    return Forked(target, cut, names, budget)
+    return Forked(target, cut, names)
+
+
+def _limits(stood: BudgetSpec, wanted: BudgetSpec, state: JobState, named: Iterable[str]) -> dict[str, float | None]:
+    """Limit → new value, of those that the settings `named` hold and that are others than what `stood` at the cut. A limit that
+    was changed before the cut stays as it was changed, unless it is named."""
+    prefixes = [f"{name}." for name in named]
+    names = dict.fromkeys([*limit_names(stood), *limit_names(effective(wanted, state.raised))])
+    found = [name for name in names if any(f"budget.{name}.".startswith(prefix) for prefix in prefixes)]
+    return {name: limit(wanted, name) for name in found if limit(wanted, name) != limit(stood, name)}
+
+
+def _forks_limits(reader: Reader, cut: Cut) -> Iterator[str]:
+    """Limits that the source was given as it was forked itself, where the cut is in what it kept: they are its settings."""
+    for created in reader.life():
+        if isinstance(created.body, ev.JobCreated) and created.seq > cut.seq > 0:
+            for event in reader.read(after=created.seq, upto=created.seq + 1):
+                if isinstance(event.body, ev.BudgetChanged):
+                    yield from (f"budget.{name}" for name in event.body.new)
 
 
 def changed(spec: JobSpec, changes: Mapping[str, Any]) -> JobSpec:
@@ -219,20 +251,18 @@ def _state(reader: Reader, cut: Cut) -> JobState:
 
 
 def _write(
-    reader: Reader, source: RunFolder, target: RunFolder, job: Prepared, cut: Cut, names: tuple[str, ...]
+    reader: Reader, target: RunFolder, spec: JobSpec, cut: Cut, own: Sequence[ev.Body], bodies: Mapping[str, bytes]
 ) -> None:
     target.create()
     copy = None
     try:
         copy = _Copy(reader, target)
         with naming(target.spec):
-            write_durably(target.spec, yaml.safe_dump(job.spec.model_dump(mode="json"), sort_keys=False).encode())
+            write_durably(target.spec, yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False).encode())
         for event in reader.read(upto=cut.seq) if cut.seq else ():
             copy.add(event)
         copy.flush()
-        created, bodies = job.creation(target.id)
-        forked = ev.Forked(origin=source.id, at=cut.seq, step=cut.step, changes=names)
-        copy.append([forked, created], bodies)
+        copy.append(own, bodies)
         copy.writer.close()
     except BaseException:
         if copy is not None:
@@ -312,19 +342,14 @@ def _present(reader: Reader, hashes: Sequence[str]) -> dict[str, bytes]:
 
 
 def _differing(name: str, old: Any, new: Any) -> Iterator[str]:
-    """Dotted names of the settings that differ."""
+    """Dotted names of the settings that differ. A role without limits has each of them open."""
+    if name.startswith("budget.roles."):
+        old, new = {} if old is None else old, {} if new is None else new
     if isinstance(old, dict) and isinstance(new, dict):
         for key in dict.fromkeys([*old, *new]):
             yield from _differing(f"{name}.{key}" if name else str(key), old.get(key), new.get(key))
     elif old != new:
         yield name
-
-
-def _limit(spec: JobSpec, name: str) -> str:
-    value: Any = spec.model_dump(mode="json")
-    for part in name.split("."):
-        value = value.get(part) if isinstance(value, dict) else None
-    return "none" if value is None else repr(value)
 
 
 def _is_index(place: Any, part: str) -> bool:

@@ -188,14 +188,25 @@ def raise_budget(job: Prepared, state: JobState, disk: int, texts: Sequence[str]
     """
     before = effective(job.spec.budget, state.raised)
     new = changes(before, texts)
-    after = effective(before, new)
-    _check_price(job.spec.model_copy(update={"budget": after}), "--budget ")
-    check_own_limits(job, after, "--budget ", new)
-    for name, allowed, spent in used(after, job.spec.model.price, state, state.time, disk):
-        if name in new and spent >= allowed:
-            raise SpecError(f"{spent:,.10g} are spent already, and the limit would be {allowed:,.10g}", f"--budget {name}",
-                            f"give more, such as --budget {name}={spent * 1.25 + 1:.0f}")  # fmt: skip
+    check_changed(job, state, disk, effective(before, new), new, "--budget ")
     return new
+
+
+def check_changed(
+    job: Prepared, state: JobState, disk: int, after: BudgetSpec, names: Container[str], begins: str
+) -> None:
+    """Refuses a changed budget under which the job could not go on; `names` are the limits that change, and `begins` is how
+    a limit's name begins where it was given. `disk` is the bytes that the run takes.
+
+    Raises:
+        SpecError: naming the limit and what it must be at least; or the price that is not known.
+    """
+    _check_price(job.spec.model_copy(update={"budget": after}), begins)
+    check_own_limits(job, after, begins, names)
+    for name, allowed, spent in used(after, job.spec.model.price, state, state.time, disk):
+        if name in names and spent >= allowed:
+            raise SpecError(f"{spent:,.10g} are spent already, and the limit would be {allowed:,.10g}", begins + name,
+                            f"give more, such as {begins}{name}={spent * 1.25 + 1:.0f}")  # fmt: skip
 
 
 def _least_costs(job: Prepared) -> dict[str, tuple[int, int]]:
