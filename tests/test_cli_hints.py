@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -69,6 +71,21 @@ def test_a_question_is_answered_by_the_command_that_is_printed(tmp_path: Path, e
     assert said.code == 0 and hinted(said.err) == [onward]
     assert hinted(swarm("watch", "one", "--runs", elsewhere).out) == [onward]
     assert swarm(*onward, "--local").code == 0
+
+
+class Restarted:
+    """A client of a head that was started anew: it knows no driver of before."""
+
+    def get_job_info(self, id: str) -> Any:
+        raise RuntimeError(f"404: {id}")
+
+
+def test_a_job_whose_cluster_is_gone_is_resumed_by_the_command_that_is_named(elsewhere: Path) -> None:
+    from swarm.runtime.submission import RemoteDriver
+
+    client: Any = Restarted()
+    error = asyncio.run(RemoteDriver(client, "http://head:8265", "swarm-one", RunFolder(elsewhere, "one")).error())
+    assert error is not None and f"`swarm resume one --runs '{elsewhere}' --address" in error.cure
 
 
 def test_only_what_is_needed_to_find_a_run_is_named(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -136,8 +136,8 @@ def _owner() -> str:
 class RemoteDriver:
     """A driver on the head of a cluster. Make one with `send`."""
 
-    def __init__(self, client: JobSubmissionClient, address: str, id: str) -> None:
-        self._client, self.address, self.id = client, address, id
+    def __init__(self, client: JobSubmissionClient, address: str, id: str, run: RunFolder) -> None:
+        self._client, self.address, self.id, self.run = client, address, id, run
         self.found = False
         """Whether an earlier request had started it."""
         self._details: JobDetails | None = None
@@ -154,7 +154,8 @@ class RemoteDriver:
         """
         client = await connect(address)
         for attempt in count(1):
-            driver = cls(client, address, submission.id if attempt == 1 else f"{submission.id}-{attempt}")
+            run = submission.place.runs.run(submission.run_id)
+            driver = cls(client, address, submission.id if attempt == 1 else f"{submission.id}-{attempt}", run)
             known = await driver._start(submission)
             told = submission.metadata
             for kind, name in (("job", "spec"), ("folder of runs", "runs")):
@@ -163,9 +164,9 @@ class RemoteDriver:
                         f"{(submission.key or submission.run_id)!r} stands for another {kind} on this cluster",
                         "--key" if submission.key else "--id", "choose another one, or submit just what was submitted before",
                     )  # fmt: skip
-            run = submission.place.runs.run(known["job"])
-            if not driver.found or not await driver._never_began(run.id):
-                return driver, run
+            driver.run = submission.place.runs.run(known["job"])
+            if not driver.found or not await driver._never_began(driver.run.id):
+                return driver, driver.run
         raise AssertionError("there is always a further attempt")
 
     async def _start(self, submission: Submission) -> dict[str, str]:
@@ -205,7 +206,7 @@ class RemoteDriver:
                 return self._details
             except OSError as error:
                 if time.monotonic() - since > GONE_SECONDS:
-                    raise _gone(self.address) from error
+                    raise self._gone() from error
             except AuthenticationError as error:
                 raise _not_let_in(self.address) from error
             except RuntimeError as error:
@@ -214,7 +215,7 @@ class RemoteDriver:
                         return None
                     raise ClusterError(
                         f"knows no driver {self.id!r}", f"Ray at {self.address}",
-                        "the cluster was started anew; `swarm resume ID --address …` goes on with the job",
+                        f"the cluster was started anew; `{self._resume} --address …` goes on with the job",
                     ) from error  # fmt: skip
                 if time.monotonic() - since > GONE_SECONDS:
                     raise _refused(self.address, error) from error
@@ -242,7 +243,7 @@ class RemoteDriver:
         try:
             return await asyncio.to_thread(self._client.get_job_logs, self.id)
         except (AuthenticationError, RuntimeError, OSError) as error:
-            raise _gone(self.address) from error
+            raise self._gone() from error
 
     async def document(self) -> dict[str, Any] | None:
         """The one document that the driver prints at its end."""
@@ -255,7 +256,7 @@ class RemoteDriver:
             return error
         where = f"driver {self.id} on {self.address}"
         if details.status is JobStatus.STOPPED:
-            return ClusterError("was stopped from outside", where, "the log is safe: `swarm resume ID` goes on")
+            return ClusterError("was stopped from outside", where, f"the log is safe: `{self._resume}` goes on")
         if not details.driver_exit_code and details.status is JobStatus.SUCCEEDED:
             return None
         if (document := last_document(said)) is not None:
@@ -269,6 +270,16 @@ class RemoteDriver:
         why = f"ended with exit code {details.driver_exit_code}" if details.driver_exit_code is not None else details.message
         last = said.strip().splitlines()[-1:] or [""]
         return ClusterError(f"{why}: {last[0][:300]}", where, f"`ray job logs {self.id}` says more")
+
+    @property
+    def _resume(self) -> str:
+        return f"swarm resume {self.run.id}{self.run.option}"
+
+    def _gone(self) -> ClusterError:
+        return ClusterError(
+            "does not answer any more", f"Ray at {self.address}",
+            f"the log is safe: `{self._resume}`, with --address of a cluster that lives, goes on",
+        )  # fmt: skip
 
     async def opened(self, id: str) -> None:
         """Waits until the driver has made the log of run `id`, or has ended well without our seeing it.
@@ -375,10 +386,3 @@ def _not_let_in(address: str) -> ClusterError:
 def _refused(address: str, error: Exception) -> ClusterError:
     lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     return ClusterError(f"refused the job: {lines[-1][:300]}", f"Ray at {address}", "its dashboard_agent.log says more")
-
-
-def _gone(address: str) -> ClusterError:
-    return ClusterError(
-        "does not answer any more", f"Ray at {address}",
-        "the log is safe: `swarm resume ID`, with --address of a cluster that lives, goes on",
-    )  # fmt: skip
