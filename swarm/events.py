@@ -369,8 +369,10 @@ class CallFailed(Body):
 
 
 class CallStrayed(Body):
-    """An answer that came when the lease `token` under which it was asked for had ended: paid for, and of no use."""
+    """An answer that came when the lease `token` under which it was asked for had ended: paid for, and of no use. `last`: its
+    holder does nothing more under that lease."""
 
+    version = 2
     task: str
     token: int
     turn: int
@@ -379,6 +381,7 @@ class CallStrayed(Body):
     tokens_out: int
     weights: str
     seconds: float
+    last: bool = False
 
 
 # ---- the blackboard ----
@@ -425,6 +428,7 @@ UPCASTS: dict[tuple[str, int], Upcast] = {
     ("CallStarted", 1): lambda fields: {**fields, "key": ""},
     ("CallFinished", 1): lambda fields: {**fields, "cached": False},
     ("ApprovalAsked", 1): lambda fields: {**fields, "tasks": ()},
+    ("CallStrayed", 1): lambda fields: {**fields, "last": False},
     ("CallFailed", 1): lambda fields: {**fields, "doubt": False},
     ("NotePosted", 1): lambda fields: {**fields, "verdict": ""},
     ("BudgetReached", 1): lambda fields: {**fields, "role": "", "closing": True},

@@ -220,8 +220,21 @@ def test_what_a_silent_host_may_still_spend_stays_set_aside(limits: dict[str, An
     old = desk.one()
     desk.keep(desk.core.lost(desk.now, "h", "silent"))
     assert len(desk.pull(want=8, host="i")) == 2
-    desk.pull(done(old, *called(old)), want=0)
+    desk.pull(Report(old.task, old.token, called(old)), want=0)
     assert desk.state.ledger.unsettled().tokens == 642 - 100, "what it has spent is in the spend now"
     assert desk.state.ledger.unsettled("reader") == desk.state.ledger.unsettled() != desk.state.ledger.unsettled("writer")
     desk.resumed()
     assert desk.state.ledger.unsettled() == Doubt(), "hosts die with their master"
+
+
+def test_what_a_silent_host_held_is_free_after_its_last_word() -> None:
+    desk = Desk(Plain(readers()), budget={"tokens": 3 * 642, "reserve": 0.0})
+    old = desk.one()
+    desk.keep(desk.core.lost(desk.now, "h", "silent"))
+    assert len(desk.pull(want=8, host="i")) == 2
+    for _ in range(2):
+        desk.pull(done(old, *called(old), *called(old, sample=1)), want=0)
+        assert desk.state.ledger.unsettled() == Doubt() and desk.state.total().tokens == 200
+    assert len(desk.pull(want=8, host="i")) == 0
+    desk.pull(Report(old.task, old.token, called(old, turn=1)), want=0)
+    assert desk.state.ledger.unsettled() == Doubt() and desk.state.total().calls == 3, "what is spent all the same is counted"

@@ -64,12 +64,14 @@ def strayed(report: Report, lease: Fenced | None) -> Iterator[ev.CallStrayed]:
     those that were recorded before the lease ended."""
     if lease is None:
         return
-    for body in report.events:
-        if isinstance(body, ev.CallFinished) and not body.cached and (body.turn, body.sample) > lease.last:
-            yield ev.CallStrayed(
-                task=body.task, token=report.token, turn=body.turn, sample=body.sample, tokens_in=body.tokens_in,
-                tokens_out=body.tokens_out, weights=body.weights, seconds=body.seconds,
-            )
+    before = lease.last
+    calls = [body for body in report.events if isinstance(body, ev.CallFinished) and not body.cached]
+    late = [body for body in calls if (body.turn, body.sample) > before]
+    for at, body in enumerate(late, 1):
+        yield ev.CallStrayed(
+            task=body.task, token=report.token, turn=body.turn, sample=body.sample, tokens_in=body.tokens_in,
+            tokens_out=body.tokens_out, weights=body.weights, seconds=body.seconds, last=report.last and at == len(late),
+        )
 
 
 def calls_alone(report: Report) -> Report:

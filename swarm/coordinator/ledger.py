@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 
 REMEMBERED = 4096
 """Leases whose late answers are still known for what they are."""
+ALL = 1 << 62
+"""More than any lease holds."""
 
 Intent = tuple[int, int, int]
 """(turn, sample, tokens at most) of a call that somebody may have to pay for and whose result is not recorded."""
@@ -76,21 +78,21 @@ class Ledger:
         held.calls += lease.held.calls
         held.tokens += lease.held.tokens
         if len(self.fenced) > REMEMBERED:
-            self._settle(self.fenced.pop(next(iter(self.fenced))), 1 << 62, 1 << 62)
+            self._settle(self.fenced.pop(next(iter(self.fenced))), ALL, ALL)
 
     def forget(self) -> None:
         """A new master: hosts died with the last one, and what they still knew will never be heard."""
         self.fenced.clear()
         self.held.clear()
 
-    def stray(self, token: int, turn: int, sample: int, tokens: int) -> tuple[str, int]:
-        """An answer came too late: it settles its intent, which is in doubt no more but paid for. Returns its role, and the
-        tokens that were in doubt for it; 0 if none were."""
+    def stray(self, token: int, turn: int, sample: int, tokens: int, last: bool) -> tuple[str, int]:
+        """An answer came too late: it settles its intent, which is in doubt no more but paid for. After the `last` one nothing
+        more is spent under the lease. Returns its role, and the tokens that were in doubt for it; 0 if none were."""
         lease = self.fenced[token]
         self.strayed.calls += 1
         self.strayed.tokens += tokens
         lease.last = (turn, sample)
-        self._settle(lease, 1, tokens)
+        self._settle(lease, ALL if last else 1, ALL if last else tokens)
         doubted = 0
         if lease.intent is not None and lease.intent[:2] == lease.last:
             self.doubts[lease.role].calls -= 1

@@ -60,7 +60,7 @@ def call_failed(state: JobState, event: Event, body: ev.CallFailed) -> None:
 
 def call_strayed(state: JobState, event: Event, body: ev.CallStrayed) -> None:
     tokens = body.tokens_in + body.tokens_out
-    role, doubted = state.ledger.stray(body.token, body.turn, body.sample, tokens)
+    role, doubted = state.ledger.stray(body.token, body.turn, body.sample, tokens, body.last)
     if (row := state.tasks.get(body.task)) is not None:
         row.lost_calls += not doubted
         row.lost_tokens += tokens - doubted
