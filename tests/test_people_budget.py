@@ -181,6 +181,18 @@ def test_a_protocol_that_fails_over_what_was_said_leaves_the_job_as_it_was() -> 
     assert more(desk).state.memory["told"], "none of it was durable, and a mended one hears of it"
 
 
+def test_a_budget_that_was_changed_without_the_protocol_has_it_hear_what_was_said_at_the_start() -> None:
+    """As in a fork that has another budget."""
+    desk = desk_of()
+    worked(desk)
+    say(desk)
+    desk.keep(desk.core.record(desk.now, ev.BudgetChanged(who="ada", old={"calls": 8}, new={"calls": None})))
+    for _ in range(2):
+        desk.resumed()
+        desk.keep(desk.core.start(desk.now))
+    assert desk.state.memory["told"] and desk.state.board.count(WORD) == 1 and not desk.state.kept
+
+
 # ---- questions about calls in doubt ----
 
 

@@ -43,31 +43,32 @@ def budget_changed(state: JobState, event: Event, body: ev.BudgetChanged) -> Non
 def person_said(state: JobState, event: Event, body: ev.PersonSaid) -> None:
     state.heard[body.message] = event.seq
     if state.closing is not None:
-        state.closing.heard[event.seq] = Heard(event.seq, event.time, event.epoch, event.key, body, None, ())
+        state.kept[event.seq] = Heard(event.seq, event.time, event.epoch, event.key, body, None, ())
 
 
 def approval_answered(state: JobState, event: Event, body: ev.ApprovalAnswered) -> None:
     """A task that is gone waits for nothing: earlier versions left questions about tasks of a draft open."""
-    question, closing = state.questions.pop(body.question), state.closing
-    kept = closing is not None and not drafted(closing, question)
+    kept = state.closing is not None and all(one.id != body.question for one in drafted(state))
+    question = state.questions.pop(body.question)
     for row in [state.tasks[task] for task in question.tasks if task in state.tasks]:
         row.asked, row.doubt = "", row.doubt and body.verdict != "approved"
         if not kept:
             state.push(row)
-    if closing is not None and kept:
-        closing.heard[event.seq] = Heard(event.seq, event.time, event.epoch, event.key, None, body, question.tasks)
+    if kept:
+        state.kept[event.seq] = Heard(event.seq, event.time, event.epoch, event.key, None, body, question.tasks)
     if body.message:
         state.heard[body.message] = event.seq
 
 
-def drafted(closing: Closing, question: QuestionRow) -> bool:
-    """Whether a question is a part of the draft."""
-    return question.number > closing.asked
+def drafted(state: JobState) -> list[QuestionRow]:
+    """The open questions that are a part of the draft."""
+    closing = state.closing
+    return [row for row in state.questions.values() if closing is not None and row.number > closing.asked]
 
 
-def kept_back(closing: Closing) -> list[tuple[Event, tuple[str, ...]]]:
-    """What people said to the work that waits, in its order, with the tasks that each answer was about."""
-    rows = [(one, one.said or one.answer) for one in closing.heard.values()]
+def kept_back(state: JobState) -> list[tuple[Event, tuple[str, ...]]]:
+    """What people said to work that waited and may go on now, in its order, with the tasks that each answer was about."""
+    rows = [(one, one.said or one.answer) for one in state.kept.values() if state.closing is None]
     return [(Event(one.seq, one.time, one.epoch, 0, one.key, body), one.tasks) for one, body in rows if body is not None]
 
 

@@ -86,6 +86,7 @@ class Coordinator:
         if not self.state.memory.get("started"):
             event = self._emit(ev.Decided(state={"started": True}))
             self._carry_out(lambda: self.protocol.start(self._view(None)), event)
+        self._hear_kept()
         return self._notified()
 
     def pulled(self, now: float, host: str, reports: Sequence[Report], want: int) -> tuple[list[Event], list[Grant]]:
@@ -172,7 +173,7 @@ class Coordinator:
     def _heard(self, event: Event, tasks: tuple[str, ...] = ()) -> None:
         """Acts on what a person said, or answered about `tasks`, if it is not kept until the draft of an end is taken back."""
         state, body = self.state, event.body
-        if state.phase is Phase.ENDED or (state.closing is not None and event.seq in state.closing.heard):
+        if state.phase is Phase.ENDED or event.seq in state.kept:
             return
         if not tasks:
             self._carry_out(lambda: self.protocol.react(state.memory, event, self._view(None)), event)
@@ -180,19 +181,22 @@ class Coordinator:
             for row in [state.tasks[task] for task in tasks if task in state.tasks]:
                 self._give_up(row, "in-doubt")
 
+    def _hear_kept(self) -> None:
+        """Acts on what was kept, once: after a change of the budget, or at a start if that was made without the protocol."""
+        for event, tasks in kept_back(self.state):
+            self._emit(ev.Decided(state={}), event.seq)
+            self._heard(event, tasks)
+
     def change_budget(self, now: float, who: str, new: Mapping[str, float | None]) -> list[Event]:
         """A person gave the job more, or less; work that had been refused can come up again, and a draft of the end goes with
         its questions. What people said meanwhile is acted on now."""
         self._begin(now)
-        closing = self.state.closing
-        for row in list(self.state.questions.values()):
-            if closing is not None and drafted(closing, row):
-                self._emit(ev.ApprovalAnswered(question=row.id, verdict="withdrawn"), key=f"question:{row.id}")
+        for row in drafted(self.state):
+            self._emit(ev.ApprovalAnswered(question=row.id, verdict="withdrawn"), key=f"question:{row.id}")
         old = {name: budget.limit(self.budget, name) for name in new}
         self._emit(ev.BudgetChanged(who=who, old=old, new=dict(new)))
         self.budget = self.needs.budget = budget.effective(self.spec.budget, self.state.raised)
-        for event, tasks in kept_back(closing) if closing is not None else ():
-            self._heard(event, tasks)
+        self._hear_kept()
         return self._notified()
 
     def end(self, now: float, status: str, reason: str) -> list[Event]:

@@ -25,6 +25,7 @@ from swarm.coordinator.tables import (
     Closing,
     DocumentRow,
     GivenUpRow,
+    Heard,
     NoticeRow,
     Phase,
     QuestionRow,
@@ -115,6 +116,8 @@ class JobState:
     asked: int = 0
     heard: dict[str, int] = field(default_factory=dict)
     """Message from a person → the event that it became."""
+    kept: dict[int, Heard] = field(default_factory=dict)
+    """Number of the event → what a person said to work that waits for more budget, until the Decided that it causes."""
     files: dict[str, str] = field(default_factory=dict)
     stuck: int = 0
     """How often in a row the job was stuck, since it last moved on or a person resumed it."""
@@ -408,6 +411,7 @@ def _judged(state: JobState, event: Event, body: ev.NoteJudged) -> None:
 
 
 def _decided(state: JobState, event: Event, body: ev.Decided) -> None:
+    state.kept.pop(event.cause, None)
     for key, value in body.state.items():
         if value is None:
             state.memory.pop(key, None)

@@ -145,8 +145,6 @@ class Closing:
     """How many questions had been asked; those that were asked since belong to the draft."""
     notes: list[str] = field(default_factory=list)
     """Notes that tasks posted since."""
-    heard: dict[int, Heard] = field(default_factory=dict)
-    """Number of the event → what a person said since to the work that waits, which acts on it when there is more budget."""
 
 
 @dataclass(slots=True)
