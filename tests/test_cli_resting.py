@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
+from swarm.coordinator import Phase
 from swarm.events import PersonSaid
 from swarm.runtime.session import Session, check
 from swarm.shipped import shipped
 from swarm.store.folder import RunFolder
 from tests.commands import Said, job_file, swarm
-from tests.jobs import events_of, job, write_sources
+from tests.jobs import events_of, job, state_of, write_sources
 
 ASKING: dict[str, Any] = {"name": "map_reduce", "options": {"span_tokens": 160, "approve_plan": True}}
 ROLLING = (shipped("protocols") / "rolling.py").read_text()
@@ -76,6 +77,7 @@ def test_a_job_whose_inputs_went_before_they_were_pinned_is_cancelled(tmp_path: 
     Session.create(*check(job(source)), run_of(tmp_path)).store.close()
     shutil.rmtree(source)
     cancelled(tmp_path)
+    assert state_of(run_of(tmp_path)).phase is Phase.ENDED and not state_of(run_of(tmp_path)).pinned
 
 
 @pytest.mark.parametrize("gone", [False, True], ids=["there", "gone"])

@@ -43,6 +43,11 @@ class Crowd:
             self.inside.pop(0).set()
         await settled()
 
+    def leave(self) -> None:
+        """Gives up every call."""
+        for task in self.tasks:
+            task.cancel()
+
 
 async def settled() -> None:
     for _ in range(5):
@@ -60,8 +65,7 @@ def test_jobs_are_served_by_their_weight_however_many_calls_they_have_waiting(
         await crowd.serve(100)
         share = Counter(crowd.served[:100])["many"] / 100
         assert abs(share - expected) <= 0.02
-        for task in crowd.tasks:
-            task.cancel()
+        crowd.leave()
 
     ran(scene())
 
@@ -73,8 +77,7 @@ def test_long_calls_count_for_what_they_take() -> None:
         crowd.come("short", 200, tokens=100)
         await crowd.serve(100)
         assert 8 <= Counter(crowd.served[:100])["long"] <= 12
-        for task in crowd.tasks:
-            task.cancel()
+        crowd.leave()
 
     ran(scene())
 
@@ -87,8 +90,7 @@ def test_who_comes_late_is_neither_behind_nor_owed_anything() -> None:
         crowd.come("late", 100)
         await crowd.serve(40)
         assert abs(Counter(crowd.served[51:91])["late"] - 20) <= 1
-        for task in crowd.tasks:
-            task.cancel()
+        crowd.leave()
 
     ran(scene())
 
@@ -133,8 +135,7 @@ def test_calls_that_gave_up_while_they_waited_cost_their_job_nothing(which: slic
         crowd.come("b", 40)
         await crowd.serve(21)
         assert abs(Counter(crowd.served[1:21])["a"] - 10) <= 1
-        for task in crowd.tasks:
-            task.cancel()
+        crowd.leave()
 
     ran(scene())
 

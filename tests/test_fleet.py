@@ -20,9 +20,9 @@ def test_a_server_that_someone_holds_is_needed() -> None:
     holds.hold("one", "server", 0)
     holds.hold("two", "server", 0)
     holds.release("one", 10)
-    for now in range(0, 5000, 60):
-        holds.hold("two", "server", now)
-        assert holds.needless(now) == []
+    for second in range(0, 5000, 60):
+        holds.hold("two", "server", second)
+        assert holds.needless(second) == []
 
 
 def test_a_server_that_nobody_holds_ends_after_a_while() -> None:

@@ -46,9 +46,13 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def place(made: Path, tmp_path: Path) -> Path:
-    """A copy of that folder's runs, to fork in."""
-    shutil.copytree(made / "runs", tmp_path / "runs", symlinks=True)
-    return tmp_path
+    return copied(made, tmp_path)
+
+
+def copied(made: Path, place: Path) -> Path:
+    """A place with a copy of the runs that were made, to fork in."""
+    shutil.copytree(made / "runs", place / "runs", symlinks=True)
+    return place
 
 
 def over(place: Path, verb: str, *arguments: object) -> Said:
@@ -319,9 +323,7 @@ def given_more(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def later(given_more: Path, tmp_path: Path) -> Path:
-    """A copy of that folder's runs, to fork in."""
-    shutil.copytree(given_more / "runs", tmp_path / "runs", symlinks=True)
-    return tmp_path
+    return copied(given_more, tmp_path)
 
 
 def after_the_change(place: Path) -> int:

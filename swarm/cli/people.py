@@ -144,11 +144,10 @@ def _answer(id: str, verdict: str, chosen: str, why: str, runs: str | None, as_j
     run = the_run(name, runs)
     question = answer(run, int(number) if mark else None, verdict, render, chosen, why)
     known = read_status(run)
-    onward = (
-        f"ended ({known.status}); report: {run.report_html}" if known.ended else f"go on with: swarm resume {run.id}{run.option}"
-    )
-    following = "" if known.holder else f"; {onward}"
-    following = _over_budget(run) or following
+    if known.ended:
+        following = f"; ended ({known.status}); report: {run.report_html}"
+    else:
+        following = _over_budget(run) or ("" if known.holder else f"; go on with: swarm resume {run.id}{run.option}")
     err().print(f"{verdict} {question.name}{f' ({chosen})' if chosen else ''}{following}", markup=False)
     if as_json:
         emit({"id": run.id, "question": question.number, "verdict": verdict, "answer": chosen, "status": known.status})

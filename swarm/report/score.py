@@ -17,6 +17,7 @@ from swarm.spec import RAISES, RAISES_COLUMNS, JobSpec
 LISTED = 200
 """Rows that are missing or invented and are listed; the rest is only counted."""
 
+
 def score(spec: JobSpec, found: Iterable[tuple[str, dict[str, str]]], documents: Sequence[str], texts: Texts) -> Score:
     """Compares rows, as (path, values), with the gold that the spec names.
 
