@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgpack
@@ -23,13 +23,15 @@ from swarm.models.interface import Model
 from swarm.protocol import Done, Failed, Post, Said, SwarmProtocol
 from swarm.runtime.calls import ALONE, Calls, Doing, Intents, Outside
 from swarm.runtime.purse import OutOfBudget, Purse
-from swarm.runtime.wire import Master, Order, Pull, Work
+from swarm.runtime.wire import Batch, Master, Order, Pull, Work
 from swarm.spec import JobSpec
 
 HEARTBEAT_SECONDS = 1.0
 """How often a host lets its master hear of it while it has nothing to bring, and hears of calls that nobody waits for."""
 START_LOOK_SECONDS = 1.0
 """How often a host whose model is starting asks whether it is still needed."""
+AHEAD = 2
+"""Pulls that may be under way at once."""
 REMEMBERED = 4096
 """Waits of calls that a host keeps."""
 
@@ -61,57 +63,90 @@ class Host:
         self._news = asyncio.Event()
         self._running: dict[int, asyncio.Task[None]] = {}
         """Token → the work on its lease."""
+        self._pulls: dict[asyncio.Task[Batch], Pull] = {}
+        """Pulls that are not answered yet, in the order in which they were sent."""
         self._dropped: set[int] = set()
 
     async def run(self, master: Master) -> None:
         """Works until the master says stop. Raises what the master raises.
 
-        The next pull is on its way before the work of the last one begins, so that master and host are busy at once.
+        The next pull is on its way before the work of the last one begins, and a second one behind it when it has as much to
+        bring or to ask for as one batch: so master and host are busy at once, and neither waits for a message to travel.
         """
-        running = self._running
+        running, pulls = self._running, self._pulls
         intents = Intents(self.name, master)
         calls = Calls(self.job, self.spec, self.model, self.outside, intents, self.waits)
-        pulling = asyncio.create_task(master.pull(self._pull()))
+        got: Sequence[Batch] = ()
+        silent, more, stop = True, True, False
         try:
-            while True:
-                batch = await pulling
-                if batch.order is Order.STOP and not batch.work:
-                    return
-                self._drop(batch.dropped)
-                self.busy += len(batch.work)
-                room = self.busy < self.agents and batch.work
-                if room:
-                    pulling = asyncio.create_task(master.pull(self._pull()))
-                for work in batch.work:
-                    running[work.token] = asyncio.create_task(self._work(work, calls))
-                if not room:
-                    if running:
-                        await self._wait()
-                    pulling = asyncio.create_task(master.pull(self._pull()))
+            while not stop or pulls:
+                while not stop and self._due(silent, more):
+                    pull = self._pull()
+                    pulls[asyncio.create_task(master.pull(pull))] = pull
+                    silent = False
+                for batch in got:
+                    for work in batch.work:
+                        running[work.token] = asyncio.create_task(self._work(work, calls))
+                silent = not await self._wait()
+                got = [self._answered(task) for task in list(pulls) if task.done()]
+                if got:
+                    more = bool(got[-1].work)
+                    stop = got[-1].order is Order.STOP and not more
         finally:
-            pulling.cancel()
             intents.close()
-            left = list(running.values())
+            left = [*pulls, *running.values()]
             for task in left:
                 task.cancel()
-            await asyncio.gather(pulling, *left, return_exceptions=True)
+            await asyncio.gather(*left, return_exceptions=True)
+
+    def _due(self, silent: bool, more: bool) -> bool:
+        """Whether a pull should go out: `silent` says that nothing has happened for a heartbeat, `more` that the master had
+        work to give when it was last heard of."""
+        want = self._want() if more else 0
+        if not self._pulls:
+            return bool(silent or self._done or want or not self._running)
+        return len(self._pulls) < AHEAD and max(want, len(self._ready())) >= self._share
+
+    def _want(self) -> int:
+        return min(self.agents - self.busy - sum([pull.want for pull in self._pulls.values()]), self._share)
+
+    @property
+    def _share(self) -> int:
+        """What one batch takes at most of all that this host can do: the rest is with the pulls under way, or worked on."""
+        return -(-self.agents // (AHEAD + 1))
 
     def _pull(self) -> Pull:
-        """What is done, and a wish for more: at most half of what this host can do, which leaves the other half to work on
-        while the master answers."""
-        done, self._done = self._done, []
-        self._news.clear()
-        bodies = {name: data for _, kept in done for name, data in kept.items()}
-        want = min(self.agents - self.busy, (self.agents + 1) // 2)
-        return Pull(self.name, want, tuple([report for report, _ in done]), bodies)
+        """What is ready, and a wish for more."""
+        ready = self._ready()
+        tokens = {report.token for report, _ in ready}
+        self._done = [one for one in self._done if one[0].token not in tokens]
+        bodies = {name: data for _, kept in ready for name, data in kept.items()}
+        return Pull(self.name, self._want(), tuple([report for report, _ in ready]), bodies)
 
-    async def _wait(self) -> None:
-        """Until something is done, and then once around the loop, so that what ends together travels together."""
+    def _ready(self) -> list[tuple[Report, dict[str, bytes]]]:
+        """What can be brought. What a task did next waits until its master has heard what it did before: two messages may
+        overtake each other."""
+        travelling = {report.token for pull in self._pulls.values() for report in pull.reports}
+        return [one for one in self._done if one[0].token not in travelling]
+
+    async def _wait(self) -> bool:
+        """Until a pull is answered or something is done, and then once around the loop, so that what ends together travels
+        together. False: nothing has happened for a heartbeat."""
+        news = asyncio.create_task(self._news.wait())
         try:
-            await asyncio.wait_for(self._news.wait(), self._heartbeat)
-        except TimeoutError:
-            return
+            happened, _ = await asyncio.wait((news, *self._pulls), timeout=self._heartbeat, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            news.cancel()
+        self._news.clear()
         await asyncio.sleep(0)
+        return bool(happened)
+
+    def _answered(self, pulling: asyncio.Task[Batch]) -> Batch:
+        del self._pulls[pulling]
+        batch = pulling.result()
+        self._drop(batch.dropped)
+        self.busy += len(batch.work)
+        return batch
 
     def _drop(self, tokens: Iterable[int]) -> None:
         """Breaks off work whose lease was ended; each says so with a last report."""

@@ -88,11 +88,15 @@ def unpack_pull(data: bytes) -> Pull:
         host,
         want,
         tuple(
-            Report(task, token, tuple(KINDS[kind].model_validate(fields) for kind, fields in events), retryable, after)
+            Report(task, token, tuple(_body(kind, fields) for kind, fields in events), retryable, after)
             for task, token, retryable, after, events in reports
         ),
         bodies,
     )
+
+
+def _body(kind: str, fields: Mapping[str, Any]) -> Any:
+    return KINDS[kind].__pydantic_validator__.validate_python(fields)  # what model_validate calls, by a shorter way
 
 
 def pack_batch(batch: Batch) -> bytes:
