@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from swarm.events import Event, TaskFinished, TaskLeased
+from swarm.events import Event, TaskFinished, TaskLeased, body_hash
 from swarm.runtime.driver import Launch, start_new
 from swarm.store.folder import RunFolder
 from swarm.testing.slopes import Slope, slope
-from swarm.testing.soak import ENDING, SOAKED, WARM_UP_SECONDS, Finished, fault_at, lines_through
+from swarm.testing.soak import ENDING, SOAKED, WARM_UP_SECONDS, Finished, fault_at, lasting_bytes, lines_through
 from swarm.testing.soaked import SAMPLES
 from tests.jobs import events_of, job, write_sources
 
@@ -38,7 +38,7 @@ def samples(*seconds: int, leak: float = 0.0, slower: float = 0.0) -> list[Mappi
         {
             "pid": pid, "time": time, "age": age, "files": 20,
             "rss": (80 + pid % 6) * MIB + leak * age + draw.uniform(0, MIB / 4),
-            "work": 1e-3 * (1 + slower * time / HOUR) * draw.uniform(0.9, 1.1), "append": 3e-3 * draw.uniform(0.9, 1.1),
+            "work": 0.9 * (1 + slower * time / HOUR) * draw.uniform(0.9, 1.1), "append": 3e-3 * draw.uniform(0.9, 1.1),
         }
         for pid, time, age in lives(*seconds)
     ]  # fmt: skip
@@ -72,7 +72,7 @@ def test_a_driver_that_grows_by_a_few_per_cent_an_hour_grows() -> None:
 
 def test_appends_that_take_longer_and_a_folder_that_swells_are_seen() -> None:
     slow = lines_through(samples(*STEADY, slower=0.2), disk(growth=0.05))
-    assert [one.name for one in slow if one.verdict == "grows"] == ["append, ms of work", "disk, bytes a step"]
+    assert [one.name for one in slow if one.verdict == "grows"] == ["append, paces of work", "disk, bytes a step"]
 
 
 @pytest.mark.parametrize("seconds", [(), (60,) * 60, (int(WARM_UP_SECONDS) + 600,)], ids=["none", "all too young", "too soon"])
@@ -115,7 +115,19 @@ def test_a_driver_under_the_stop_watch_does_its_job_and_tells_of_itself(tmp_path
     events = events_of(run)
     assert finished.count() == finished.count() == sum(isinstance(event.body, TaskFinished) for event in events) > 0
     sample = json.loads((run.path / SAMPLES).read_text().splitlines()[0])
-    assert sample["rss"] > 10 * MIB and sample["files"] > 3 and 0 < sample["work"] <= 1 and sample["append"] > 0
+    assert sample["rss"] > 10 * MIB and sample["files"] > 3 and 0 < sample["work"] < 1000 and sample["append"] > 0
+
+
+def test_the_disk_that_a_run_takes_for_good_is_the_same_before_and_after_a_checkpoint(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path, "written")
+    with closing(run.writer()) as store:
+        empty = lasting_bytes(run)
+        bodies = {body_hash(data): data for data in (bytes([at]) * 5000 for at in range(100))}
+        store.append([], bodies)
+        (run.path / SAMPLES).write_text("x" * 100_000)
+        before = lasting_bytes(run)
+        assert before - empty > 400_000 and run.log.stat().st_size < 100_000  # all of it is in the write-ahead log
+    assert abs(lasting_bytes(run) - before) < 1000 and run.log.stat().st_size > 400_000  # but for who holds the run
 
 
 def test_a_job_that_finishes_nothing_has_no_finished_step(tmp_path: Path) -> None:

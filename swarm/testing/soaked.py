@@ -1,7 +1,8 @@
 """A driver with a stop-watch at its store: `python -m swarm.testing.soaked run|resume ID …`, with the options of `swarm`.
 
 Owns the samples that the soak test reads: every few seconds a line of JSON in the run's folder says how large this process
-is, how many files it has open, and how long its appends took since the line before.
+is, how many files it has open, and how long its appends took since the line before: by the clock, and their work as so many
+times a fixed piece of work.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
+from swarm.bench.pace import pace
 from swarm.events import Event
 from swarm.report import render
 from swarm.runtime.launch import Options, run_again, run_new
@@ -50,7 +52,7 @@ class TimedWriter(SqliteWriter):
         line = {
             "time": time.time(), "pid": os.getpid(), "age": time.monotonic() - self.born, "rss": resident(),
             "files": len(os.listdir("/proc/self/fd")), "appends": len(took),
-            "append": median(clock for clock, _ in took), "work": median(work for _, work in took),
+            "append": median(clock for clock, _ in took), "work": median(work for _, work in took) / pace(),
         }  # fmt: skip
         with (self.path.parent / SAMPLES).open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
