@@ -23,6 +23,8 @@ from swarm.store.sqlite import LOG, SqliteWriter
 from swarm.testing.disk import HOWS, Operation, acknowledged, image, recorded, write_image
 
 SIZES = (1, 5, 2, 17)
+BULK = 12
+"""Bodies that are named at a time: in each recording, and in each workload on a failing disk, it happens."""
 
 
 @dataclass
@@ -56,7 +58,7 @@ def keep_snapshot(writer: SqliteWriter, chance: random.Random) -> None:
 
 def fresh(folder: Path) -> None:
     """An empty log, made and closed."""
-    SqliteWriter.open(folder).close()
+    SqliteWriter.open(folder, bulk=BULK).close()
 
 
 def record(folder: Path, seed: int, masters: int = 3, appends: int = 5) -> Recording:
@@ -66,7 +68,7 @@ def record(folder: Path, seed: int, masters: int = 3, appends: int = 5) -> Recor
     recording = Recording(folder, {str(folder / LOG): (folder / LOG).read_bytes()})
     with recorded() as disk:
         for _ in range(masters):
-            with SqliteWriter.open(folder) as writer:
+            with SqliteWriter.open(folder, bulk=BULK) as writer:
                 for _ in range(appends):
                     recording.written += append(writer, chance.choice(SIZES), chance)
                     disk.mark(writer.last())
@@ -107,7 +109,7 @@ def cut(recording: Recording, place: Path, count: int, seed: int) -> Counter[str
 def _holds(folder: Path, recording: Recording, acked: int, where: str) -> bool:
     """Whether the log opens; if it does, it must hold a beginning of what was written, and all that was acknowledged."""
     try:
-        writer = SqliteWriter.open(folder)
+        writer = SqliteWriter.open(folder, bulk=BULK)
     except StoreError:
         return False
     with writer:
@@ -140,14 +142,14 @@ def fail(folder: Path, place: Path, nth: int) -> int:
     with recorded(nth, error, lasting=nth % 3 == 0) as disk, suppress(apsw.Error):
         # SQLite itself never tells of an error while it closes; apsw does, of one that was raised in Python
         try:
-            with SqliteWriter.open(place) as writer:
+            with SqliteWriter.open(place, bulk=BULK) as writer:
                 for size in SIZES * 3:
                     asked = acked + size
                     append(writer, size, chance)
                     acked = writer.last()
         except StoreError as failure:
             assert failure.cure, f"operation {nth}: the error says nothing of what to do"
-    with SqliteWriter.open(place) as again:
+    with SqliteWriter.open(place, bulk=BULK) as again:
         found = list(again.read())
         there = f"operation {nth}: {acked} events were acknowledged of {asked} appended, and {len(found)} are there"
         assert len(found) in (acked, asked), there

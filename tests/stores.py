@@ -18,6 +18,8 @@ from swarm.store.postgres import PostgresReader, PostgresWriter
 from swarm.store.sqlite import SqliteReader, SqliteWriter
 
 JOB = "run"
+BULK = 50
+"""Bodies that a log in a folder names at a time: so few that it happens in many a test."""
 
 
 class Store(Protocol):
@@ -56,7 +58,7 @@ class Sqlite:
         return str(self.folder)
 
     def writer(self, blobs: str = "") -> Writer:
-        return SqliteWriter.open(self.folder, blobs)
+        return SqliteWriter.open(self.folder, blobs, BULK)
 
     def reader(self) -> Reader:
         return SqliteReader.open(self.folder)

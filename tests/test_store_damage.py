@@ -244,7 +244,7 @@ def test_the_database_of_another_program_is_left_alone(tmp_path: Path) -> None:
         content = (folder / "log.sqlite").read_bytes()
         message = refused(folder)
         assert f"another program's database (application id {application:#x}, schema 5" in message
-        assert f"{APPLICATION:#x}, schema 1" in message
+        assert f"{APPLICATION:#x}, schemas 1 and 2" in message
         with pytest.raises(StoreError, match="another program"):
             SqliteReader.open(folder)
         assert (folder / "log.sqlite").read_bytes() == content
@@ -258,7 +258,7 @@ def test_a_log_of_which_a_few_bytes_are_left_is_no_other_programs(run: Path) -> 
 
 def test_a_newer_schema_is_refused_with_both_versions(run: Path) -> None:
     tamper(run, "PRAGMA user_version = 7")
-    assert "schema 7; this software reads schema 1" in refused(run)
+    assert "schema 7; this software reads schemas 1 and 2" in refused(run)
     standing = read_status(RunFolder(run.parent, run.name))
     assert (standing.status, standing.cure) == ("unreadable", "use the swarmloom that wrote it")
     with pytest.raises(StoreError, match="schema 7"):

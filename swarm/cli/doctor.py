@@ -115,6 +115,8 @@ def _repair(name: str, apply: bool, runs: str | None, as_json: bool) -> None:
         text = f"{run.id}: goes on from record {found.first - 1}; a copy of its write-ahead log is in {found.kept}"
     elif found.kept is not None:
         text = f"{run.id}: cut records {found.first} to {found.last}; a copy is in {found.kept}"
+    elif found.mended and found.place == "names":
+        text = f"{run.id}: made the names of its texts anew; nothing is lost"
     elif found.mended:
         text = f"{run.id}: removed a snapshot that was of no use; nothing is lost, the log is read from its first event"
     else:
@@ -136,6 +138,8 @@ def _outlook(found: Damage, run: RunFolder) -> str:
             f"Restore the run folder from a copy if there is one; {command} gives up all after"
             f" record {found.first - 1}, and keeps a copy of the write-ahead log"
         )
+    if found.place == "names":
+        return f"Nothing is lost: the texts are there, and {command} makes their names anew"
     if found.place == "snapshot":
         return f"Nothing is lost: jobs do without it, and {command} removes it"
     return "It cannot be cut away; restore the run folder or the database from a copy, or start the job anew"

@@ -15,11 +15,12 @@ from pathlib import Path
 import apsw
 
 from swarm.errors import DamageError, NoSpaceError, StoreError
+from swarm.store import bodies
 from swarm.store.blobs import sync_folder
 
 APPLICATION = 0x5357524D
 """SQLite's application id of our logs: `SWRM`."""
-SCHEMA = 1
+SCHEMA = bodies.SCHEMAS[-1]
 LIBRARY = (3, 51, 3)
 """Older ones have a race that can corrupt a write-ahead log: https://sqlite.org/wal.html#walresetbug"""
 HEADER_BYTES = 100
@@ -39,14 +40,12 @@ CREATE TABLE events(
     checksum INTEGER NOT NULL) STRICT;
 CREATE UNIQUE INDEX keys ON events(key, kind) WHERE key != '';
 CREATE INDEX life ON events(kind) WHERE {LIFE};
-CREATE TABLE bodies(hash TEXT PRIMARY KEY, bytes BLOB) STRICT;
-"""
-# bodies keeps its rowid: with WITHOUT ROWID each body lands on a random page, and appending costs twice as
-# much. A body whose bytes are NULL lies in the blob store.
+{bodies.TABLES}"""
 
 # The cache of pages stays at SQLite's 2 MB: with 32 MB a step costs a tenth more once it is full. A log is written and hardly
 # read, and pages that are kept push what the master works with out of the processor's own caches.
 
+_OURS = f"schemas {' and '.join(map(str, bodies.SCHEMAS))}"
 _BUSY_MS = 10_000
 _CHECKPOINT_PAGES = 4000
 
@@ -202,7 +201,7 @@ def _check_application(connection: apsw.Connection, path: Path) -> None:
     if application != APPLICATION:
         raise StoreError(
             f"this is another program's database (application id {application:#x}, schema {schema}; "
-            f"a swarmloom log has {APPLICATION:#x}, schema {SCHEMA})",
+            f"a swarmloom log has {APPLICATION:#x}, {_OURS})",
             str(path),
             "choose another folder with --runs",
         )
@@ -211,6 +210,6 @@ def _check_application(connection: apsw.Connection, path: Path) -> None:
 def _check_ours(connection: apsw.Connection, path: Path) -> None:
     _check_application(connection, path)
     schema = connection.pragma("user_version")
-    if schema != SCHEMA:
-        problem = f"this log has schema {schema}; this software reads schema {SCHEMA}"
+    if schema not in bodies.SCHEMAS:
+        problem = f"this log has schema {schema}; this software reads {_OURS}"
         raise StoreError(problem, str(path), "use the swarmloom that wrote it")

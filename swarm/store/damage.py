@@ -23,7 +23,8 @@ import apsw
 from swarm.errors import StoreError
 from swarm.events import body_hash
 from swarm.store import named, snapshots, wal
-from swarm.store.blobs import open_blobs, sync_folder
+from swarm.store.blobs import Blobs, open_blobs, sync_folder
+from swarm.store.bodies import Bodies, bodies_of, every
 from swarm.store.connection import naming, open_reading, open_writing
 from swarm.store.interface import Damage, copy_name
 from swarm.store.lock import FolderLock
@@ -84,7 +85,7 @@ def missing(connection: apsw.Connection, path: Path) -> Damage | None:
 
 
 def verify(folder: Path) -> Damage | None:
-    """Checks all of a run: SQLite's structures, every record, every body, the snapshot. Safe while the run works.
+    """Checks all of a run: SQLite's structures, every record, every body and its name, the snapshot. Safe while the run works.
 
     Raises:
         StoreError: there is no log, it is not ours, or it is newer than this software.
@@ -97,11 +98,15 @@ def verify(folder: Path) -> Damage | None:
             structure: Any = connection.execute("PRAGMA integrity_check(1)").get
             if structure != "ok":
                 return Damage(str(path), path.parent.name, "file", f"SQLite finds its structure damaged ({structure})")
-            last: Any = connection.execute("SELECT max(seq) FROM events").get
+            last: Any = connection.execute("SELECT max(seq) FROM events").get or 0
+            bodies = bodies_of(connection)
             return (
                 missing(connection, path)
                 or walk(connection, path, 0)
-                or _bodies(connection, path, last or 0)
+                or _contents(connection, path, last)
+                or _unnamed(bodies, connection, path)
+                or _lacking(bodies, connection, path, last)  # after the names, by which they are looked up
+                or _astray(bodies, connection, path)  # after what is lacking, as names outlive their bodies
                 or _snapshot(connection, path)
             )
     except StoreError as error:
@@ -112,7 +117,7 @@ def verify(folder: Path) -> Damage | None:
 
 def repair(folder: Path, apply: bool = False) -> Damage | None:
     """Reports the damage of a run; with `apply`, cuts a damaged tail or gives up what can't be read of a write-ahead log,
-    keeping a copy, or removes a snapshot that is of no use. None: nothing is wrong.
+    keeping a copy, makes names anew, or removes a snapshot that is of no use. None: nothing is wrong.
 
     Raises:
         StoreError: the run is in use, or `apply` was asked for damage that cannot be cut.
@@ -126,7 +131,17 @@ def repair(folder: Path, apply: bool = False) -> Damage | None:
         with _locked(folder):
             return _give_up(path, found)
     with _locked(folder), closing(open_writing(path)) as connection, naming(path):
-        found = walk(connection, path, 0) or _snapshot(connection, path)  # once more, now that nobody else can write
+        bodies = bodies_of(connection)
+        found = (  # once more, now that nobody else can write
+            walk(connection, path, 0)
+            or _unnamed(bodies, connection, path)
+            or _astray(bodies, connection, path)
+            or _snapshot(connection, path)
+        )
+        if found is not None and found.place == "names":
+            with connection:
+                bodies.rename(connection)
+            return replace(found, mended=True)
         if found is not None and found.place == "snapshot":
             with connection:
                 snapshots.drop(connection)
@@ -162,10 +177,9 @@ def _snapshot(connection: apsw.Connection, path: Path) -> Damage | None:
     return None
 
 
-def _bodies(connection: apsw.Connection, path: Path, last: int) -> Damage | None:
-    place: Any = connection.execute("SELECT value FROM meta WHERE name = 'blobs'").get
-    blobs = open_blobs(place, path.parent)
-    for hash, data in connection.execute("SELECT hash, bytes FROM bodies"):
+def _contents(connection: apsw.Connection, path: Path, last: int) -> Damage | None:
+    blobs = _blobs(connection, path)
+    for hash, data in every(connection):
         if data is None:
             try:
                 blobs.get(hash)
@@ -174,17 +188,37 @@ def _bodies(connection: apsw.Connection, path: Path, last: int) -> Damage | None
         elif body_hash(data) != hash:
             detail = f"the body {hash} is damaged: its content has another hash"
             return Damage(str(path), path.parent.name, "body", detail, 0, last)
+    return None
 
+
+def _lacking(bodies: Bodies, connection: apsw.Connection, path: Path, last: int) -> Damage | None:
     def absent(hashes: list[str]) -> list[str]:
-        query = "SELECT value FROM json_each(?) WHERE value NOT IN (SELECT hash FROM bodies)"
-        return [str(hash) for (hash,) in connection.execute(query, (json.dumps(hashes),))]
+        found = bodies.find(connection, hashes)
+        return [hash for hash in hashes if hash not in found]
 
     def body(hash: str) -> bytes:
-        data: Any = connection.execute("SELECT bytes FROM bodies WHERE hash = ?", (hash,)).get
-        return blobs.get(hash) if data is None else bytes(data)
+        data = bodies.find(connection, (hash,))[hash]
+        return _blobs(connection, path).get(hash) if data is None else data
 
     lack = named.missing(map(to_event, _rows(connection, 0)), absent, body)
     return Damage(str(path), path.parent.name, "body", lack, 0, last) if lack else None
+
+
+def _unnamed(bodies: Bodies, connection: apsw.Connection, path: Path) -> Damage | None:
+    count = bodies.unnamed(connection)
+    detail = f"{count} of its texts cannot be found, as the names by which they are looked up are damaged"
+    return Damage(str(path), path.parent.name, "names", detail) if count else None
+
+
+def _astray(bodies: Bodies, connection: apsw.Connection, path: Path) -> Damage | None:
+    count = bodies.astray(connection)
+    detail = f"{count} of the names by which texts are looked up are damaged: they lead to none"
+    return Damage(str(path), path.parent.name, "names", detail) if count else None
+
+
+def _blobs(connection: apsw.Connection, path: Path) -> Blobs:
+    place: Any = connection.execute("SELECT value FROM meta WHERE name = 'blobs'").get
+    return open_blobs(place, path.parent)
 
 
 def _rows(connection: apsw.Connection, after: int) -> Iterator[Row]:

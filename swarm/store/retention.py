@@ -16,7 +16,7 @@ from typing import Any
 import apsw
 
 from swarm.events import JobEnded
-from swarm.store import snapshots
+from swarm.store import bodies, snapshots
 from swarm.store.connection import naming, open_reading, open_writing
 from swarm.store.interface import Needless
 from swarm.store.lock import FolderLock
@@ -67,8 +67,7 @@ def beside(root: Path, remove: bool) -> list[Needless]:
 
 def _files(folder: Path) -> Iterator[Needless]:
     with closing(open_reading(folder / LOG)) as connection, naming(folder / LOG):
-        query = "SELECT hash FROM bodies WHERE bytes IS NULL"
-        named = {str(hash) for (hash,) in connection.execute(query)}
+        named = bodies.outside(connection)
     yield from unfinished(folder)
     for path in sorted((folder / "blobs").glob("[!.]*")):
         if path.is_file() and path.name not in named:

@@ -6,7 +6,6 @@ for damage and the lock stand in the modules beside it.
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -19,6 +18,7 @@ from swarm.errors import DamageError, StoreError
 from swarm.events import Event, body_hash
 from swarm.store import snapshots
 from swarm.store.blobs import BLOB_BYTES, Blobs, open_blobs, verified
+from swarm.store.bodies import BULK, BodyRow, bodies_of
 from swarm.store.connection import LIFE, create, naming, open_reading, open_writing
 from swarm.store.damage import checksum_at, missing, walk
 from swarm.store.interface import Damage, Snapshot
@@ -36,8 +36,10 @@ _CHUNK = 500
 class SqliteReader:
     """Reads one job's log. It never writes, sees durable events only, and may be shared by threads."""
 
-    def __init__(self, path: Path, connection: apsw.Connection) -> None:
+    def __init__(self, path: Path, connection: apsw.Connection, bulk: int = BULK) -> None:
         self.path, self._reading, self._one_at_a_time = path, connection, threading.Lock()
+        with naming(path):
+            self._bodies = bodies_of(connection, bulk)
         place = self._query("SELECT value FROM meta WHERE name = 'blobs'")
         self._blobs: Blobs = open_blobs(str(place[0][0]), path.parent)
 
@@ -94,19 +96,18 @@ class SqliteReader:
     def bodies(self, hashes: Iterable[str]) -> dict[str, bytes]:
         """The bodies named, by hash; see `Reader.bodies`."""
         wanted = list(hashes)
-        # One statement for all: each one begins and ends a transaction of its own, which costs more than a look-up.
-        query = "SELECT hash, bytes FROM bodies WHERE hash IN (SELECT value FROM json_each(?))"
-        stored: dict[str, Any] = dict(self._query(query, (json.dumps(wanted),)))
+        with self._one_at_a_time, naming(self.path):
+            stored = self._bodies.find(self._reading, wanted)
         found: dict[str, bytes] = {}
         outside: list[str] = []
         for hash in wanted:
             if hash not in stored:
-                cure = "restore the run folder from a copy"
+                cure = f"restore the run folder from a copy; `swarm doctor --repair {self.path.parent.name}` says if less will do"
                 raise StoreError(f"the body {hash} is missing", str(self.path), cure)
-            if stored[hash] is None:
+            if (data := stored[hash]) is None:
                 outside.append(hash)
             else:
-                found[hash] = verified(hash, stored[hash], str(self.path))
+                found[hash] = verified(hash, data, str(self.path))
         with naming(self.path):
             found.update((hash, self._blobs.get(hash)) for hash in outside)
         return found
@@ -164,12 +165,13 @@ class SqliteWriter(SqliteReader):
     epoch: int
 
     @classmethod
-    def open(cls, folder: Path, blobs: str = "") -> Self:
+    def open(cls, folder: Path, blobs: str = "", bulk: int = BULK) -> Self:
         """Takes the job in a run's folder and fences earlier writers; makes the log if there is none.
 
         Args:
             folder: the run's folder; made if missing.
             blobs: fsspec URL for large bodies, written into a new log; empty means `blobs/` in the folder.
+            bulk: how many bodies are named at a time; see `NamedBodies`.
 
         Raises:
             StoreError: the job is in use; its log is damaged (nothing is changed), not ours, or newer; no
@@ -190,7 +192,7 @@ class SqliteWriter(SqliteReader):
             undo.callback(writing.close)
             with naming(path):
                 tip = _checked_tip(writing, path)
-            writer = cls(path, reading)
+            writer = cls(path, reading, bulk)
             writer._start(lock, writing, tip)
             undo.pop_all()
         return writer
@@ -256,16 +258,17 @@ class SqliteWriter(SqliteReader):
         writing.execute("BEGIN IMMEDIATE")
         self._check_epoch()
 
-    def _commit(self, rows: list[Row], bodies: list[tuple[str, bytes | None]]) -> None:
+    def _commit(self, rows: list[Row], bodies: list[BodyRow]) -> None:
         writing = self._writing
         self._begin()
         if bodies:
-            writing.executemany("INSERT INTO bodies VALUES (?, ?) ON CONFLICT DO NOTHING", bodies)
+            self._bodies.add(writing, bodies)
         try:
             writing.executemany("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
         except apsw.ConstraintError as error:
             raise self._repeated(rows) from error
         writing.execute("COMMIT")
+        self._bodies.committed()
         if rows:
             self._tip = Tip(rows[-1][0], rows[-1][1], rows[-1][8])
 
@@ -275,8 +278,8 @@ class SqliteWriter(SqliteReader):
         if epoch != self.epoch:
             raise fenced(epoch, self.epoch, str(self.path))
 
-    def _body_rows(self, bodies: Mapping[str, bytes]) -> list[tuple[str, bytes | None]]:
-        rows: list[tuple[str, bytes | None]] = []
+    def _body_rows(self, bodies: Mapping[str, bytes]) -> list[BodyRow]:
+        rows: list[BodyRow] = []
         for hash, data in bodies.items():
             if body_hash(data) != hash:
                 raise StoreError(f"a body was named {hash}, which is not its hash", "bodies", FAULT)

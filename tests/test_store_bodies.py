@@ -1,0 +1,291 @@
+"""Bodies of a log in a folder are appended, named in bulk, and found at every moment; and logs of schema 1 go on."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Sequence
+from contextlib import closing
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import apsw
+import pytest
+
+from swarm.errors import StoreError
+from swarm.events import Event, NotePosted, body_hash
+from swarm.store.blobs import BLOB_BYTES
+from swarm.store.bodies import SHARE, TABLES, NamedBodies
+from swarm.store.damage import repair, verify
+from swarm.store.sqlite import LOG, SqliteReader, SqliteWriter
+from tests.commands import swarm
+
+BULK = 10
+GOLDEN = Path(__file__).with_name("logs") / "rolling-1.sqlite"
+
+
+def text(number: int) -> bytes:
+    return f"text {number}".encode()
+
+
+def append(writer: SqliteWriter, *numbers: int, key: str = "") -> None:
+    """Appends a note for each number, with its text, in one transaction."""
+    hashes = {number: body_hash(text(number)) for number in numbers}
+    events = [
+        Event(seq, 1e10 + seq, writer.epoch, 0, key, NotePosted(note=f"n{seq}", kind="row", task="t", body=hash))
+        for seq, hash in enumerate(hashes.values(), writer.last() + 1)
+    ]
+    writer.append(events, {hash: text(number) for number, hash in hashes.items()})
+
+
+def has(reader: SqliteReader, numbers: Sequence[int]) -> bool:
+    """Whether all these texts are found, one at a time and together."""
+    wanted = {body_hash(text(number)): text(number) for number in numbers}
+    return reader.bodies(wanted) == wanted == {hash: reader.body(hash) for hash in wanted}
+
+
+def ask(folder: Path, query: str) -> Any:
+    with closing(apsw.Connection(str(folder / LOG))) as connection:
+        return connection.execute(query).get
+
+
+def named(folder: Path) -> Any:
+    return ask(folder, "SELECT value FROM meta WHERE name = 'named'")
+
+
+def filled(folder: Path, count: int = 25) -> Path:
+    """A log with so many texts; the last few have no name yet."""
+    with SqliteWriter.open(folder, bulk=BULK) as writer:
+        for number in range(count):
+            append(writer, number)
+    return folder
+
+
+def test_bodies_are_found_before_and_after_they_are_named(tmp_path: Path) -> None:
+    with SqliteWriter.open(tmp_path, bulk=BULK) as writer, SqliteReader.open(tmp_path) as early:
+        with SqliteReader.open(tmp_path) as late:
+            for number in range(25):
+                append(writer, number)
+                done = range(number + 1)
+                assert has(writer, done) and has(early, done)  # this one follows, and sees each text while it is in the tail
+                assert named(tmp_path) == ask(tmp_path, "SELECT count(*) FROM names") == len(done) // BULK * BULK
+            assert has(late, range(25)), "it had looked at nothing before the texts were named"
+        for reader in (writer, early):
+            with pytest.raises(StoreError, match=f"the body {body_hash(text(25))} is missing"):
+                reader.body(body_hash(text(25)))
+            with pytest.raises(StoreError, match="the body nothing of the kind is missing"):
+                reader.body("nothing of the kind")
+    assert verify(tmp_path) is None
+
+
+def test_a_writer_goes_on_with_the_tail_that_it_finds(tmp_path: Path) -> None:
+    filled(tmp_path)
+    with SqliteWriter.open(tmp_path, bulk=BULK) as writer:
+        assert has(writer, range(25)) and named(tmp_path) == 20
+        append(writer, 24, 25, 26)
+        assert ask(tmp_path, "SELECT count(*) FROM bodies") == 27 and named(tmp_path) == 20
+        append(writer, 27, 28, 29)
+        assert named(tmp_path) == 30 and has(writer, range(30))
+    with SqliteReader.open(tmp_path) as reader:
+        assert has(reader, range(30))
+    assert verify(tmp_path) is None
+
+
+def test_what_is_named_at_a_time_grows_with_what_has_a_name(tmp_path: Path) -> None:
+    steps = [0]
+    with SqliteWriter.open(tmp_path, bulk=1) as writer:
+        for number in range(4 * SHARE):
+            append(writer, number)
+            steps += [one for one in (named(tmp_path),) if one != steps[-1]]
+    assert all(later - sooner == max(1, sooner // SHARE) for sooner, later in pairwise(steps)) and steps[-1] > 3 * SHARE
+
+
+def test_a_body_is_stored_once_in_the_tail_and_once_more_after_it(tmp_path: Path) -> None:
+    with SqliteWriter.open(tmp_path, bulk=BULK) as writer:
+        for _ in range(3):
+            append(writer, 0, 1)
+        assert ask(tmp_path, "SELECT count(*) FROM bodies") == 2
+        append(writer, *range(2, 10))
+        assert named(tmp_path) == 10
+        append(writer, 0, 1)
+        assert ask(tmp_path, "SELECT count(*) FROM bodies") == 12
+        append(writer, *range(10, 18))
+        assert named(tmp_path) == 20 and has(writer, range(18))
+    with SqliteReader.open(tmp_path) as reader:
+        assert has(reader, range(18))
+    assert verify(tmp_path) is None
+
+
+def test_an_append_that_fails_leaves_nothing_to_be_found(tmp_path: Path) -> None:
+    with SqliteWriter.open(tmp_path, bulk=BULK) as writer:
+        append(writer, *range(8))
+        append(writer, 8, key="once")
+        with pytest.raises(StoreError, match="once"):
+            append(writer, 9, key="once")  # the names of all ten went with it
+        assert has(writer, range(9)) and named(tmp_path) == 0
+        with pytest.raises(StoreError, match="missing"):
+            writer.body(body_hash(text(9)))
+    with SqliteWriter.open(tmp_path, bulk=BULK) as again:
+        append(again, 9)
+        assert has(again, range(10)) and named(tmp_path) == 10
+    assert verify(tmp_path) is None
+
+
+def test_threads_find_every_text_as_soon_as_it_is_durable(tmp_path: Path) -> None:
+    count, whole = 300, list[SqliteReader]()
+    with SqliteWriter.open(tmp_path, bulk=7) as writer, SqliteReader.open(tmp_path) as reader:
+
+        def follow(one: SqliteReader) -> None:
+            last = 0
+            while last < count:
+                last = writer.last()
+                if not has(one, [*range(0, last, 37), *range(max(0, last - 15), last)]):
+                    return
+            whole.append(one)
+
+        threads = [threading.Thread(target=follow, args=(one,)) for one in (writer, reader, reader)]
+        for thread in threads:
+            thread.start()
+        for number in range(count):
+            append(writer, number)
+        for thread in threads:
+            thread.join(60)
+    assert whole.count(writer) == 1 and whole.count(reader) == 2
+
+
+def test_hashes_that_begin_alike_are_told_apart(tmp_path: Path) -> None:
+    connection = apsw.Connection(str(tmp_path / LOG))
+    connection.execute("CREATE TABLE meta(name TEXT PRIMARY KEY, value ANY NOT NULL) STRICT;" + TABLES).fetchall()
+    for front in ("0123456789abcdef", "fedcba9876543210"):  # the second is negative as SQLite keeps it
+        one, other, neither = (front + letter * 16 for letter in "abc")
+        writing, table = NamedBodies(100), NamedBodies()
+        with connection:
+            writing.add(connection, [(one, b"1"), (other, b"2")])
+        writing.committed()
+        for _ in ("in the tail", "named"):
+            for bodies in (writing, table):
+                assert bodies.find(connection, [one, other, neither, front]) == {one: b"1", other: b"2"}
+                assert bodies.find(connection, [other]) == {other: b"2"}
+            with connection:
+                writing.rename(connection)
+            assert writing.unnamed(connection) == writing.astray(connection) == 0
+    assert connection.execute("SELECT min(front) < 0 AND count(DISTINCT front) = 2 FROM names").get == 1
+    connection.close()
+
+
+# ---- logs of schema 1 ----
+
+
+def test_a_log_of_schema_1_is_read_and_continued_as_it_is(tmp_path: Path) -> None:
+    shutil.copy(GOLDEN, tmp_path / LOG)
+    before = ask(tmp_path, "SELECT count(*) FROM bodies")
+    with SqliteWriter.open(tmp_path, bulk=1) as writer:
+        old = [event.body.body for event in writer.read() if isinstance(event.body, NotePosted)]
+        assert old and len(writer.bodies(old)) == len(set(old))
+        for _ in range(2):
+            append(writer, *range(20))
+        assert has(writer, range(20)) and ask(tmp_path, "SELECT count(*) FROM bodies") == before + 20
+        with pytest.raises(StoreError, match="00ff is missing"):
+            writer.body("00ff")
+    with SqliteReader.open(tmp_path) as reader:
+        assert has(reader, range(20))
+    assert verify(tmp_path) is None
+    assert ask(tmp_path, "PRAGMA user_version") == 1 and not ask(tmp_path, "SELECT 1 FROM sqlite_master WHERE name = 'names'")
+
+
+def test_a_new_log_has_schema_2(tmp_path: Path) -> None:
+    filled(tmp_path)
+    assert ask(tmp_path, "PRAGMA user_version") == 2
+
+
+# ---- damage ----
+
+
+@pytest.mark.parametrize(
+    ("harm", "detail"),
+    [
+        ("DELETE FROM names WHERE id = 7", "1 of its texts cannot be found"),
+        ("DELETE FROM names", "20 of its texts cannot be found"),
+        ("UPDATE names SET front = front + 1 WHERE id IN (3, 4)", "2 of its texts cannot be found"),
+        ("UPDATE names SET id = 900 WHERE id = 3", "1 of its texts cannot be found"),
+        ("UPDATE meta SET value = 23 WHERE name = 'named'", "3 of its texts cannot be found"),
+        ("INSERT INTO names VALUES (1, 900), (2, 5)", "2 of the names by which texts are looked up are damaged"),
+        ("INSERT INTO names VALUES (1, 23)", "1 of the names by which texts are looked up are damaged"),
+        ("UPDATE meta SET value = 17 WHERE name = 'named'", "3 of the names by which texts are looked up are damaged"),
+        ("UPDATE meta SET value = 'many' WHERE name = 'named'", "5 of its texts cannot be found"),
+        ("DELETE FROM meta WHERE name = 'named'", "20 of the names by which texts are looked up are damaged"),
+    ],
+)
+def test_damaged_names_are_found_and_made_anew(tmp_path: Path, harm: str, detail: str) -> None:
+    run = filled(tmp_path / "demo")
+    ask(run, harm)
+    found = verify(run)
+    assert found and found.place == "names" and found.mendable and detail in found.detail
+    assert found == repair(run) == verify(run), "saying so has changed nothing"
+    assert "nothing is lost: `swarm doctor --repair demo` --apply makes the names anew" in str(found.error())
+    said = swarm("doctor", "--repair", "demo", "--runs", tmp_path)
+    assert said.code == 1 and detail in said.out and "Nothing is lost: the texts are there" in said.out
+
+    said = swarm("doctor", "--repair", "demo", "--apply", "--runs", tmp_path)
+    assert said.code == 0 and said.out == "demo: made the names of its texts anew; nothing is lost\n"
+    assert verify(run) is None and named(run) == 25
+    with SqliteReader.open(run) as reader:
+        assert has(reader, range(25))
+    with SqliteWriter.open(run, bulk=BULK) as writer:
+        append(writer, *range(25, 40))
+        assert has(writer, range(40))
+    assert verify(run) is None
+
+
+def test_a_reader_that_is_open_meanwhile_follows_a_repair(tmp_path: Path) -> None:
+    run = filled(tmp_path / "demo")
+    with SqliteReader.open(run) as reader:
+        assert has(reader, range(25))
+        ask(run, "DELETE FROM names")
+        with pytest.raises(StoreError, match=r"is missing\n.*swarm doctor --repair demo"):
+            reader.body(body_hash(text(3)))
+        repair(run, apply=True)
+        assert has(reader, range(25))
+
+
+def test_damaged_names_harm_no_writer(tmp_path: Path) -> None:
+    """It does not look at all of them, and what it names has a name already."""
+    run = filled(tmp_path / "demo")
+    ask(run, "DELETE FROM meta WHERE name = 'named'")
+    with SqliteWriter.open(run, bulk=BULK) as writer:
+        append(writer, *range(25, 40))
+        assert has(writer, range(40))
+    assert verify(run) is None
+
+
+@pytest.mark.parametrize("number", [3, 23])
+def test_a_text_that_is_gone_is_not_blamed_on_its_name(tmp_path: Path, number: int) -> None:
+    """It cannot be made anew, whether it had a name or not."""
+    run = filled(tmp_path / "demo")
+    ask(run, f"DELETE FROM bodies WHERE hash = '{body_hash(text(number))}'")
+    found = verify(run)
+    assert found and found.place == "body" and not found.mendable
+    assert found.detail == f"the body {body_hash(text(number))}, which event {number + 1} (NotePosted) names, is missing"
+
+
+def test_texts_that_are_gone_from_the_end_leave_no_name_to_others(tmp_path: Path) -> None:
+    run = filled(tmp_path / "demo")
+    ask(run, "DELETE FROM bodies WHERE id > 15")
+    with SqliteWriter.open(run, bulk=BULK) as writer:
+        append(writer, *range(30, 35))
+        assert has(writer, range(30, 35))
+    with SqliteReader.open(run) as reader:
+        assert has(reader, [*range(15), *range(30, 35)])
+
+
+def test_large_bodies_are_named_like_all_others(tmp_path: Path) -> None:
+    large = {body_hash(data): data for data in (bytes([letter]) * (BLOB_BYTES + 1) for letter in b"abc")}
+    with SqliteWriter.open(tmp_path, bulk=2) as writer:
+        for hash, data in large.items():
+            writer.append([], {hash: data})
+            assert writer.body(hash) == data
+        assert named(tmp_path) == 2
+    with SqliteReader.open(tmp_path) as reader:
+        assert reader.bodies(large) == large
+    assert verify(tmp_path) is None
