@@ -164,8 +164,8 @@ BUILDS: tuple[BrokenBuild, ...] = (
     ),
     BrokenBuild(
         16, "ignores an error while syncing",
-        (Patch(SQLITE, '        writing.execute("COMMIT")\n        if rows:\n',
-               '        with suppress(apsw.IOError):\n            writing.execute("COMMIT")\n        if rows:\n'),),
+        (Patch(SQLITE, '        writing.execute("COMMIT")\n        self._bodies.',
+               '        with suppress(apsw.IOError):\n            writing.execute("COMMIT")\n        self._bodies.'),),
         ("tests/test_store_crashes.py::test_a_failing_disk_costs_nothing_that_was_acknowledged",),
     ),
     BrokenBuild(

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 
+import apsw
 import pytest
 
 from swarm.store.sqlite import LOG
 from swarm.testing.disk import HOWS, Operation, acknowledged, image
-from tests.crash_images import Recording, cut, fail, fresh, record
+from tests.crash_images import BULK, Recording, cut, fail, fresh, record
 
 IMAGES, FAILING = 350, 200
 
@@ -35,6 +37,8 @@ def test_the_recording_has_what_images_are_made_of(recording: Recording) -> None
     assert kinds["mark"] == 15 and kinds["sync"] > 20 and kinds["write"] > 100 and kinds["truncate"]
     files = {Path(one.path).name for one in recording.operations if one.path}
     assert files == {LOG, f"{LOG}-wal"}
+    with closing(apsw.Connection(str(recording.folder / LOG))) as log:
+        assert (log.execute("SELECT value FROM meta WHERE name = 'named'").get or 0) > 3 * BULK, "bodies were named, and often"
     whole = image(recording.before, recording.operations, len(recording.operations), "none", random.Random(0))
     assert whole[str(recording.folder / LOG)] == (recording.folder / LOG).read_bytes(), "at the end all is synced"
 
