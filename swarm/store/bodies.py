@@ -3,11 +3,11 @@
 Owns the tables `bodies` and `names` in all schemas that this software reads. What a body means, and the files of large ones,
 are the business of others; a body whose bytes are NULL lies in the blob store.
 
-A hash is a random key, so an index that follows each append changes a page for every body, the more of them the longer the log: at
-a million bodies (600 bytes, 256 a transaction) one took twice the CPU time of the first ones, and four times what it takes to
-append it and name it in bulk was written to the disk. So bodies are only
-appended, and they are named later, many at a time and in the order of the index, where neighbours share a page. Until then
-they are found by a table in memory, which any reader makes from the end of the log.
+A hash is a random key, so an index that follows each append changes a page for every body, the more of them the longer the
+log: at a million bodies (600 bytes, 256 a transaction) one took twice the CPU time of the first ones, and four times the
+writes of one that is named in bulk. So bodies are only appended, and they are named later, many at a time and in the order of
+the index, where neighbours share a page. Until then they are found by a table in memory, which any reader makes from the end
+of the log.
 """
 
 from __future__ import annotations
