@@ -26,7 +26,7 @@ from swarm.runtime.driver import LOOK_SECONDS, Driver, Launch, start_again, star
 from swarm.runtime.environment import settle
 from swarm.runtime.fork import fork as make_fork
 from swarm.runtime.people import Question
-from swarm.spec import JobSpec, anchored
+from swarm.spec import JobSpec, anchored, load_spec
 from swarm.store.folder import RunFolder, new_id, read_status
 from swarm.store.interface import Reader
 from swarm.store.place import FILES, FolderPlace
@@ -202,7 +202,7 @@ class JobHandle:
 
 
 async def submit(
-    spec: JobSpec,
+    spec: JobSpec | str | Path,
     *,
     runs: str | Path | None = None,
     local: bool = False,
@@ -219,6 +219,7 @@ async def submit(
     log, so that it must lie where this machine sees it too: in a shared folder, or a database.
 
     Args:
+        spec: the job, or the path of its file.
         runs: folder of the runs, or a database as postgresql://USER@HOST/DATABASE; by default $SWARM_RUNS, else `runs` in
             the working folder.
         local: without Ray, in the driver's process.
@@ -230,7 +231,7 @@ async def submit(
     Raises:
         SwarmError: what kept the job from starting.
     """
-    spec = anchored(spec, Path.cwd())
+    spec = _meant(spec)
     if "://" in address:
         remote, run = await send(spec, str(runs) if runs else None, address, id, key, agents)
         await remote.opened(run.id)
@@ -281,7 +282,7 @@ async def send(
 
 
 def run(
-    spec: JobSpec,
+    spec: JobSpec | str | Path,
     *,
     runs: str | Path | None = None,
     local: bool = False,
@@ -293,14 +294,35 @@ def run(
     """Runs a job and waits for its answer: `submit` and `result` for code that is not async.
 
     Raises:
-        SwarmError: as `submit` and `JobHandle.result`.
+        SwarmError: as `submit` and `JobHandle.result`; or an event loop runs here, as in a notebook, and would stand still.
     """
+    if _in_a_loop():
+        cure = "write: answer = await (await swarm.submit(...)).result()"
+        raise SwarmError("cannot wait where an event loop runs, such as in a notebook", "swarm.run", cure)
 
     async def both() -> Answer:
         handle = await submit(spec, runs=runs, local=local, address=address, id=id, key=key, agents=agents)
         return await handle.result()
 
     return asyncio.run(both())
+
+
+def _meant(job: object) -> JobSpec:
+    """The job that a caller gives, with all its paths in full: relative ones of a file start in its folder, others here."""
+    if isinstance(job, (str, Path)):
+        return load_spec(job)
+    if not isinstance(job, JobSpec):
+        cure = "give a swarm.JobSpec, or the path of a job file"
+        raise errors.SpecError(f"is no job: {type(job).__name__}", "spec", cure)
+    return anchored(job, Path.cwd())
+
+
+def _in_a_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 def _taken(event: Event, rests: bool) -> bool:

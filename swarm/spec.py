@@ -411,9 +411,9 @@ def load_spec(path: str | Path) -> JobSpec:
         SpecError: the file is missing, is not YAML, or does not say what a job must say.
     """
     path = Path(path)
-    if not path.is_file():
-        raise SpecError("there is no such job file", str(path), "check the path, or see examples/ for job files that run")
     try:
+        if not path.is_file():
+            raise SpecError("there is no such job file", str(path), "check the path, or see examples/ for job files that run")
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise SpecError(f"cannot be read: {error.strerror}", str(path), "check the file and its owner") from None

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,7 @@ from swarm.api import JobHandle
 from swarm.events import CallFinished, JobEnded, JobOpened, PhaseChanged, ReportWritten
 from swarm.runtime.driver import DriverProcess
 from swarm.spec import ModelSpec
+from tests.commands import job_file
 from tests.jobs import ROWS, job, write_sources
 
 SLOW = ModelSpec(engine="scripted", name="raises+slow:0.3")
@@ -26,6 +28,41 @@ def test_run_gives_the_answer(tmp_path: Path) -> None:
     again = JobHandle.open("latest", tmp_path / "runs")
     assert again.id == answer.id and again.status() == "done"
     assert asyncio.run(again.result()) == answer
+
+
+def test_a_job_may_be_given_by_the_path_of_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_sources(tmp_path)
+    path = job_file(tmp_path, tmp_path, inputs=["code"])
+    monkeypatch.chdir(tmp_path)
+    for given, elsewhere in (("job.yaml", "here"), (path, "there")):
+        answer = swarm.run(given, runs=tmp_path / elsewhere, local=True)
+        assert [tuple(row.values.values()) for row in answer.rows or ()] == ROWS
+        monkeypatch.chdir("/")
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"name": "one"}, "is no job: dict.*\n.*swarm.JobSpec, or the path of a job file"),
+        (None, "is no job: NoneType"),
+        ("nowhere.yaml", "nowhere.yaml: there is no such job file"),
+        ("x" * 5000, "cannot be read: File name too long"),
+    ],
+)
+def test_what_is_no_job_is_named(given: Any, words: str, tmp_path: Path) -> None:
+    with pytest.raises(swarm.SpecError, match=words):
+        swarm.run(given, runs=tmp_path / "runs", local=True)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_in_a_running_loop_run_says_what_to_write_and_that_works(tmp_path: Path) -> None:
+    async def notebook() -> swarm.Answer:
+        spec, runs = job(write_sources(tmp_path)), tmp_path / "runs"
+        with pytest.raises(swarm.SwarmError, match=r"notebook\n.*await \(await swarm\.submit\(\.\.\.\)\)\.result\(\)"):
+            swarm.run(spec, runs=runs, local=True)
+        return await (await swarm.submit(spec, runs=runs, local=True)).result()
+
+    assert asyncio.run(notebook()).status == "done"
 
 
 def test_events_come_once_each_in_order_until_the_report(tmp_path: Path) -> None:
