@@ -78,6 +78,8 @@ def failing(endpoint: Endpoint) -> Iterator[Endpoint]:
         ("hang", {"timeout_s": 0.5}, 2),
         ("babble", {}, 0),
         ("nonsense", {}, 2),
+        ("nested", {}, 2),
+        ("nested-answer", {}, 0),
         ("other-model", {}, 2),
         ("500", {}, 0),
         ("502", {}, 2),

@@ -17,7 +17,7 @@ from swarm.models.openai import compact
 from swarm.protocol import Part
 from swarm.rows import rows_schema
 from swarm.spec import ModelSpec
-from swarm.testing.endpoint import Endpoint
+from swarm.testing.endpoint import NESTED, Endpoint
 from swarm.window.compose import compose
 
 PASSAGE = "def get(self):\n    raise QueueEmpty\n"
@@ -99,6 +99,11 @@ def test_an_output_that_was_cut_off_says_so_and_loses_the_wrapper() -> None:
     assert completion.text.startswith("[")
 
 
+def test_an_output_nested_ten_thousand_deep_is_no_json_and_left_to_the_agent() -> None:
+    with Endpoint(behaviour="nested-answer") as endpoint:
+        assert ask(endpoint).text == NESTED
+
+
 def test_the_key_is_read_from_the_environment_and_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TEST_ENDPOINT_KEY", SECRET)
     with Endpoint(key=SECRET) as endpoint:
@@ -129,6 +134,7 @@ def test_a_key_that_is_not_set_is_named_before_any_call() -> None:
         ("nonsense", "broken", True, "nonsense"),
         ("empty", "broken", True, "nonsense"),
         ("no-choices", "broken", True, "nonsense"),
+        ("nested", "broken", True, "nonsense"),
         ("close", "broken", True, "broke off"),
     ],
 )

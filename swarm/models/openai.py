@@ -165,14 +165,14 @@ class EndpointModel:
             data = response.json()
             choice = data["choices"][0]
             text, reason = choice["message"]["content"], choice.get("finish_reason")
-            used = data.get("usage") or {}
-        except (ValueError, LookupError, TypeError, AttributeError):
+            used, name = data.get("usage") or {}, str(data.get("model") or "")
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
             raise self._nonsense(response) from None
         if reason == "content_filter":
             raise ModelError(
                 f"{self._url} withheld its answer (content filter)", "model", kind="rejected", retryable=False, doubt=True
             )
-        self._check_identity(str(data.get("model") or ""))
+        self._check_identity(name)
         if not isinstance(text, str) or not isinstance(used, dict):
             raise self._nonsense(response)
         counted = {name: number for name, number in used.items() if type(number) is int and 0 <= number <= MOST_TOKENS}
@@ -247,7 +247,7 @@ class EndpointModel:
     def _words(self, response: httpx.Response) -> str:
         """The beginning of what the endpoint said, on one line and without the key, should it repeat it."""
         text = response.text
-        with contextlib.suppress(ValueError, LookupError, TypeError):
+        with contextlib.suppress(ValueError, LookupError, TypeError, RecursionError):
             error = response.json()["error"]
             text = str(error["message"] if isinstance(error, dict) else error)
         if self._key:
@@ -272,11 +272,11 @@ def compact(text: str, wrapped: bool) -> str:
     agent judges it."""
     try:
         value = json.loads(text)
-    except ValueError:
+        if wrapped and isinstance(value, dict) and set(value) == {"value"}:
+            value = value["value"]
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    except (ValueError, RecursionError):  # thousands of open brackets are no JSON either
         return re.sub(r'^\s*\{\s*"value"\s*:\s*', "", text) if wrapped else text
-    if wrapped and isinstance(value, dict) and set(value) == {"value"}:
-        value = value["value"]
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 def _needs_object(schema: dict[str, Any]) -> bool:

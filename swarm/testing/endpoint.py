@@ -29,6 +29,8 @@ BEHAVIOURS = (
     "nonsense",
     "empty",
     "no-choices",
+    "nested",
+    "nested-answer",
     "hang",
     "close",
     "length",
@@ -40,9 +42,11 @@ BEHAVIOURS = (
     "miscounts",
 )
 """`close` breaks off in the middle of the answer, `die-before` before the request is read, `die-after` when the work is done and
-nothing is sent yet; `hang` says nothing while the list of models still answers; `babble` is no JSON; `other-model` names
-another model than was asked for, `other-model:NAME` the one of this name; `filtered` does the work and withholds it;
-`miscounts` says that it took more tokens than 64 bits can count."""
+nothing is sent yet; `hang` says nothing while the list of models still answers; `babble` is no JSON; `nested` sends NESTED, and
+`nested-answer` a completion of that text; `other-model` names another model than was asked for, `other-model:NAME` the one of
+this name; `filtered` does the work and withholds it; `miscounts` says that it took more tokens than 64 bits can count."""
+NESTED = "[" * 10_000 + "]" * 10_000
+"""JSON deeper than parsers go."""
 
 
 class Endpoint:
@@ -147,7 +151,7 @@ class _Handler(BaseHTTPRequestHandler):
         behaviour = self.endpoint.behave_for(body) if behaviour == OK else behaviour
         if behaviour != OK:
             self.endpoint.failed.append(behaviour)
-        if behaviour in ("ok", "length", "close", "die-after", "babble", "other-model", "filtered", "miscounts"):
+        if behaviour in ("ok", "length", "close", "die-after", "babble", "nested-answer", "other-model", "filtered", "miscounts"):
             self.endpoint.charged.append(key)
         match behaviour:
             case "ok" | "length":
@@ -162,6 +166,11 @@ class _Handler(BaseHTTPRequestHandler):
             case "babble":
                 said = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "well, you see"}}
                 self._reply(200, self._completion(body, "stop") | {"choices": [said]})
+            case "nested-answer":
+                said = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": NESTED}}
+                self._reply(200, self._completion(body, "stop") | {"choices": [said]})
+            case "nested":
+                self._send(200, NESTED.encode(), "application/json")
             case "die-after":
                 self.close_connection = True
             case "nonsense":
