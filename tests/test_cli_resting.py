@@ -113,6 +113,14 @@ def test_a_job_that_waits_is_called_so_wherever_it_is_shown(tmp_path: Path) -> N
     assert "The job is waiting for an answer to question 1." in run_of(tmp_path).report_markdown.read_text()
 
 
+def test_a_job_whose_driver_was_killed_is_called_so_where_it_is_compared(tmp_path: Path) -> None:
+    session = Session.create(*check(job(write_sources(tmp_path))), run_of(tmp_path))
+    session.master.open("local")
+    session.store.close()
+    stands = over(tmp_path, "list", "--json").document[0]["status"]
+    assert stands == "interrupted" and f"status: {stands} | {stands}" in over(tmp_path, "diff", "one", "one").out
+
+
 @pytest.mark.parametrize(("verb", "status"), [("approve", "done"), ("reject", "failed")])
 def test_a_job_that_ends_by_an_answer_has_its_report_and_that_is_said(tmp_path: Path, verb: str, status: str) -> None:
     assert begun(tmp_path, ENDING).code == 5

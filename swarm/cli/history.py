@@ -117,11 +117,14 @@ def diff(
     from swarm.report import gather
     from swarm.report.compare import compare
     from swarm.runtime.session import read_job
+    from swarm.store.folder import read_status
 
     found: list[Any] = []
     for name in (first, second):
-        with the_run(name, runs).reader() as reader:
-            found.append((gather(reader), read_job(reader)[1]))
+        run = the_run(name, runs)
+        with run.reader() as reader:  # the log alone does not know whether its driver lives
+            answer = gather(reader).model_copy(update={"status": read_status(run).status})
+            found.append((answer, read_job(reader)[1]))
     (one, one_spec), (two, two_spec) = found
     comparison = compare(one, two, one_spec, two_spec)
     for line in comparison_lines(one.id, two.id, comparison):
