@@ -300,6 +300,31 @@ def test_trouble_of_any_kind_with_one_run_is_told_and_ends_no_supervisor(orphan:
     assert (seen.id, seen.what) == ("one", "error") and "ValueError: embedded null byte" in seen.detail
 
 
+def test_a_run_or_a_place_that_fails_as_nobody_foresaw_is_told_and_keeps_no_other_waiting(orphan: RunFolder) -> None:
+    broken = orphan.root / "broken"
+    broken.mkdir()
+    (broken / orphan.log.name).symlink_to("x" * 300)  # no file system looks for such a name
+    odd = RunFolder(orphan.root, "odd")
+    odd.create()
+    lock = FolderLock.take(odd.lock)
+    odd.lock.write_text("[" * 4096)
+    places = ["~nobody-of-this-name/runs", str(orphan.root)]
+    looking = Supervisor(places, clock=lambda: time.time() + GRACE_SECONDS)
+    seen = {one.id: one for one in asyncio.run(looking.look())}
+    assert seen["runs"].what == "error" and "RuntimeError" in seen["runs"].detail
+    assert seen["broken"].what == "error" and "File name too long" in seen["broken"].detail
+    assert seen["odd"].what == "error" and "RecursionError" in seen["odd"].detail
+    assert seen["one"].what == "resumed"
+    lock.release()
+    said = swarm("list", "--runs", orphan.root)
+    assert said.code == 0 and "unreadable" in said.out and "one " in said.out, said.err
+    said = swarm("rm", "broken", "--runs", orphan.root)
+    assert said.code == 1 and "File name too long" in said.err and broken.is_dir(), said.err
+    said = swarm("doctor", "--runs", orphan.root)
+    assert "run broken: " in said.out and "File name too long" in said.out, said.err
+    wait_for(lambda: read_status(orphan).status == "done" and orphan.holder() is None)
+
+
 def test_supervise_once_says_what_it_did(run: RunFolder) -> None:
     killed(run)
     said = swarm("supervise", "--once", "--runs", run.root, "--json")

@@ -97,8 +97,8 @@ class Supervisor:
             try:
                 there = open_runs(place or None, os.environ)
                 runs += [(place, there.run(one.id), one) for one in await asyncio.to_thread(there.list)]
-            except SwarmError as error:
-                found.append(Seen("runs", "error", str(error)))
+            except Exception as error:  # noqa: BLE001  whatever it is, it is this place's trouble, and no other's
+                found.append(Seen("runs", "error", _words(error)))
                 self._tell(found[-1])
         return runs, found
 
@@ -125,10 +125,8 @@ class Supervisor:
                 return None if status.holder is not None else await self._deliver(run, status)
             async with self._slots:
                 return await self._take_up(place, run, status)
-        except SwarmError as error:
-            return Seen(run.id, "error", str(error))
         except Exception as error:  # noqa: BLE001  whatever it is, it is this run's trouble, and no other's
-            return Seen(run.id, "error", f"{type(error).__name__}: {error}")
+            return Seen(run.id, "error", _words(error))
 
     async def _deliver(self, run: RunFolder, status: RunStatus) -> Seen | None:
         """Tells people what the driver of a resting job did not come to tell."""
@@ -175,6 +173,10 @@ class Supervisor:
                 shells = [event.body.shell for event in reader.life() if isinstance(event.body, JobOpened)]
             how = replace(how, local=[shell for shell in shells if shell not in (CARETAKER, DESK)][-1:] == ["local"])
         return replace(how, address=self._address) if self._address and not how.local else how
+
+
+def _words(error: Exception) -> str:
+    return str(error) if isinstance(error, SwarmError) else f"{type(error).__name__}: {error}"
 
 
 def orphaned(run: RunFolder, status: RunStatus, now: float) -> bool:

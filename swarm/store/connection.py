@@ -169,10 +169,10 @@ def check_removable(path: Path) -> None:
 
 def _open(path: Path, flags: int, check: Callable[[apsw.Connection, Path], None]) -> apsw.Connection:
     check_library(apsw.sqlite_lib_version())
-    if not path.exists():
-        cure = "`swarm list` shows the runs there are; what never began, `swarm rm` removes; a log in a database needs --runs"
-        raise StoreError("there is no log here", str(path), cure)
     with naming(path):
+        if not path.exists():
+            cure = "`swarm list` shows the runs there are; what never began, `swarm rm` removes; a log in a database needs --runs"
+            raise StoreError("there is no log here", str(path), cure)
         if path.is_dir():
             raise StoreError("a folder lies where the log should be", str(path), "choose another folder with --runs")
         if path.stat().st_size < HEADER_BYTES:  # SQLite takes a single byte for an empty database

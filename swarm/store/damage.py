@@ -91,8 +91,9 @@ def verify(folder: Path) -> Damage | None:
         StoreError: there is no log, it is not ours, or it is newer than this software.
     """
     path = folder / "log.sqlite"
-    if path.exists() and path.stat().st_size == 0:
-        return Damage(str(path), path.parent.name, "file", "this log is empty: it was cut off")
+    with naming(path):
+        if path.exists() and path.stat().st_size == 0:
+            return Damage(str(path), path.parent.name, "file", "this log is empty: it was cut off")
     try:
         with closing(open_reading(path)) as connection, naming(path):
             structure: Any = connection.execute("PRAGMA integrity_check(1)").get

@@ -69,7 +69,10 @@ class FolderPlace:
             folder.mkdir(parents=True, exist_ok=True)
 
     def exists(self, folder: Path) -> bool:
-        return (folder / LOG).exists()
+        try:
+            return (folder / LOG).exists()
+        except OSError:
+            return True  # nobody may look: whoever opens it is told why
 
     def where(self, folder: Path) -> str:
         return str(folder / LOG)
@@ -115,9 +118,9 @@ class FolderPlace:
         if not folder.is_dir():
             cure = "`swarm list` shows the runs there are"
             raise StoreError(f"there is no run {folder.name!r}", str(folder), cure)
-        if (folder / LOG).is_file():
-            check_removable(folder / LOG)  # before even a lock is put there
         with naming(folder):
+            if (folder / LOG).is_file():
+                check_removable(folder / LOG)  # before even a lock is put there
             lock = FolderLock.take(folder / "lock")
             try:
                 shutil.rmtree(folder)
@@ -127,7 +130,10 @@ class FolderPlace:
 
 def _holds_run(folder: Path) -> bool:
     """Whether a folder is a run's: what merely lies beside the runs must never be taken for one, least of all by `rm`."""
-    return not folder.is_symlink() and any((folder / name).is_file() for name in (LOG, SPEC))
+    try:
+        return not folder.is_symlink() and any((folder / name).is_file() for name in (LOG, SPEC))
+    except OSError:
+        return True  # nobody may look: it is listed with the reason, and `rm` is refused for the same
 
 
 FOLDERS: Place = FolderPlace()

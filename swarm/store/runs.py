@@ -39,7 +39,7 @@ class Runs:
 
     def list(self) -> list[RunStatus]:
         """How all runs with a log stand, the newest first."""
-        found = [read_status(run) for run in map(self.run, self.ids()) if run.exists()]
+        found = [status for run in map(self.run, self.ids()) if (status := _standing(run)) is not None]
         return sorted(found, key=lambda status: (-status.created, status.id))
 
     def find(self, name: str) -> RunFolder:
@@ -59,6 +59,17 @@ class Runs:
             problem = f"{name!r} could be {', '.join(fitting)}" if fitting else f"there is no run {name!r}"
             raise StoreError(problem, str(self), cure)
         return self.run(fitting[0])
+
+
+def _standing(run: RunFolder) -> RunStatus | None:
+    """How a run stands; None without a log. What nobody foresaw is that run's trouble, and no other's."""
+    try:
+        return read_status(run) if run.exists() else None
+    except StoreError:
+        raise  # whether there is a log could not even be asked: it is the place's trouble
+    except Exception as error:  # noqa: BLE001  it is told
+        problem = f"its log cannot be read ({type(error).__name__}: {error})"
+        return RunStatus(run.id, "unreadable", detail=problem, cure="check the run's folder, and who may read it")
 
 
 def open_runs(option: str | None, environment: Mapping[str, str]) -> Runs:
