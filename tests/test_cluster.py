@@ -91,8 +91,9 @@ def test_a_host_that_dies_is_replaced_and_nothing_is_done_twice(tmp_path: Path) 
 def test_a_master_that_dies_leaves_a_log_that_another_goes_on_with(tmp_path: Path) -> None:
     spec = job(write_sources(tmp_path, 6), model={"engine": "scripted", "name": "raises+slow:0.05"})
     folder = RunFolder(tmp_path, "killed")
-    with pytest.raises(ClusterError, match="gone"):
+    with pytest.raises(ClusterError, match="gone") as lost:
         asyncio.run(work(spec, folder, kill="master", after=8))
+    assert f"`swarm resume killed --runs {tmp_path}` goes on" in lost.value.cure
     before = events_of(folder)
     assert state_of(folder).phase is not Phase.ENDED
     asyncio.run(work(spec, folder))

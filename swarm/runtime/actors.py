@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Coroutine, Mapping
-from typing import Any
+from collections.abc import Awaitable, Coroutine, Mapping
+from typing import Any, TypeVar
 
 import ray
 from ray import _raylet
@@ -33,6 +33,7 @@ from swarm.store.folder import RunFolder
 
 HOST_LIVES = 3
 """How often a lost host is replaced before its node is given up; without any, the job is left to be resumed."""
+T = TypeVar("T")
 
 
 class MasterActor:
@@ -177,7 +178,7 @@ class RayJob:
         await answer(self.master.create.remote(self.spec, corpus))
 
     async def resume(self, pinned: bool, budget: tuple[str, ...] = (), at: int | None = None) -> None:
-        self.spec = await answer(self.master.resume.remote(pinned, budget, at))
+        self.spec = await self._answer(self.master.resume.remote(pinned, budget, at))
 
     async def work(self, patient: bool = False) -> None:
         """Runs the job until it rests; `patient` is as in `Session.begin`.
@@ -186,14 +187,14 @@ class RayJob:
             SwarmError: what made it impossible to go on; the job is left to be resumed. A fault of the program comes out
                 as itself, not in a group.
         """
-        roles = await answer(self.master.role_texts.remote())
+        roles = await self._answer(self.master.role_texts.remote())
         nodes = [node for node in ray.nodes() if node["Alive"]]
         await together(
-            answer(self.master.begin.remote(patient)),
-            answer(self.master.tend.remote()),
+            self._answer(self.master.begin.remote(patient)),
+            self._answer(self.master.tend.remote()),
             *[self._host(node["NodeID"], node["NodeManagerHostname"], roles) for node in nodes],
         )
-        await answer(self.master.raise_failed.remote())
+        await self._answer(self.master.raise_failed.remote())
 
     async def _host(self, node: str, hostname: str, roles: dict[str, str]) -> None:
         """Keeps one host alive on a node. One that is lost again and again, or with its node, is given up while others work."""
@@ -205,23 +206,23 @@ class RayJob:
             )
             self.hosts.append(actor)
             try:
-                await answer(actor.run.remote())
+                await self._answer(actor.run.remote())
                 return
             except ClusterError as error:
                 lost = error
-                await answer(self.master.lost.remote(f"{name}:{node[:6]}", error.message))
+                await self._answer(self.master.lost.remote(f"{name}:{node[:6]}", error.message))
         self._working -= 1
         if not self._working:
             raise lost
 
     async def reported(self, files: Mapping[str, str]) -> None:
-        await answer(self.master.reported.remote(dict(files)))
+        await self._answer(self.master.reported.remote(dict(files)))
 
     async def left(self, error: ModelError | ProtocolError) -> None:
-        await answer(self.master.left.remote(error))
+        await self._answer(self.master.left.remote(error))
 
     async def told(self) -> None:
-        await answer(self.master.told.remote())
+        await self._answer(self.master.told.remote())
 
     async def close(self) -> None:
         """Leaves the job, and ends its actors: a resume from this same driver needs their names."""
@@ -232,6 +233,14 @@ class RayJob:
         except ClusterError:
             return  # the master is gone already; its log says where it stopped
         ray.kill(self.master, no_restart=True)
+
+    async def _answer(self, reference: Awaitable[T]) -> T:
+        """As `answer`; an error without a cure says how to go on with this job."""
+        try:
+            return await answer(reference)
+        except ClusterError as error:
+            cure = error.cure or f"the log is safe: `swarm resume {self.run.id}{self.run.option}` goes on"
+            raise ClusterError(error.message, error.where, cure) from error
 
     def _actor(self, kind: type, name: str, node: str, concurrency: int) -> Any:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy

@@ -96,9 +96,7 @@ async def answer(reference: Awaitable[T]) -> T:
             raise cause from None
         raise ClusterError(f"a remote call failed: {type(cause).__name__}: {cause}", "ray") from error
     except RayActorError as error:
-        raise ClusterError(
-            f"an actor is gone: {str(error).splitlines()[0]}", "ray", "the log is safe: `swarm resume ID` goes on"
-        ) from error
+        raise ClusterError(f"an actor is gone: {str(error).splitlines()[0]}", "ray") from error
     except RayError as error:
         said = (str(error).splitlines() or [""])[0]
         raise ClusterError(f"a remote call failed: {type(error).__name__}: {said}", "ray") from error
