@@ -29,6 +29,7 @@ import pytest
 from swarm.coordinator import JobState
 from swarm.events import KINDS, BudgetReached, CallStarted
 from swarm.runtime.session import fold, read_job
+from swarm.store.bodies import SCHEMAS
 from swarm.store.folder import RunFolder
 from swarm.store.sqlite import LOG, SqliteReader, SqliteWriter
 from swarm.testing.invariants import LogWatch, check_counters, meaning_digest, refold
@@ -70,6 +71,17 @@ def amounts_to(reader: SqliteReader) -> dict[str, Any]:
 def test_there_is_one_for_each_protocol_that_ships() -> None:
     protocols = {path.stem for path in (LOGS.parent.parent / "protocols").glob("[a-z]*.py")}
     assert protocols <= {name.rpartition("-")[0] for name in GOLDEN}
+
+
+def test_there_is_one_in_each_schema_with_bodies_that_have_names(tmp_path: Path) -> None:
+    schemas, named = set(), 0
+    for name in GOLDEN:
+        connection = apsw.Connection(str(shutil.copy(LOGS / f"{name}.sqlite", tmp_path)))
+        schemas.add(connection.pragma("user_version"))
+        if connection.pragma("user_version") == max(SCHEMAS):
+            named += len(connection.execute("SELECT id FROM names").fetchall())
+        connection.close()
+    assert schemas == set(SCHEMAS) and named > 10
 
 
 def test_what_they_show_is_there(tmp_path: Path) -> None:

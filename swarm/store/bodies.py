@@ -32,7 +32,7 @@ INSERT INTO meta VALUES ('named', 0);
 """
 # `front` is the first half of a hash, as a signed integer; `named` is the last body that `names` holds.
 
-BULK, SHARE = 32_768, 32
+BULK, SHARE = 4096, 32
 """Bodies are named once BULK of them wait, and one for every SHARE that have a name. Doing so changes each page of `names`
 once at most, and these are as many as its rows: so what a body costs stays within a bound, however long the log is."""
 
