@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from typing import Any
 
 import msgpack
@@ -12,7 +13,7 @@ from swarm import events as ev
 from swarm.coordinator import Report
 from swarm.events import KINDS, body_hash
 from swarm.protocol import Material, NoteText, Passage, Said, TaskBrief
-from swarm.runtime.wire import Batch, Order, Pull, Work, pack_batch, pack_pull, unpack_batch, unpack_pull
+from swarm.runtime.wire import DIRECT, SQUEEZED, Batch, Order, Pull, Work, pack_batch, pack_pull, unpack_batch, unpack_pull
 
 TEXT = st.text(st.characters(), max_size=20)  # lone surrogates as well: damaged files hold them
 ID = st.text("0123456789abcdef", min_size=16, max_size=16)
@@ -82,6 +83,22 @@ def test_bodies_travel_as_they_are() -> None:
     data = bytes(range(256)) * 5000
     pull = Pull("h", 1, (), {body_hash(data): data})
     assert unpack_pull(pack_pull(pull)).bodies == pull.bodies
+
+
+@pytest.mark.parametrize(("passages", "squeezed"), [(1, False), (DIRECT // 1000, True), (SQUEEZED // 1000, False)])
+def test_text_is_compressed_where_that_lets_it_travel_with_the_call(passages: int, squeezed: bool) -> None:
+    text = "".join(f"line {n} of a passage\n" for n in range(50))
+    material = Material((Passage(0, "d", "a.py", 0, text, 300, "", True),))
+    batch = Batch(Order.WORK, tuple([Work(TaskBrief(f"t{n}", "reader", "", 1), n, material, (), {}) for n in range(passages)]))
+    pull = Pull("h", 1, (), {str(n): text.encode() for n in range(passages)})
+    assert unpack_batch(pack_batch(batch)) == batch and unpack_pull(pack_pull(pull)) == pull
+    for packed in (pack_batch(batch), pack_pull(pull)):
+        assert len(packed) < DIRECT if squeezed else len(packed) > passages * len(text)
+
+
+def test_a_message_that_swells_beyond_what_is_ever_compressed_is_refused() -> None:
+    with pytest.raises(ValueError):
+        unpack_pull(zlib.compress(msgpack.packb(("h", 1, [], {"a": b"x" * (SQUEEZED + 1)})), 1))
 
 
 def test_what_no_event_is_is_refused() -> None:

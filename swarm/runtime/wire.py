@@ -5,6 +5,7 @@ Owns the records and their packing. The same records pass unpacked between a mas
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping
 from dataclasses import field
 from enum import StrEnum
@@ -17,6 +18,11 @@ from swarm.events import KINDS, record
 from swarm.protocol import Material, NoteText, Passage, Said, TaskBrief
 
 MAX_MESSAGE = 1 << 30
+DIRECT, SQUEEZED = 100_000, 400_000
+"""Bytes. What is longer than DIRECT, Ray brings to another process through shared memory, which takes milliseconds on both
+sides; text of up to SQUEEZED is brought below that by the quickest compression in less."""
+_ZLIB = b"x"
+"""How compressed data begins. No message of ours does: they are arrays."""
 
 
 class Order(StrEnum):
@@ -78,8 +84,7 @@ def pack_pull(pull: Pull) -> bytes:
     reports = [
         (r.task, r.token, r.retryable, r.after, [(type(body).__name__, body.__dict__) for body in r.events]) for r in pull.reports
     ]
-    packed: bytes = msgpack.packb((pull.host, pull.want, reports, dict(pull.bodies)))
-    return packed
+    return _pack((pull.host, pull.want, reports, dict(pull.bodies)), "strict")
 
 
 def unpack_pull(data: bytes) -> Pull:
@@ -114,8 +119,7 @@ def pack_batch(batch: Batch) -> bytes:
         )
         for w in batch.work
     ]
-    packed: bytes = msgpack.packb((batch.order.value, work, batch.refused, batch.dropped), unicode_errors="surrogatepass")
-    return packed
+    return _pack((batch.order.value, work, batch.refused, batch.dropped), "surrogatepass")
 
 
 def unpack_batch(data: bytes) -> Batch:
@@ -140,7 +144,14 @@ def _cites(rows: Any) -> tuple[tuple[int, int, int], ...]:
     return tuple((a, b, c) for a, b, c in rows)
 
 
+def _pack(message: tuple[Any, ...], unicode_errors: str) -> bytes:
+    packed: bytes = msgpack.packb(message, unicode_errors=unicode_errors)
+    return zlib.compress(packed, 1) if DIRECT < len(packed) <= SQUEEZED else packed
+
+
 def _unpack(data: bytes) -> Any:
+    if data.startswith(_ZLIB):
+        data = zlib.decompressobj().decompress(data, SQUEEZED)
     return msgpack.unpackb(
         data, raw=False, use_list=False, strict_map_key=False, max_ext_len=0, max_bin_len=MAX_MESSAGE,
         max_str_len=MAX_MESSAGE, unicode_errors="surrogatepass",
