@@ -252,6 +252,21 @@ def test_a_role_without_a_model_makes_no_call_for_which_nothing_is_set_aside() -
     assert "roles.reader.weights: its role never calls a model" in master.error()
 
 
+def test_a_note_of_a_kind_that_the_role_does_not_write_is_refused_once_and_leaves_nothing_behind() -> None:
+    """It is the protocol's fault, or the role file's: a further attempt would do the same."""
+    job, model = spec(), Says(json.dumps(ROW))
+    protocol, _ = create_protocol(job)
+    master = OneTask(Work(TaskBrief("t", "reader", "", 1), 7, Material((passage(0),)), (), {}))
+    roles = roles_of(protocol.roles)
+    roles = {**roles, "reader": roles["reader"].model_copy(update={"writes": ("rejected", "plan")})}
+    asyncio.run(asyncio.wait_for(Host("h", job, protocol, roles, model, 1).run(master), 60))
+    assert kinds(master) == ["CallStarted", "CallFinished", "TaskFailed"] and not master.reports[-1].retryable
+    assert master.error() == (
+        "roles.reader.writes: its task posts a note of kind 'row', and the role writes rejected, plan\n"
+        "  name that kind in the role's file, or mend the protocol"
+    )
+
+
 def test_each_turn_of_a_long_task_is_brought_as_it_happens() -> None:
     passages = tuple(passage(number) for number in range(3))
     master = worked(Says("[]", "[]", "[]"), passages=passages, **ROLLING)

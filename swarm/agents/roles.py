@@ -32,7 +32,7 @@ class Role(Frozen):
     reads: tuple[str, ...] = ()
     """Note kinds the role is given."""
     writes: tuple[str, ...] = ()
-    """Note kinds the role may post."""
+    """Note kinds the role may post; a task that posts another kind fails."""
     weights: str = ""
     """Weights channel; empty means the base model. `none` means the role never calls a model."""
     attempts: int = Field(default=3, ge=1, le=1_000_000)

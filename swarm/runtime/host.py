@@ -17,7 +17,7 @@ from swarm import events as ev
 from swarm.agents.roles import Role
 from swarm.coordinator import Report
 from swarm.coordinator.tables import AGENT_BUDGET, MALFORMED
-from swarm.errors import FencedError, ModelError, SpecError, SwarmError
+from swarm.errors import FencedError, ModelError, ProtocolError, SpecError, SwarmError
 from swarm.events import identity
 from swarm.models.interface import Model
 from swarm.protocol import Done, Failed, Post, Said, SwarmProtocol
@@ -227,7 +227,12 @@ class Host:
                 self._bring(doing)  # each turn is recorded as it happens: another host can take up where this one stops
 
     def _finish(self, doing: Doing, action: Done) -> None:
-        task = doing.work.brief.id
+        task, role = doing.work.brief.id, self.roles[doing.work.brief.role]
+        for post in action.notes:
+            if post.kind not in role.writes:
+                problem = f"its task posts a note of kind {post.kind!r}, and the role writes {', '.join(role.writes) or 'none'}"
+                cure = "name that kind in the role's file, or mend the protocol"
+                raise ProtocolError(problem, f"roles.{role.name}.writes", cure)
         notes = [self._note(doing, task, index, post) for index, post in enumerate(action.notes)]
         end = ev.TaskFinished(task=task, token=doing.work.token, outcome=action.outcome, notes=len(action.notes))
         doing.events.extend((*notes, end))  # all or none: an attempt that fails over one of them must leave none behind

@@ -35,7 +35,7 @@ WAYS = ("call", "task", "circle", "drafts", "rereading")
 """The same call under new names; the same task; tasks that name each other in turn; drafts that a critic refuses, each a new
 note; the whole corpus once more."""
 ROLES = {
-    name: Role(name=name, about="goes round", max_tokens=20, window=1000, attempts=2)
+    name: Role(name=name, about="goes round", max_tokens=20, window=1000, attempts=2, writes=("draft",))
     for name in ("reader", "thinker", "critic")
 }
 
