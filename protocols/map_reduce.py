@@ -211,13 +211,23 @@ class MapReduce:
         return Decision(following.state, [*commands, *following.commands])
 
     def _reduce(self, state: Mapping[str, Any], view: View, judged: Mapping[str, str] = NO_VERDICTS) -> Decision:
-        """Starts the reduction; `judged` are the verdicts of this very decision, which the board does not show yet."""
+        """Starts the reduction; `judged` are the verdicts of this very decision, which the board does not show yet.
+
+        Where there are rows and no verifier could judge any, the job ends: nothing can be said, which is no empty answer.
+        """
+        if self.options.verify and not view.stopping and self._none_judged(view, judged):
+            return Decision({"phase": "done"}, [Finish("failed", "unverified:verifier")])
         verdict = "supported" if self.options.verify else "unchecked"
         if not self.spec.answer.statements:
             goal = f"merge:{state.get('merge', 'set')}"
             return Decision({"phase": "reduce"}, [AddTask("reducer", goal=goal, query=("row", verdict, 0), calls=0)])
         kept = [note.id for note in view.board.notes("row") if judged.get(note.id, note.verdict) == verdict]
         return self._groups(kept, level=1)
+
+    def _none_judged(self, view: View, judged: Mapping[str, str]) -> bool:
+        if not view.board.count("row") or {"supported", "unsupported"} & set(judged.values()):
+            return False
+        return not (view.board.count("row", "supported") or view.board.count("row", "unsupported"))
 
     def _groups(self, ids: list[str], level: int, before: int = 0) -> Decision:
         """One model reducer for each group of statements; a single group is the last level.

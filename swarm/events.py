@@ -103,8 +103,8 @@ class BudgetChanged(Body):
 
 
 class JobEnded(Body):
-    """The last word: `done`, `failed`, `budget` or `cancelled`. `reason` is a sentence; `person:HASH`, one that a person gave;
-    or `unread:HASH`, the body of the error for which most reading tasks were given up, where all of them were."""
+    """The last word: `done`, `failed`, `budget` or `cancelled`. `reason` is a sentence; `person:HASH`, one that a person gave; or
+    `unread:HASH` or `unverified:HASH`, the error that most reading, or verifying, tasks had, where all of them were given up."""
 
     status: str
     reason: str = ""

@@ -94,7 +94,8 @@ class Ask:
 
 @record
 class Finish:
-    """Nothing is left to do. `reason` is a sentence, or `person:HASH` for one that a person gave as a body."""
+    """Nothing is left to do. `reason` is a sentence; `person:HASH` for one that a person gave as a body; or `unverified:ROLE`
+    where every task of the role that verifies was given up, for the error that most of them had."""
 
     status: str = "done"
     reason: str = ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,23 @@ from swarm.testing.endpoint import Endpoint
 from tests.commands import ROOT, Said, job_file, swarm
 from tests.jobs import write_sources
 
+BABBLING = """
+from swarm.protocol import Failed, find_protocol
+
+module, _ = find_protocol("map_reduce")
+
+
+class Babbling(module.MapReduce):
+    def turn(self, task, material, transcript):
+        if task.role == "verifier" and transcript and material.passages[0].number % {every} == 0:
+            return Failed("babbles")
+        return super().turn(task, material, transcript)
+
+
+def create(spec):
+    return Babbling(spec, module.Options.model_validate(spec.protocol.options))
+"""
+"""map_reduce, but no verifier judges the rows of one passage in so many."""
 SCRIPTED = {"engine": "scripted", "name": "raises"}
 
 
@@ -336,6 +354,30 @@ def test_a_model_whose_every_answer_is_useless(tmp_path: Path, protocol: str) ->
     assert "no list of rows" in swarm("logs", "one", "--runs", tmp_path / "runs", "--kind", "JobEnded").out
     assert swarm("replay", "one", "--verify", "--runs", tmp_path / "runs").code == 0
     assert swarm("doctor", "--runs", tmp_path / "runs").code == 0
+
+
+@pytest.mark.parametrize(("every", "left"), [(1, 0), (2, 1)], ids=["all", "some"])
+def test_verifiers_that_are_given_up(tmp_path: Path, every: int, left: int) -> None:
+    """Rows that nobody could judge are no answer, and are counted beside one."""
+    own = tmp_path / "babbling.py"
+    own.write_text(BABBLING.format(every=every))
+    path = job_file(tmp_path, write_sources(tmp_path), protocol={"name": str(own), "options": {"span_tokens": 160}})
+    said = swarm("run", path, "--local", "--runs", tmp_path / "runs", "--id", "one")
+    words = " ".join(said.out.split() + said.err.split())
+    document = json.loads((tmp_path / "runs" / "one" / "answer.json").read_text(encoding="utf-8"))
+    unjudged = document["unjudged"]
+    assert said.code == (0 if left else 1) and unjudged["rows"] >= 1 and (unjudged["rows"] < unjudged["of"]) == bool(left)
+    assert f"not verified: {unjudged['rows']} of {unjudged['of']} rows: roles.verifier: the output babbles" in words
+    report = (tmp_path / "runs" / "one" / "report.md").read_text(encoding="utf-8")
+    assert f"{unjudged['rows']} of {unjudged['of']} rows w" in report and "not verified" in report
+    if left:
+        assert document["status"] == "done" and document["rows"]
+    else:
+        assert "failed (no row was verified: roles.verifier: the output babbles" in words and not document["rows"]
+        assert "Status: **failed**" in report and document["reason"].startswith("no row was verified: roles.verifier")
+        said = swarm("status", "one", "--runs", tmp_path / "runs", "--json")
+        assert said.document["detail"].startswith("no row was verified: roles.verifier")
+    assert swarm("replay", "one", "--verify", "--runs", tmp_path / "runs").code == 0
 
 
 def test_a_job_goes_on_when_the_endpoint_is_mended(tmp_path: Path) -> None:

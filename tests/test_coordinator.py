@@ -8,12 +8,12 @@ import pytest
 
 from swarm import events as ev
 from swarm.agents.roles import Role
-from swarm.coordinator import Grant, Phase, Report
-from swarm.coordinator.ending import most_frequent
+from swarm.coordinator import Grant, JobState, Phase, Report
+from swarm.coordinator.ending import last_word, most_frequent
 from swarm.coordinator.faults import FIRST_ANSWER_SECONDS, MANY_TASKS, SILENT_SECONDS
 from swarm.errors import ProtocolError, StoreError
 from swarm.events import Event
-from swarm.protocol import AddRange, AddTask, Decision, Judge, View
+from swarm.protocol import AddRange, AddTask, Decision, Finish, Judge, View
 from swarm.testing.invariants import refold, state_digest
 from tests.desk import FAULT, ROLES, SPANS, Desk, Plain, called, done, failed, readers
 
@@ -143,6 +143,20 @@ def test_a_job_of_which_nothing_was_read_fails_for_the_most_frequent_reason() ->
     clerks = Desk(Plain(AddTask("writer")))
     clerks.pull(failed(clerks.one(), kind="crashed", retryable=False), want=0)
     assert clerks.state.status == "done", "no passage was to be read"
+
+
+def test_a_protocol_that_had_nothing_verified_is_told_why_by_the_log() -> None:
+    end = Finish("failed", "unverified:writer")
+    tasks = (AddTask("reader"), AddTask("writer"))
+    desk = Desk(Plain(*tasks, then=lambda view, event: Decision({}, [] if any(view.open.values()) else [end])))
+    by_role = {grant.role: grant for grant in desk.pull(want=2)}
+    desk.pull(done(by_role["reader"]), want=0)
+    desk.pull(failed(by_role["writer"], kind="crashed", retryable=False), want=0)
+    assert (desk.state.status, desk.state.reason) == ("failed", f"unverified:{FAULT}")
+    row = ("t", "writer", (0,), "in-doubt", "")
+    state = JobState(failed=[("u", "reader", (0,), "crashed", FAULT), row])
+    assert last_word(state, end).reason == "no row was verified: the tasks of role writer were given up (in-doubt)"
+    assert last_word(JobState(), end).reason == "no row was verified"
 
 
 def test_what_can_not_help_is_not_tried_again() -> None:

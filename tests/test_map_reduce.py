@@ -252,6 +252,17 @@ def test_the_reduction_begins_when_nothing_is_left_to_read_or_judge() -> None:
     assert isinstance(judged, Judge) and isinstance(reduce, AddTask) and reduce.role == "reducer"
 
 
+@pytest.mark.parametrize("changes", [MAP_REDUCE, PROSE])
+def test_a_job_whose_rows_nobody_could_judge_fails_and_one_judged_row_is_enough(changes: dict[str, Any]) -> None:
+    board = posted("unchecked", "")
+    decision = react({"phase": "read"}, "verifier", "failed", board, changes, reads=("n1",))
+    assert decision.commands == [Judge("n1", "unchecked", "t"), Finish("failed", "unverified:verifier")]
+    assert react({"phase": "read"}, "verifier", "no", board, changes, reads=("n1",)).commands[1] != decision.commands[1]
+    others = posted("unsupported", "")
+    assert react({"phase": "read"}, "verifier", "failed", others, changes, reads=("n1",)).commands[1] != decision.commands[1]
+    assert only(react({"phase": "read"}, board=board, changes=changes)) != decision.commands[1], "the budget's end is no fault"
+
+
 @pytest.mark.parametrize(
     ("phase", "expected"),
     [
@@ -340,11 +351,12 @@ def found(one: Simulation) -> list[Any]:
 )
 def test_a_role_that_only_fails_costs_what_it_does_and_no_more(role: str, findings: int, sentences: bool) -> None:
     one = ran(failing(role))
-    assert one.state.status == ("failed" if role == "reader" else "done"), "a job that read nothing has no answer"
+    assert one.state.status == ("failed" if role in ("reader", "verifier") else "done"), "nothing read or judged is no answer"
     assert {row[1] for row in one.state.failed} == {role}
     assert len(found(one)) == findings and bool(one.state.board.count("sentence")) == sentences
     if role == "verifier":
         assert one.state.board.count("row", "unchecked") == 10, "what could not be judged is still there, and marked"
+        assert one.state.reason.startswith("unverified:") and not one.state.finished["reducer"]
 
 
 def test_no_rows_at_all() -> None:

@@ -261,6 +261,8 @@ def answer_lines(answer: Answer) -> list[str]:
     lines = [
         f"answer: {found}, each with its source; {number(cover.spans_read)} of {counted(cover.spans, 'passage')} read"
     ]
+    if (left := answer.unjudged) is not None:
+        lines.append(f"not verified: {number(left.rows)} of {counted(left.of, 'row')}: {shortened(left.reason, 200)}")
     if (score := answer.score) is not None:
         if score.problem:
             lines.append(f"score: {score.problem}")

@@ -47,6 +47,8 @@ class Activity:
         """Roles that ranges of passages were given to. While there are none, whoever is given passages reads."""
         self.why_failed: dict[int, tuple[str, str]] = {}
         """Passage → (kind, error body) of the last reading task that was given up on it."""
+        self.judged_nothing: set[str] = set()
+        """Tasks that were to judge notes, and were given up before they could."""
         self.channels: defaultdict[str, set[str]] = defaultdict(set)
         """Weights → the channels that they answered."""
         self.sessions = 0
@@ -102,6 +104,8 @@ class Activity:
                 lease = self._release(body.task, event.time)
                 if lease and body.retry_at is None and self._reads(lease):
                     self.why_failed.update(dict.fromkeys(lease.spans, (body.kind, body.error)))
+            case ev.NoteJudged(verdict="unchecked"):
+                self.judged_nothing.add(body.task)
             case ev.LeaseEnded():
                 self._release(body.task, event.time)
             case ev.CorpusPinned():

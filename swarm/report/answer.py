@@ -14,12 +14,13 @@ import msgpack
 
 from swarm.coordinator import JobState, Phase
 from swarm.coordinator.budget import money, words
+from swarm.coordinator.ending import most_frequent
 from swarm.coordinator.ledger import Doubt
 from swarm.coordinator.tables import AGENT_BUDGET, OVER_BUDGET, failure_word
 from swarm.errors import StoreError, on_a_line
 from swarm.models.embedded import MODEL_NAME
 from swarm.models.weights import BASE
-from swarm.names import reason_body
+from swarm.names import IN_VAIN, reason_body
 from swarm.report import picture
 from swarm.report.activity import Activity
 from swarm.report.claims import Claims
@@ -36,6 +37,7 @@ from swarm.report.shapes import (
     Skipped,
     Source,
     Spent,
+    Unjudged,
     Unread,
     Weights,
 )
@@ -115,6 +117,7 @@ class _Gathering:
             unread=unread,
             skipped=tuple(self._skipped()),
             given_up=tuple(self._given_up()),
+            unjudged=self._unjudged(),
             coverage=self._coverage(unread),
             score=score(self.spec, claims.counted(), self._python(), self.texts) if self.spec.answer.gold else None,
             tokens=total.tokens,
@@ -150,8 +153,9 @@ class _Gathering:
     def _reason(self) -> str:
         if hash := reason_body(self.state.reason):
             kind, text = self.state.reason.partition(":")[0], self._error(hash)
-            before = {"model": "the model did not answer: ", "unread": "no passage was read: "}.get(kind, "")
-            return f"{before}{text if kind == 'person' else on_a_line(text)}"
+            before = {"model": "the model did not answer", **IN_VAIN}.get(kind)
+            said = text if kind == "person" else on_a_line(text)
+            return f"{before}: {said}" if before else said
         return printable(self.state.reason.removeprefix(OVER_BUDGET))
 
     def _error(self, hash: str) -> str:
@@ -212,8 +216,21 @@ class _Gathering:
     def _given_up(self) -> Iterator[GivenUp]:
         for task, role, spans, kind, hash in self.state.failed:
             place = self.texts.path(self.state.block_of(spans[0])[0]) if spans else ""
-            reason = on_a_line(self._error(hash)) or WHY_GIVEN_UP.get(kind, "")
-            yield GivenUp(task=task, role=role, document=place, spans=spans, kind=failure_word(kind), reason=reason)
+            yield GivenUp(
+                task=task, role=role, document=place, spans=spans, kind=failure_word(kind), reason=self._why_given_up(kind, hash)
+            )
+
+    def _why_given_up(self, kind: str, hash: str) -> str:
+        return on_a_line(self._error(hash)) or WHY_GIVEN_UP.get(kind, "")
+
+    def _unjudged(self) -> Unjudged | None:
+        failed = [row for row in self.state.failed if row[0] in self.activity.judged_nothing]
+        rows = self.state.board.count("row", "unchecked")
+        if not failed or not rows:
+            return None
+        kind, hash = most_frequent(failed)
+        judged = sum(self.state.board.count("row", verdict) for verdict in ("supported", "unsupported"))
+        return Unjudged(rows=rows, of=rows + judged, reason=self._why_given_up(kind, hash) or failure_word(kind))
 
     def _coverage(self, unread: tuple[Unread, ...]) -> Coverage:
         cited = {span: self.state.block_of(span)[0] for one in self.claims.found for span, _, _ in one.places}

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from swarm.coordinator.budget import AGENT
+from swarm.names import counted
 from swarm.report.shapes import Answer, PerhapsPaid
 
 
@@ -82,6 +83,11 @@ def _about_evidence(answer: Answer) -> Iterator[Notice]:
     claims = [one.verdict for one in (answer.rows or answer.statements or ())]
     unchecked = sum(verdict == "unchecked" for verdict in claims)
     reworded = sum(verdict == "reworded" for verdict in claims)
+    if answer.unjudged is not None:
+        one = answer.unjudged
+        were = "was" if one.rows == 1 else "were"
+        text = f"{one.rows:,} of {counted(one.of, 'row')} {were} not verified, and {were} left out of the answer: {one.reason}"
+        yield Notice("unsure", "Not everything was verified", text)
     if unchecked:
         text = f"Code found the quotes of {unchecked:,} of {len(claims):,} claims in the text; no verifier judged them."
         yield Notice("unsure", "Not judged", text)

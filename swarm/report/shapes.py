@@ -255,6 +255,14 @@ class Provenance(Frozen):
     sources: tuple[Source, ...]
 
 
+class Unjudged(Frozen):
+    """Rows that no verifier could judge, `of` those whose verifier has ended; `reason` is why most of these were given up."""
+
+    rows: int
+    of: int
+    reason: str
+
+
 class Limit(Frozen):
     """A budget that was reached; `role` says whose: empty for the job's own, `(agent)` for what any one agent may spend."""
 
@@ -313,6 +321,8 @@ class Answer(Frozen):
     unread: tuple[Unread, ...]
     skipped: tuple[Skipped, ...]
     given_up: tuple[GivenUp, ...]
+    unjudged: Unjudged | None = None
+    """None where each row was judged that was to be."""
     withdrawn: int
     """Texts that the answer rests on and that are no longer in the store."""
     coverage: Coverage

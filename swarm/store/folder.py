@@ -19,7 +19,7 @@ from pathlib import Path
 from swarm.coordinator.tables import OVER_BUDGET
 from swarm.errors import DamageError, SpecError, StoreError, on_a_line
 from swarm.events import CARETAKER, DESK, Event, JobCreated, JobEnded, JobOpened, PhaseChanged, identity
-from swarm.names import reason_body
+from swarm.names import IN_VAIN, reason_body
 from swarm.store.blobs import sync_folder
 from swarm.store.connection import naming
 from swarm.store.interface import Damage, Message, Needless, Place, Reader, Writer
@@ -305,7 +305,7 @@ def reason_words(reader: Reader, reason: str) -> str:
         words = " ".join(text.split()) if kind == "person" else on_a_line(text)
     except StoreError:
         words = "(text withdrawn)"
-    return f"no passage was read: {words}" if kind == "unread" else words
+    return f"{IN_VAIN[kind]}: {words}" if kind in IN_VAIN else words
 
 
 def _summed_up(id: str, life: list[Event], newest: Event | None, active: str | None) -> RunStatus:
