@@ -8,11 +8,24 @@ from __future__ import annotations
 
 import hashlib
 import re
+import uuid
 
 _IN_A_BODY = re.compile(r"(?:person|model|protocol|unread|unverified):([0-9a-f]+)")
 
 IN_VAIN = {"unread": "no passage was read", "unverified": "no row was verified"}
 """What it means that all tasks of a kind were given up, by the kind of the reason."""
+
+_DRAFT = re.compile(r"\..+\.[0-9a-f]{32}")
+
+
+def draft_name(name: str) -> str:
+    """What a file or a run is called as long as it is not whole."""
+    return f".{name}.{uuid.uuid4().hex}"
+
+
+def is_draft(name: str) -> bool:
+    """Whether `draft_name` made this name."""
+    return _DRAFT.fullmatch(name) is not None
 
 
 def identity(*parts: object) -> str:

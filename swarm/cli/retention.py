@@ -18,14 +18,13 @@ def gc(
 ) -> None:
     """Say what runs hold that nothing needs, and remove it with --yes. Events and their texts always stay."""
     from swarm.errors import StoreError
-    from swarm.store.retention import beside
 
     place = runs_of(runs)
     chosen = [the_run(id, runs)] if id else [run for run in map(place.run, place.ids()) if run.exists() and not run.holder()]
     rows = []
-    for link in beside(place.root, remove=yes) if not id else ():
-        rows.append({"run": "", "what": link.what, "bytes": link.size, "file": str(link.file)})
-        people(as_json).print(f"{link.what}: {link.file}", markup=False)
+    for left in place.beside(remove=yes) if not id else ():
+        rows.append({"run": "", "what": left.what, "bytes": left.size, "file": str(left.file)})
+        people(as_json).print(f"{left.what}: {left.file}", markup=False)
     for run in chosen:
         try:
             found = run.free() if yes else run.needless()

@@ -7,11 +7,11 @@ bodies that they name, so that neither run needs the other: whatever is removed 
 from __future__ import annotations
 
 import re
-import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ from swarm.store.blobs import write_durably
 from swarm.store.connection import naming
 from swarm.store.folder import RunFolder
 from swarm.store.interface import Reader, Writer
+from swarm.store.place import SPEC
 
 BATCH = 1000
 """Events that are copied in one transaction."""
@@ -253,32 +254,26 @@ def _state(reader: Reader, cut: Cut) -> JobState:
 def _write(
     reader: Reader, target: RunFolder, spec: JobSpec, cut: Cut, own: Sequence[ev.Body], bodies: Mapping[str, bytes]
 ) -> None:
-    target.create()
-    copy = None
-    try:
-        copy = _Copy(reader, target)
-        with naming(target.spec):
-            write_durably(target.spec, yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False).encode())
-        for event in reader.read(upto=cut.seq) if cut.seq else ():
-            copy.add(event)
-        copy.flush()
-        copy.append(own, bodies)
-        copy.writer.close()
-    except BaseException:
-        if copy is not None:
+    """Makes the run whole or not at all: a copy without its Forked would go on as if it were the original."""
+    with target.drafted() as draft:
+        copy = _Copy(reader, partial(target.place.writer, draft))
+        try:
+            with naming(draft):
+                write_durably(draft / SPEC, yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False).encode())
+            for event in reader.read(upto=cut.seq) if cut.seq else ():
+                copy.add(event)
+            copy.flush()
+            copy.append(own, bodies)
+        finally:
             copy.writer.close()
-        with suppress(StoreError):
-            target.remove()  # nothing has begun: nothing may stay half-made
-        shutil.rmtree(target.path, ignore_errors=True)
-        raise
 
 
 class _Copy:
     """Writes events into a new log as they stood in another, each under the epoch it had."""
 
-    def __init__(self, reader: Reader, target: RunFolder) -> None:
-        self._reader, self._target = reader, target
-        self.writer: Writer = target.writer()
+    def __init__(self, reader: Reader, opened: Callable[[], Writer]) -> None:
+        self._reader, self._opened = reader, opened
+        self.writer = opened()
         self._events: list[Event] = []
         self._bodies: dict[str, None] = {}
         self._copied: set[str] = set()
@@ -288,7 +283,7 @@ class _Copy:
         while self.writer.epoch < event.epoch:  # each opening of a log raises its epoch by one
             self.flush()
             self.writer.close()
-            self.writer = self._target.writer()
+            self.writer = self._opened()
         self._events.append(event)
         self._bodies.update(dict.fromkeys(self._named(event)))
         self._last = event

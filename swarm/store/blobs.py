@@ -7,7 +7,6 @@ which of them a log knows, is the business of the store beside it.
 from __future__ import annotations
 
 import os
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import IO, Any, Protocol
 
 from swarm.errors import StoreError
 from swarm.events import body_hash
+from swarm.names import draft_name
 
 BLOB_BYTES = 1 << 20
 """Bodies with more bytes than this lie outside the database."""
@@ -129,7 +129,7 @@ def write_durably(path: Path, data: bytes) -> None:
 @contextmanager
 def writing_durably(path: Path) -> Iterator[IO[bytes]]:
     """As `write_durably`, for what is written piece by piece: what was there stays until all of it is written."""
-    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    draft = path.with_name(draft_name(path.name))
     try:
         with open(draft, "xb") as file:
             yield file

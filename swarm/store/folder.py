@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import unicodedata
-import uuid
-from collections.abc import Collection
-from contextlib import suppress
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -19,10 +19,11 @@ from pathlib import Path
 from swarm.coordinator.tables import OVER_BUDGET
 from swarm.errors import DamageError, SpecError, StoreError, on_a_line
 from swarm.events import CARETAKER, DESK, Event, JobCreated, JobEnded, JobOpened, PhaseChanged, identity
-from swarm.names import IN_VAIN, reason_body
+from swarm.names import IN_VAIN, draft_name, reason_body
 from swarm.store.blobs import sync_folder
 from swarm.store.connection import naming
 from swarm.store.interface import Damage, Message, Needless, Place, Reader, Writer
+from swarm.store.lock import FolderLock
 from swarm.store.place import FILES, FOLDERS, LATEST, SPEC
 from swarm.store.sqlite import LOG
 
@@ -205,6 +206,34 @@ class RunFolder:
         if taken:
             raise self._taken()
 
+    @contextmanager
+    def drafted(self) -> Iterator[Path]:
+        """A folder under another name in which the run is made, by the doors of its place: when the block ends it takes its own
+        name. So it appears whole or not at all, whenever the process dies; what a crash leaves, `swarm gc` finds.
+
+        Raises:
+            StoreError: a run of this id exists by then, or the folder cannot be made.
+        """
+        draft = self.root / draft_name(self.id)
+        try:
+            with naming(draft):
+                draft.mkdir(parents=True)
+            self.place.create(draft)
+            yield draft
+            if os.path.lexists(self.path) and self._left_over():
+                lock = FolderLock.take(self.lock)  # or somebody begins a run there just now
+                try:
+                    shutil.rmtree(self.path)
+                finally:
+                    lock.release()
+            if not self.place.publish(draft, self.path):
+                raise self._taken()
+        except BaseException:
+            with suppress(StoreError):
+                self.place.remove(draft)
+            shutil.rmtree(draft, ignore_errors=True)
+            raise
+
     def make_folder(self) -> None:
         """Makes the folder for the run's files, where there is none yet; see `Place.make_folder`."""
         self.place.make_folder(self.path)
@@ -215,7 +244,7 @@ class RunFolder:
         Raises:
             StoreError: something other than a link is called `latest`, or links cannot be made here.
         """
-        link, draft = self.root / LATEST, self.root / f".{LATEST}.{uuid.uuid4().hex}"
+        link, draft = self.root / LATEST, self.root / draft_name(LATEST)
         with naming(link):
             os.symlink(self.id, draft)
             try:

@@ -212,6 +212,16 @@ class Place(Protocol):
         """
         ...
 
+    def publish(self, draft: Path, folder: Path) -> bool:
+        """Gives a run that was made under the name of a draft its own, in one step; False if a run has that name. Nobody has
+        the draft open."""
+        ...
+
+    def beside(self, root: Path, remove: bool) -> list[Needless]:
+        """What crashes left beside the runs: links that never became `latest`, runs that never came to their names. With
+        `remove` it goes."""
+        ...
+
     def make_folder(self, folder: Path) -> None:
         """Makes the folder for the files of a run that exists, where it has none yet: it may have begun on another machine.
 

@@ -5,6 +5,7 @@ Owns nothing but the choice of these parts; each stands in a module of its own.
 
 from __future__ import annotations
 
+import errno
 import os
 import shlex
 import shutil
@@ -12,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from swarm.errors import StoreError
+from swarm.names import is_draft
 from swarm.store import damage, inbox, retention
-from swarm.store.blobs import open_blobs
+from swarm.store.blobs import open_blobs, sync_folder
 from swarm.store.connection import check_removable, create, naming
 from swarm.store.interface import Damage, Message, Needless, Place
 from swarm.store.lock import FolderLock, holder
@@ -63,6 +65,26 @@ class FolderPlace:
             finally:
                 lock.release()
         return True
+
+    def publish(self, draft: Path, folder: Path) -> bool:
+        with naming(folder):
+            try:
+                os.rename(draft, folder)
+            except OSError as error:
+                if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+                    return False
+                raise
+            sync_folder(folder.parent)
+        return True
+
+    def beside(self, root: Path, remove: bool) -> list[Needless]:
+        with naming(root):
+            drafts = [path for path in sorted(root.glob(".*")) if is_draft(path.name) and (path / "lock").is_file()]
+        left = [path for path in drafts if not path.is_symlink() and self.holder(path) is None]
+        found = [Needless("a run that was never finished", self.size(path), path) for path in left]
+        for path in left if remove else ():
+            self.remove(path)
+        return retention.links(root, remove) + found
 
     def make_folder(self, folder: Path) -> None:
         with naming(folder):

@@ -5,6 +5,7 @@ Owns the few statements about whole runs: their names, holders, messages and rem
 
 from __future__ import annotations
 
+import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from swarm.errors import StoreError
+from swarm.names import is_draft
 from swarm.store import postgres_damage, retention
 from swarm.store.connection import naming
 from swarm.store.database import Address, Connection, Link, check_schema, fetch, migrate, transaction
@@ -59,7 +61,7 @@ class PostgresPlace:
         return [id for (id,) in self._read("SELECT id FROM swarmloom.jobs")]
 
     def latest(self, root: Path) -> str:
-        found = self._read("SELECT id FROM swarmloom.jobs ORDER BY number DESC LIMIT 1")
+        found = self._read("SELECT id FROM swarmloom.jobs WHERE left(id, 1) <> '.' ORDER BY number DESC LIMIT 1")
         return str(found[0][0]) if found else ""
 
     def create(self, folder: Path) -> bool:
@@ -73,6 +75,28 @@ class PostgresPlace:
             raise StoreError(problem, self.where(folder), "look with `swarm list`, and choose another id")
         query = "INSERT INTO swarmloom.jobs(id, blobs) VALUES (%s, %s) ON CONFLICT DO NOTHING RETURNING 1"
         return bool(fetch(connection, query, (folder.name, self.blobs)))
+
+    def publish(self, draft: Path, folder: Path) -> bool:
+        found = self._read("SELECT number FROM swarmloom.jobs WHERE id = %s", draft.name)
+        if not found:
+            raise self._no_run(draft)
+        number = found[0][0]
+        taken = "SELECT 1 FROM swarmloom.jobs WHERE id = %s AND number <> %s"
+        if self._read(taken, folder.name, number):
+            return False
+        self._read("UPDATE swarmloom.jobs SET id = %s WHERE number = %s", folder.name, number)  # twice does no harm
+        with naming(folder):
+            os.rename(draft, folder)
+        return True
+
+    def beside(self, root: Path, remove: bool) -> list[Needless]:
+        query = """SELECT id, bytes FROM swarmloom.jobs
+            WHERE left(id, 1) = '.' AND (holder IS NULL OR expires <= clock_timestamp()) ORDER BY id"""
+        left = [(root / id, int(size)) for id, size in self._read(query) if is_draft(id)]
+        for folder, _ in left if remove else ():
+            self.remove(folder)
+        found = [Needless("a run that was never finished", size, folder) for folder, size in left]
+        return retention.links(root, remove) + found
 
     def make_folder(self, folder: Path) -> None:
         self._check_ours(folder)

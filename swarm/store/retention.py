@@ -7,7 +7,6 @@ and the snapshot of a job that has ended.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -16,14 +15,12 @@ from typing import Any
 import apsw
 
 from swarm.events import JobEnded
+from swarm.names import is_draft
 from swarm.store import bodies, snapshots
 from swarm.store.connection import naming, open_reading, open_writing
 from swarm.store.interface import Needless
 from swarm.store.lock import FolderLock
 from swarm.store.sqlite import LOG, SqliteReader
-
-_DRAFT = re.compile(r"\..+\.[0-9a-f]{32}")
-"""What `write_durably` calls a file that is not whole yet."""
 
 
 def needless(folder: Path) -> list[Needless]:
@@ -56,13 +53,13 @@ def free(folder: Path) -> list[Needless]:
     return found
 
 
-def beside(root: Path, remove: bool) -> list[Needless]:
-    """What crashes left beside the runs of a folder: links that never became `latest`. With `remove` they go."""
-    links = [path for path in sorted(root.glob(".latest.*")) if path.is_symlink()]
+def links(root: Path, remove: bool) -> list[Needless]:
+    """Links beside the runs of a folder that crashes kept from becoming `latest`. With `remove` they go."""
+    found = [path for path in sorted(root.glob(".latest.*")) if path.is_symlink()]
     with naming(root):
-        for path in links if remove else ():
+        for path in found if remove else ():
             path.unlink(missing_ok=True)
-    return [Needless("a link that was never finished", 0, path) for path in links]
+    return [Needless("a link that was never finished", 0, path) for path in found]
 
 
 def _files(folder: Path) -> Iterator[Needless]:
@@ -77,7 +74,7 @@ def _files(folder: Path) -> Iterator[Needless]:
 def unfinished(folder: Path) -> Iterator[Needless]:
     """Files in a run's folder that were never finished."""
     for path in sorted((*folder.glob("*"), *(folder / "blobs").glob(".*"), *(folder / "inbox").glob(".*"))):
-        if path.is_file() and (_DRAFT.fullmatch(path.name) or path.name.startswith(f"{LOG}.new")):
+        if path.is_file() and (is_draft(path.name) or path.name.startswith(f"{LOG}.new")):
             yield Needless("a file that was never finished", path.stat().st_size, path)
 
 

@@ -5,13 +5,13 @@ Owns the reading of that value: a folder, or the URL of a PostgreSQL database.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from swarm.errors import SpecError, StoreError
 from swarm.store.folder import RunFolder, RunStatus, may_name, read_status
-from swarm.store.interface import Place
+from swarm.store.interface import Needless, Place
 from swarm.store.place import FILES, FOLDERS, LATEST, FolderPlace
 
 
@@ -36,6 +36,10 @@ class Runs:
     def ids(self) -> list[str]:
         """The ids of all runs, sorted."""
         return sorted(id for id in self.place.ids(self.root) if may_name(id))
+
+    def beside(self, remove: bool) -> Sequence[Needless]:
+        """What crashes left beside the runs; see `Place.beside`."""
+        return self.place.beside(self.root, remove)
 
     def list(self) -> list[RunStatus]:
         """How all runs with a log stand, the newest first."""

@@ -1,0 +1,120 @@
+"""A fork whose process is killed while it copies: it is no run, and what it left can go. As a program, the process that dies:
+`python -m tests.test_fork_killed RUNS`, where `one` lies."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from swarm import events as ev
+from swarm.errors import StoreError
+from swarm.events import Event
+from swarm.runtime.fork import fork
+from swarm.store.database import Address
+from swarm.store.folder import RunFolder
+from swarm.store.lock import FolderLock
+from swarm.store.place import FolderPlace
+from swarm.store.postgres import PostgresWriter
+from swarm.store.postgres_place import PostgresPlace
+from swarm.store.runs import Runs, open_runs
+from swarm.store.sqlite import SqliteWriter
+from swarm.testing.postgres import EmbeddedPostgres
+from tests.commands import ROOT, job_file, swarm
+from tests.jobs import events_of, write_sources
+from tests.stores import Postgres
+from tests.test_fork import begun
+
+
+def die_at_its_own(events: Sequence[Event]) -> None:
+    """All is copied, and the first event that is the fork's own is to be written."""
+    if any(isinstance(event.body, ev.Forked) for event in events):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+class KilledInFolder(SqliteWriter):
+    def append(self, events: Sequence[Event], bodies: Mapping[str, bytes]) -> None:
+        die_at_its_own(events)
+        super().append(events, bodies)
+
+
+class KilledInDatabase(PostgresWriter):
+    def append(self, events: Sequence[Event], bodies: Mapping[str, bytes]) -> None:
+        die_at_its_own(events)
+        super().append(events, bodies)
+
+
+@dataclass(frozen=True, slots=True)
+class DeadlyFolders(FolderPlace):
+    def writer(self, folder: Path) -> SqliteWriter:
+        return KilledInFolder.open(folder)
+
+
+class DeadlyDatabase(PostgresPlace):
+    def writer(self, folder: Path) -> PostgresWriter:
+        self.make_folder(folder)
+        return KilledInDatabase.open(self.address, folder.name)
+
+
+def killed(runs: str, folder: Path) -> None:
+    command = [sys.executable, "-m", "tests.test_fork_killed", runs]
+    died = subprocess.run(command, cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert died.returncode == -signal.SIGKILL
+
+
+def test_in_a_folder(tmp_path: Path) -> None:
+    """It would have gone on as if it were the job that it was copied from."""
+    source, runs = begun(tmp_path), Runs(tmp_path / "runs")
+    killed(str(runs.root), tmp_path)
+    assert runs.ids() == ["one"] and [status.id for status in runs.list()] == ["one"]
+    (left,) = swarm("gc", "--runs", runs.root, "--json").document["rows"]
+    assert left["what"] == "a run that was never finished" and left["bytes"] > 0 and Path(left["file"]).is_dir()
+    fork(source, runs.run("two"), "0", {})
+    lock = FolderLock.take(Path(left["file"]) / "lock")
+    assert not swarm("gc", "--runs", runs.root, "--json").document["rows"], "somebody is at it"
+    lock.release()
+    assert swarm("gc", "--runs", runs.root, "--yes").code == 0
+    assert sorted(path.name for path in runs.root.iterdir()) == ["latest", "one", "two"]
+    assert any(isinstance(event.body, ev.Forked) for event in events_of(runs.run("two")))
+
+
+def test_in_a_database(postgres: EmbeddedPostgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    store = Postgres(postgres.database())
+    path, runs = job_file(tmp_path, write_sources(tmp_path)), open_runs(store.url, {})
+    assert swarm("run", path, "--local", "--id", "one", "--runs", store.url).code == 0
+    killed(store.url, tmp_path)
+    assert runs.ids() == ["one"] and runs.find("latest").id == "one"
+    assert runs.beside(remove=False) == [], "its hold has not ended yet"
+    store.lose_hold()
+    (left,) = swarm("gc", "--json", "--runs", store.url).document["rows"]
+    assert left["what"] == "a run that was never finished" and left["bytes"] > 0
+    assert swarm("fork", "one", "--at", 3, "--id", "two", "--local", "--runs", store.url).code == 0
+    assert swarm("gc", "--yes", "--runs", store.url).code == 0 and not Path(left["file"]).exists()
+    assert store.execute("SELECT count(*) FROM swarmloom.jobs") == [(2,)]
+    assert swarm("replay", "two", "--verify", "--runs", store.url).code == 0
+    with pytest.raises(StoreError, match="exists already"), runs.run("two").drafted():
+        pass
+    assert store.execute("SELECT count(*) FROM swarmloom.jobs") == [(2,)]
+
+
+def test_what_a_crash_left_of_a_run_keeps_no_fork_from_its_name(tmp_path: Path) -> None:
+    source, target = begun(tmp_path), RunFolder(tmp_path / "runs", "two")
+    target.path.mkdir()
+    target.lock.touch()
+    fork(source, target, "0", {})
+    with pytest.raises(StoreError, match="exists already"), target.drafted():
+        pass
+    assert sorted(path.name for path in target.root.iterdir()) == ["latest", "one", "two"]
+
+
+if __name__ == "__main__":
+    runs = open_runs(sys.argv[1], {})
+    place = DeadlyDatabase(Address(sys.argv[1])) if "://" in sys.argv[1] else DeadlyFolders()
+    fork(runs.run("one"), RunFolder(runs.root, "two", place), "0", {})
