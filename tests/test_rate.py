@@ -10,7 +10,7 @@ from itertools import pairwise
 import pytest
 
 from swarm.errors import ModelError
-from swarm.models.rate import CREEP, LONGEST_HOLD, PATIENCE_SECONDS, SLOWEST, Asked, Bucket, Gate, ask
+from swarm.models.rate import CREEP, LONGEST_HOLD, NAMED_SECONDS, PATIENCE_SECONDS, SLOWEST, Asked, Bucket, Gate, ask
 from swarm.spec import Rate
 
 
@@ -107,11 +107,20 @@ def test_answers_let_the_pace_creep_up_to_what_is_allowed() -> None:
     assert one.pace == SLOWEST + 200 * CREEP and out_within(one, 50.0) <= 60
 
 
-def test_the_lowest_of_several_limits_holds() -> None:
-    one = bucket(600.0)
-    one.lower(Rate(requests_per_minute=60.0, tokens_per_minute=1000.0))
-    one.lower(Rate(requests_per_minute=6000.0))
-    assert one.rate == Rate(requests_per_minute=60.0, tokens_per_minute=1000.0)
+def test_the_lowest_of_several_limits_holds_as_long_as_the_job_is_there_that_names_it() -> None:
+    one, low, high = bucket(), Rate(requests_per_minute=60.0, tokens_per_minute=1000.0), Rate(requests_per_minute=6000.0)
+    one.name(0.0, Rate(requests_per_minute=600.0))
+    one.name(0.0, low)
+    one.name(0.0, high)
+    assert one.rate == low
+    one.name(NAMED_SECONDS - 1, high)
+    assert one.rate == low
+    one.name(NAMED_SECONDS, high)
+    assert one.rate == high, "nobody has named the others for so long"
+    one.name(NAMED_SECONDS, low)
+    assert one.rate == low
+    one.name(2 * NAMED_SECONDS, Rate())
+    assert one.rate == Rate(), "and the last of them may know of none"
 
 
 class Sends:

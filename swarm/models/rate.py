@@ -21,6 +21,9 @@ BURST_SECONDS = 5.0
 """How far ahead of its rate a bucket lets calls go, when it was not used for a while."""
 FIRST_HOLD, LONGEST_HOLD = 1.0, 60.0
 """Seconds of silence after a refusal that names none; doubled with each refusal in a row."""
+NAMED_SECONDS = 240.0
+"""How long the limits hold that a job names with all it says to a bucket: then it is taken to be gone. One that has only waited
+for its answers names them anew before its next call."""
 SLOWEST = 6.0
 """Requests a minute that are always tried, whatever was refused."""
 CREEP = 1.0
@@ -60,15 +63,16 @@ class Bucket:
     _tokens: _Line = field(default_factory=_Line)
     _out: deque[float] = field(default_factory=deque)
     _strikes: int = 0
+    _named: dict[Rate, float] = field(default_factory=dict)
+    """When some job last said what it takes to be the endpoint's limits."""
 
-    def lower(self, rate: Rate) -> None:
-        """Several jobs may name limits of one endpoint: the lowest hold."""
-        pairs = zip(
-            (self.rate.requests_per_minute, self.rate.tokens_per_minute),
-            (rate.requests_per_minute, rate.tokens_per_minute),
-            strict=True,
-        )
-        requests, tokens = (min((one for one in pair if one is not None), default=None) for pair in pairs)
+    def name(self, now: float, rate: Rate) -> None:
+        """Several jobs may name limits of one endpoint: the lowest hold, of those that were named within NAMED_SECONDS."""
+        self._named[rate] = now
+        for one in [one for one, last in self._named.items() if now - last >= NAMED_SECONDS]:
+            del self._named[one]
+        requests = min((one.requests_per_minute for one in self._named if one.requests_per_minute is not None), default=None)
+        tokens = min((one.tokens_per_minute for one in self._named if one.tokens_per_minute is not None), default=None)
         self.rate = Rate(requests_per_minute=requests, tokens_per_minute=tokens)
 
     def enter(self, now: float, tokens: int, again: bool = False) -> float:

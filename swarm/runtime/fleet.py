@@ -62,10 +62,9 @@ class Fleet:
 
     async def enter(self, endpoint: str, rate: dict[str, Any], asked: Asked) -> list[float]:
         """The waits of calls to an endpoint that every job of the cluster shares; see `swarm.models.rate`."""
-        limits = Rate.model_validate(rate)
-        bucket = self._buckets.setdefault(endpoint, Bucket(limits))
-        bucket.lower(limits)
-        return ask(bucket, self._ticks(), asked)
+        bucket, now = self._buckets.setdefault(endpoint, Bucket(Rate())), self._ticks()
+        bucket.name(now, Rate.model_validate(rate))
+        return ask(bucket, now, asked)
 
     async def acquire(self, holder: str, spec: dict[str, Any], channels: dict[str, str], gpus: float) -> str:
         """The name of a server for these weights, started if there is none that lives."""
