@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import Counter
 from typing import Any
 
+import pytest
+
+from swarm import events as ev
 from swarm.coordinator import Report
 from swarm.models.interface import Completion, Request
 from swarm.protocol import Material, TaskBrief, create_protocol
@@ -26,11 +30,14 @@ class Slow:
         """How many pulls were under way at most, how many tasks they asked for, how many of them brought something."""
         self.overtaken: list[int] = []
         """Tokens on which two messages were under way at once."""
+        self.idle = 0
+        """Pulls that brought nothing and asked for nothing."""
 
     async def pull(self, pull: Pull) -> Batch:
         others = {report.token for other in self.under_way for report in other.reports}
         self.overtaken += [report.token for report in pull.reports if report.token in others]
         self.under_way.append(pull)
+        self.idle += not pull.want and not pull.reports
         self.most = max(self.most, len(self.under_way))
         self.asked = max(self.asked, sum(one.want for one in self.under_way))
         self.bringing = max(self.bringing, sum(bool(one.reports) for one in self.under_way))
@@ -65,7 +72,7 @@ def tasks(count: int, spans: int = 1, role: str = "reader") -> list[Work]:
 def served(master: Slow, agents: int, model: Says, **changes: Any) -> Host:
     job = spec(**changes)
     protocol, _ = create_protocol(job)
-    host = Host("h", job, protocol, roles_of(protocol.roles), model, agents)
+    host = Host("h", job, protocol, roles_of(protocol.roles), model, agents, heartbeat=60)
     asyncio.run(asyncio.wait_for(host.run(master), 60))
     return host
 
@@ -75,6 +82,63 @@ def test_a_second_batch_is_asked_for_while_the_first_is_on_its_way() -> None:
     host = served(master, agents=12, model=Says(*["[]"] * 60))
     assert master.most == 2 and len(master.heard) == 60 and host.busy == 0
     assert master.asked <= 12  # never more in all than the host can do
+
+
+@pytest.mark.parametrize("agents", [1, 2, 3, 4])
+def test_a_small_host_sends_no_message_for_nothing(agents: int) -> None:
+    master = Slow(tasks(20))
+    served(master, agents, model=Staggered())
+    assert len(master.heard) == 20 and not master.idle
+
+
+class Overtaken(Slow):
+    """A master that takes every other message before the one that was sent ahead of it; keeps the texts that it has, and those
+    that a call names and it has not."""
+
+    def __init__(self, works: list[Work]) -> None:
+        super().__init__(works)
+        self.texts: set[str] = set()
+        self.lacking: set[str] = set()
+        self.brought = Counter[str]()
+        """How often each text that a call names came."""
+        self.turns = 0
+
+    async def pull(self, pull: Pull) -> Batch:
+        self.turns += 1
+        for _ in range(60 if self.turns % 2 else 1):
+            await asyncio.sleep(0)
+        self.texts.update(pull.bodies)
+        started = [body for report in pull.reports for body in report.events if isinstance(body, ev.CallStarted)]
+        named = {digest for body in started for digest, kind, *_ in body.manifest if kind != "span"}
+        self.lacking |= named - self.texts
+        self.brought.update(digest for digest in named if digest in pull.bodies)
+        return await super().pull(pull)
+
+
+class FirstIsSlow(Staggered):
+    """A model whose first answer comes when it has given many others."""
+
+    async def complete(self, request: Request) -> Completion:
+        if not self.asked:
+            self.asked.append(request)
+            for _ in range(900):
+                await asyncio.sleep(0)
+        return await super().complete(request)
+
+
+@pytest.mark.parametrize("agents", [3, 6])
+@pytest.mark.parametrize("model", [FirstIsSlow, Staggered])
+def test_no_call_is_on_record_before_the_texts_that_it_names(model: type[Says], agents: int) -> None:
+    """Whichever of two messages arrives first, and however long the call takes that was the first to need a text."""
+    master = Overtaken(tasks(20))
+    served(master, agents, model=model())
+    assert len(master.texts) > 2 and not master.lacking
+
+
+def test_a_text_travels_no_more_once_it_is_durable() -> None:
+    master = Overtaken(tasks(40))
+    served(master, agents=3, model=Staggered())
+    assert 0 < max(master.brought.values()) < 10 and len(master.heard) == 40
 
 
 def test_single_results_travel_one_message_at_a_time() -> None:

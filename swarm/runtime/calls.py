@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -35,7 +35,7 @@ from swarm.window.pack import Prompt
 ENGINE_SECONDS = 5.0
 """What an engine may take beyond its own limit: its error says more than the host's."""
 REMEMBERED = 4096
-"""Digests of prompt segments that a host has brought already."""
+"""Names of bodies that a host knows to be durable."""
 RESAMPLE_TEMPERATURE = 0.7
 """Temperature of a further sample after an output that did not hold its contract; the first is the role's own."""
 SEEDED = ("vllm", "transformers", "scripted")
@@ -75,11 +75,30 @@ ALONE = Outside()
 """A host that shares nothing."""
 
 
+class Brought:
+    """The bodies that a host knows to be durable: its master has answered the message that brought them.
+
+    What is only on its way does not count. Another message may overtake it, and then a call would be on record before the
+    texts that it names.
+    """
+
+    def __init__(self) -> None:
+        self._names: set[str] = set()
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._names
+
+    def add(self, names: Iterable[str]) -> None:
+        if len(self._names) >= REMEMBERED:
+            self._names.clear()
+        self._names.update(names)
+
+
 class Intents:
     """Brings the intents of a host's calls to its master: all that there are at a time in one message and one commit."""
 
-    def __init__(self, host: str, master: Master) -> None:
-        self._host, self._master = host, master
+    def __init__(self, host: str, master: Master, brought: Brought) -> None:
+        self._host, self._master, self._brought = host, master, brought
         self._waiting: list[tuple[Report, Mapping[str, bytes], asyncio.Future[bool]]] = []
         self._bringing: asyncio.Task[None] | None = None
 
@@ -108,6 +127,7 @@ class Intents:
                     if not future.done():
                         future.set_exception(error)
                 continue
+            self._brought.add(bodies)
             for report, _, future in waiting:
                 if not future.done():
                     future.set_result(report.token not in refused)
@@ -117,13 +137,12 @@ class Calls:
     """Makes the calls of one host of one job."""
 
     def __init__(
-        self, job: str, spec: JobSpec, model: Model, outside: Outside, intents: Intents, waits: deque[float]
+        self, job: str, spec: JobSpec, model: Model, outside: Outside, intents: Intents, brought: Brought, waits: deque[float]
     ) -> None:
-        self._waits = waits
+        self._brought, self._waits = brought, waits
         self._job, self._spec, self._model, self._outside, self._intents = job, spec, model, outside, intents
         self.billed = spec.model.billed
         self._slots = asyncio.Semaphore(spec.model.concurrency)
-        self._brought: set[str] = set()
 
     async def make(
         self, doing: Doing, role: Role, action: CallModel, turn: int, sample: int, purse: Purse
@@ -230,12 +249,9 @@ class Calls:
         return compose(role.name, role.prompt, action.parts, self._model.template, self._model.tokenizer, limit)
 
     def _keep_window(self, doing: Doing, prompt: Prompt) -> None:
-        """Brings the text of each segment once; a passage's is a body of the corpus already."""
+        """Brings the text of each segment until it is durable; a passage's is a body of the corpus already."""
         for segment, (digest, *_) in zip(prompt.segments, prompt.manifest, strict=True):
             if segment.kind != "span" and digest not in self._brought:
-                if len(self._brought) >= REMEMBERED:
-                    self._brought.clear()
-                self._brought.add(digest)
                 doing.bodies[digest] = segment.text.encode("utf-8", "surrogatepass")
 
     def _sampling(self, role: Role, action: CallModel, prompt: str, turn: int, sample: int) -> Sampling:

@@ -21,7 +21,7 @@ from swarm.errors import FencedError, ModelError, ProtocolError, SpecError, Swar
 from swarm.events import identity
 from swarm.models.interface import Model
 from swarm.protocol import Done, Failed, Post, Said, SwarmProtocol
-from swarm.runtime.calls import ALONE, Calls, Doing, Intents, Outside
+from swarm.runtime.calls import ALONE, Brought, Calls, Doing, Intents, Outside
 from swarm.runtime.purse import OutOfBudget, Purse
 from swarm.runtime.wire import Batch, Master, Order, Pull, Work
 from swarm.spec import JobSpec
@@ -65,6 +65,8 @@ class Host:
         """Token → the work on its lease."""
         self._pulls: dict[asyncio.Task[Batch], Pull] = {}
         """Pulls that are not answered yet, in the order in which they were sent."""
+        self._more = True
+        """Whether the master had work to give when it was last asked for some."""
         self._dropped: set[int] = set()
 
     async def run(self, master: Master) -> None:
@@ -73,14 +75,14 @@ class Host:
         The next pull is on its way before the work of the last one begins, and a second one behind it when it has as much to
         bring or to ask for as one batch: so master and host are busy at once, and neither waits for a message to travel.
         """
-        running, pulls = self._running, self._pulls
-        intents = Intents(self.name, master)
-        calls = Calls(self.job, self.spec, self.model, self.outside, intents, self.waits)
+        running, pulls, brought = self._running, self._pulls, Brought()
+        intents = Intents(self.name, master, brought)
+        calls = Calls(self.job, self.spec, self.model, self.outside, intents, brought, self.waits)
         got: Sequence[Batch] = ()
-        silent, more, stop = True, True, False
+        silent, stop = True, False
         try:
             while not stop or pulls:
-                while not stop and self._due(silent, more):
+                while not stop and self._due(silent):
                     pull = self._pull()
                     pulls[asyncio.create_task(master.pull(pull))] = pull
                     silent = False
@@ -88,10 +90,8 @@ class Host:
                     for work in batch.work:
                         running[work.token] = asyncio.create_task(self._work(work, calls))
                 silent = not await self._wait()
-                got = [self._answered(task) for task in list(pulls) if task.done()]
-                if got:
-                    more = bool(got[-1].work)
-                    stop = got[-1].order is Order.STOP and not more
+                got = [self._answered(task, brought) for task in list(pulls) if task.done()]
+                stop = any(batch.order is Order.STOP and not batch.work for batch in got) or stop
         finally:
             intents.close()
             left = [*pulls, *running.values()]
@@ -99,13 +99,14 @@ class Host:
                 task.cancel()
             await asyncio.gather(*left, return_exceptions=True)
 
-    def _due(self, silent: bool, more: bool) -> bool:
-        """Whether a pull should go out: `silent` says that nothing has happened for a heartbeat, `more` that the master had
-        work to give when it was last heard of."""
-        want = self._want() if more else 0
+    def _due(self, silent: bool) -> bool:
+        """Whether a pull should go out: `silent` says that nothing has happened for a heartbeat."""
+        want = self._want() if self._more else 0
         if not self._pulls:
-            return bool(silent or self._done or want or not self._running)
-        return len(self._pulls) < AHEAD and max(want, len(self._ready())) >= self._share
+            return bool(silent or self._done or want or not self.busy)
+        if len(self._pulls) == AHEAD or max(want, len(self._done)) < self._share:
+            return False
+        return want >= self._share or len(self._ready()) >= self._share
 
     def _want(self) -> int:
         return min(self.agents - self.busy - sum([pull.want for pull in self._pulls.values()]), self._share)
@@ -141,9 +142,11 @@ class Host:
         await asyncio.sleep(0)
         return bool(happened)
 
-    def _answered(self, pulling: asyncio.Task[Batch]) -> Batch:
-        del self._pulls[pulling]
-        batch = pulling.result()
+    def _answered(self, pulling: asyncio.Task[Batch], brought: Brought) -> Batch:
+        pull, batch = self._pulls.pop(pulling), pulling.result()
+        brought.add(pull.bodies)
+        if pull.want:
+            self._more = bool(batch.work)
         self._drop(batch.dropped)
         self.busy += len(batch.work)
         return batch
