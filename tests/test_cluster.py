@@ -231,21 +231,21 @@ def test_a_server_that_is_well_and_generates_nothing_is_replaced_and_its_calls_g
 
 @pytest.mark.usefixtures("ray")
 def test_the_jobs_of_a_cluster_share_the_bucket_of_an_endpoint() -> None:
-    from swarm.models.rate import NAMED_SECONDS, PATIENCE_SECONDS, Asked
+    from swarm.models.rate import PATIENCE_SECONDS, Asked
     from swarm.runtime.fleet import Fleet
 
     async def scene() -> None:
         time = [0.0]
         fleet, one, other = Fleet(lambda: time[0]), {"requests_per_minute": 60.0}, {"tokens_per_minute": 1e9}
-        waits = await fleet.enter("endpoint", one, Asked([(1, False)] * 10))
+        waits = await fleet.enter("endpoint", one, 100.0, Asked([(1, False)] * 10))
         assert waits[-1] > 0
-        assert (await fleet.enter("endpoint", other, Asked([(1, False)])))[0] > waits[-1]
-        assert await fleet.enter("elsewhere", other, Asked([(1, False)])) == [0.0]
-        await fleet.enter("endpoint", one, Asked(refused=(2 * PATIENCE_SECONDS,)))
-        assert (await fleet.enter("endpoint", other, Asked([(1, False)]))) == [2 * PATIENCE_SECONDS]
-        await fleet.enter("elsewhere", one, Asked())
-        time[0] = NAMED_SECONDS
-        assert await fleet.enter("elsewhere", other, Asked([(1, False)] * 10)) == [0.0] * 10, "whoever said less is gone"
+        assert (await fleet.enter("endpoint", other, 100.0, Asked([(1, False)])))[0] > waits[-1]
+        assert await fleet.enter("elsewhere", other, 100.0, Asked([(1, False)])) == [0.0]
+        await fleet.enter("endpoint", one, 100.0, Asked(refused=(2 * PATIENCE_SECONDS,)))
+        assert (await fleet.enter("endpoint", other, 100.0, Asked([(1, False)]))) == [2 * PATIENCE_SECONDS]
+        await fleet.enter("elsewhere", one, 100.0, Asked())
+        time[0] = 100.0
+        assert await fleet.enter("elsewhere", other, 100.0, Asked([(1, False)] * 10)) == [0.0] * 10, "whoever said less is gone"
 
     asyncio.run(scene())
 

@@ -10,7 +10,7 @@ from itertools import pairwise
 import pytest
 
 from swarm.errors import ModelError
-from swarm.models.rate import CREEP, LONGEST_HOLD, NAMED_SECONDS, PATIENCE_SECONDS, SLOWEST, Asked, Bucket, Gate, ask
+from swarm.models.rate import CREEP, LONGEST_HOLD, PATIENCE_SECONDS, SLOWEST, Asked, Bucket, Gate, ask
 from swarm.spec import Rate
 
 
@@ -109,17 +109,18 @@ def test_answers_let_the_pace_creep_up_to_what_is_allowed() -> None:
 
 def test_the_lowest_of_several_limits_holds_as_long_as_the_job_is_there_that_names_it() -> None:
     one, low, high = bucket(), Rate(requests_per_minute=60.0, tokens_per_minute=1000.0), Rate(requests_per_minute=6000.0)
-    one.name(0.0, Rate(requests_per_minute=600.0))
-    one.name(0.0, low)
-    one.name(0.0, high)
+    one.name(0.0, Rate(requests_per_minute=600.0), until=100.0)
+    one.name(0.0, low, until=100.0)
+    one.name(0.0, high, until=100.0)
     assert one.rate == low
-    one.name(NAMED_SECONDS - 1, high)
-    assert one.rate == low
-    one.name(NAMED_SECONDS, high)
+    one.name(10.0, low, until=50.0)
+    one.name(99.0, high, until=199.0)
+    assert one.rate == low, "another job said it as well, and its calls take longer"
+    one.name(100.0, high, until=200.0)
     assert one.rate == high, "nobody has named the others for so long"
-    one.name(NAMED_SECONDS, low)
+    one.name(110.0, low, until=150.0)
     assert one.rate == low
-    one.name(2 * NAMED_SECONDS, Rate())
+    one.name(200.0, Rate(), until=300.0)
     assert one.rate == Rate(), "and the last of them may know of none"
 
 

@@ -22,8 +22,7 @@ BURST_SECONDS = 5.0
 FIRST_HOLD, LONGEST_HOLD = 1.0, 60.0
 """Seconds of silence after a refusal that names none; doubled with each refusal in a row."""
 NAMED_SECONDS = 240.0
-"""How long the limits hold that a job names with all it says to a bucket: then it is taken to be gone. One that has only waited
-for its answers names them anew before its next call."""
+"""How long after the last call that it waits for a job may still be there, though its bucket hears nothing of it."""
 SLOWEST = 6.0
 """Requests a minute that are always tried, whatever was refused."""
 CREEP = 1.0
@@ -64,12 +63,12 @@ class Bucket:
     _out: deque[float] = field(default_factory=deque)
     _strikes: int = 0
     _named: dict[Rate, float] = field(default_factory=dict)
-    """When some job last said what it takes to be the endpoint's limits."""
+    """What jobs take to be the endpoint's limits, and until when they are taken to be there."""
 
-    def name(self, now: float, rate: Rate) -> None:
-        """Several jobs may name limits of one endpoint: the lowest hold, of those that were named within NAMED_SECONDS."""
-        self._named[rate] = now
-        for one in [one for one, last in self._named.items() if now - last >= NAMED_SECONDS]:
+    def name(self, now: float, rate: Rate, until: float) -> None:
+        """Several jobs may name limits of one endpoint: the lowest hold, of those that are to hold still."""
+        self._named[rate] = max(until, self._named.get(rate, until))
+        for one in [one for one, end in self._named.items() if now >= end]:
             del self._named[one]
         requests = min((one.requests_per_minute for one in self._named if one.requests_per_minute is not None), default=None)
         tokens = min((one.tokens_per_minute for one in self._named if one.tokens_per_minute is not None), default=None)

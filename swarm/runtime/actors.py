@@ -18,7 +18,7 @@ from swarm.corpus import Pinned
 from swarm.errors import ClusterError, ModelError, ProtocolError
 from swarm.models.choose import create_model
 from swarm.models.interface import Model
-from swarm.runtime.cluster import NAMESPACE, answer
+from swarm.runtime.cluster import NAMESPACE, answer, is_gone
 from swarm.runtime.collector import calm_collector
 from swarm.runtime.fleet import SERVED_HERE, FleetModel, fleet_gate
 from swarm.runtime.host import Host, serve
@@ -175,7 +175,7 @@ class RayJob:
 
     async def create(self, spec: JobSpec, corpus: Pinned) -> None:
         self.spec = spec.model_dump(mode="json")
-        await answer(self.master.create.remote(self.spec, corpus))
+        await self._answer(self.master.create.remote(self.spec, corpus))
 
     async def resume(self, pinned: bool, budget: tuple[str, ...] = (), at: int | None = None) -> None:
         self.spec = await self._answer(self.master.resume.remote(pinned, budget, at))
@@ -235,12 +235,14 @@ class RayJob:
         ray.kill(self.master, no_restart=True)
 
     async def _answer(self, reference: Awaitable[T]) -> T:
-        """As `answer`; an error without a cure says how to go on with this job."""
+        """As `answer`; of an actor that is gone it says how to go on with this job."""
         try:
             return await answer(reference)
         except ClusterError as error:
-            cure = error.cure or f"the log is safe: `swarm resume {self.run.id}{self.run.option}` goes on"
-            raise ClusterError(error.message, error.where, cure) from error
+            if not is_gone(error):
+                raise
+            cure = f"the log is safe: `swarm resume {self.run.id}{self.run.option}` goes on"
+            raise ClusterError(error.message, error.where, cure) from error.__cause__
 
     def _actor(self, kind: type, name: str, node: str, concurrency: int) -> Any:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy

@@ -24,7 +24,7 @@ from swarm.events import identity
 from swarm.models.choose import create_tokenizer
 from swarm.models.interface import Completion, Request
 from swarm.models.liveness import PROBE_SECONDS, Pulse, hangs
-from swarm.models.rate import Asked, Bucket, Gate, ask
+from swarm.models.rate import NAMED_SECONDS, Asked, Bucket, Gate, ask
 from swarm.runtime.cluster import NAMESPACE, answer, is_gone
 from swarm.runtime.fair import Account
 from swarm.runtime.holds import Holds
@@ -60,10 +60,11 @@ class Fleet:
         self._reaping: asyncio.Task[None] | None = None
         self._buckets: dict[str, Bucket] = {}
 
-    async def enter(self, endpoint: str, rate: dict[str, Any], asked: Asked) -> list[float]:
-        """The waits of calls to an endpoint that every job of the cluster shares; see `swarm.models.rate`."""
+    async def enter(self, endpoint: str, rate: dict[str, Any], holds: float, asked: Asked) -> list[float]:
+        """The waits of calls to an endpoint that every job of the cluster shares; see `swarm.models.rate`. What the job takes to
+        be the endpoint's limits holds for so many seconds."""
         bucket, now = self._buckets.setdefault(endpoint, Bucket(Rate())), self._ticks()
-        bucket.name(now, Rate.model_validate(rate))
+        bucket.name(now, Rate.model_validate(rate), now + holds)
         return ask(bucket, now, asked)
 
     async def acquire(self, holder: str, spec: dict[str, Any], channels: dict[str, str], gpus: float) -> str:
@@ -319,13 +320,13 @@ def _broken(error: SwarmError) -> ModelError:
 
 def fleet_gate(spec: ModelSpec) -> Gate:
     """The way to an endpoint whose bucket the fleet keeps for all jobs of the cluster."""
-    endpoint, rate = identity(spec.url, spec.key), spec.rate.model_dump()
+    endpoint, rate, holds = identity(spec.url, spec.key), spec.rate.model_dump(), spec.timeout_s + NAMED_SECONDS
 
     async def send(asked: Asked) -> list[float]:
         try:
-            return await answer(fleet().enter.remote(endpoint, rate, asked))
+            return await answer(fleet().enter.remote(endpoint, rate, holds, asked))
         except ClusterError:  # the fleet has died, and its buckets with it: the next one begins anew
-            return await answer(fleet().enter.remote(endpoint, rate, asked))
+            return await answer(fleet().enter.remote(endpoint, rate, holds, asked))
 
     return Gate(send)
 
