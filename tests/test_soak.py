@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from swarm.events import Event, TaskFinished, TaskLeased, body_hash
+from swarm.events import Event, JobEnded, TaskFinished, TaskLeased, body_hash
 from swarm.runtime.driver import Launch, start_new
 from swarm.store.folder import RunFolder
 from swarm.testing.slopes import Slope, slope
 from swarm.testing.soak import ENDING, SOAKED, WARM_UP_SECONDS, Finished, fault_at, lasting_bytes, lines_through
-from swarm.testing.soaked import SAMPLES
+from swarm.testing.soaked import SAMPLES, TimedWriter
 from tests.jobs import events_of, job, write_sources
 
 MIB = 2**20
@@ -116,6 +116,16 @@ def test_a_driver_under_the_stop_watch_does_its_job_and_tells_of_itself(tmp_path
     assert finished.count() == finished.count() == sum(isinstance(event.body, TaskFinished) for event in events) > 0
     sample = json.loads((run.path / SAMPLES).read_text().splitlines()[0])
     assert sample["rss"] > 10 * MIB and sample["files"] > 3 and 0 < sample["work"] < 1000 and sample["append"] > 0
+
+
+def test_only_appends_of_finished_steps_are_timed(tmp_path: Path) -> None:
+    """What pins a corpus writes a thousand times as much, and would be seen as appends that grow quicker."""
+    with closing(TimedWriter.open(tmp_path)) as store:
+        store.append([Event(1, 1.0, store.epoch, 0, "", JobEnded(status="done"))], {})
+        assert not store.took and not (tmp_path / SAMPLES).exists()
+        store.append([Event(2, 2.0, store.epoch, 0, "", TaskFinished(task="t", token=1, outcome="", notes=0))], {})
+        sample = json.loads((tmp_path / SAMPLES).read_text())
+        assert sample["appends"] == 1
 
 
 def test_the_disk_that_a_run_takes_for_good_is_the_same_before_and_after_a_checkpoint(tmp_path: Path) -> None:

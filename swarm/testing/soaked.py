@@ -19,7 +19,7 @@ from pathlib import Path
 from statistics import median
 
 from swarm.bench.pace import pace
-from swarm.events import Event
+from swarm.events import Event, TaskFinished
 from swarm.report import render
 from swarm.runtime.launch import Options, run_again, run_new
 from swarm.spec import parse_spec
@@ -37,13 +37,15 @@ class TimedWriter(SqliteWriter):
     born = time.monotonic()
     sampled = 0.0
     took: tuple[tuple[float, float], ...] = ()
-    """Seconds that appends took since the last sample: by the clock, and of this thread's work."""
+    """Seconds that appends of finished steps took since the last sample: by the clock, and of this thread's work. Others, such as
+    those that pin the corpus, are of another size."""
 
     def append(self, events: Sequence[Event], bodies: Mapping[str, bytes]) -> None:
         began, worked = time.perf_counter(), time.thread_time()
         super().append(events, bodies)
-        self.took = (*self.took, (time.perf_counter() - began, time.thread_time() - worked))
-        if time.monotonic() - self.sampled >= SAMPLE_SECONDS:
+        if any(isinstance(event.body, TaskFinished) for event in events):
+            self.took = (*self.took, (time.perf_counter() - began, time.thread_time() - worked))
+        if self.took and time.monotonic() - self.sampled >= SAMPLE_SECONDS:
             self.sampled = time.monotonic()
             self._sample()
 
