@@ -269,6 +269,21 @@ def test_a_text_that_is_gone_is_not_blamed_on_its_name(tmp_path: Path, number: i
     assert found.detail == f"the body {body_hash(text(number))}, which event {number + 1} (NotePosted) names, is missing"
 
 
+@pytest.mark.parametrize("harm", ["DELETE FROM names WHERE id = 7", "DELETE FROM names", "INSERT INTO names VALUES (1, 900)"])
+def test_of_a_log_that_lost_a_text_and_a_name_the_text_is_told(tmp_path: Path, harm: str) -> None:
+    """That nothing is lost, as names can be made anew, would not be true."""
+    run = filled(tmp_path / "demo")
+    ask(run, f"DELETE FROM bodies WHERE hash = '{body_hash(text(3))}'")
+    ask(run, harm)
+    found = verify(run)
+    assert found and found.place == "body" and not found.mendable
+    assert found.detail == f"the body {body_hash(text(3))}, which event 4 (NotePosted) names, is missing"
+    said = swarm("doctor", "--repair", "demo", "--runs", tmp_path)
+    assert said.code == 1 and found.detail in said.out and "othing is lost" not in said.out
+    said = swarm("doctor", "--repair", "demo", "--apply", "--runs", tmp_path)
+    assert said.code == 1 and found.detail in said.err and verify(run) == found
+
+
 def test_texts_that_are_gone_from_the_end_leave_no_name_to_others(tmp_path: Path) -> None:
     run = filled(tmp_path / "demo")
     ask(run, "DELETE FROM bodies WHERE id > 15")

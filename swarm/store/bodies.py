@@ -67,9 +67,10 @@ class Bodies(Protocol):
         ...
 
 
-def bodies_of(connection: apsw.Connection, bulk: int = BULK) -> Bodies:
-    """The table of the log that a connection is open on. `bulk` is how many bodies a new log names at a time."""
-    return NamedBodies(bulk) if connection.pragma("user_version") != 1 else IndexedBodies()
+def bodies_of(connection: apsw.Connection, bulk: int = BULK, names: bool = True) -> Bodies:
+    """The table of the log that a connection is open on. `bulk` is how many bodies a new log names at a time. Without `names`
+    it finds bodies also where their names are damaged, by a table in memory of them all."""
+    return NamedBodies(bulk, names) if connection.pragma("user_version") != 1 else IndexedBodies()
 
 
 def every(connection: apsw.Connection) -> Iterable[BodyRow]:
@@ -116,8 +117,8 @@ class NamedBodies:
     Threads may share it: a reader's, or a writer's that appends on one connection while others read on another.
     """
 
-    def __init__(self, bulk: int = BULK) -> None:
-        self._bulk, self._changing = bulk, threading.Lock()
+    def __init__(self, bulk: int = BULK, names: bool = True) -> None:
+        self._bulk, self._names, self._changing = bulk, names, threading.Lock()
         self._tail: dict[int, int] = {}
         self._named = self._last = -1  # nothing is known yet
         self._fresh: dict[int, int] = {}
@@ -146,7 +147,7 @@ class NamedBodies:
 
     def _follow(self, connection: apsw.Connection) -> None:
         """Brings the tail to what is durable."""
-        value: Any = connection.execute(f"SELECT {_NAMED}").get
+        value: Any = connection.execute(f"SELECT {_NAMED}").get if self._names else 0
         named = value if isinstance(value, int) else 0
         if named != self._named:
             self._tail, self._named, self._last = {}, named, named

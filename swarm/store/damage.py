@@ -100,14 +100,11 @@ def verify(folder: Path) -> Damage | None:
             if structure != "ok":
                 return Damage(str(path), path.parent.name, "file", f"SQLite finds its structure damaged ({structure})")
             last: Any = connection.execute("SELECT max(seq) FROM events").get or 0
-            bodies = bodies_of(connection)
             return (
                 missing(connection, path)
                 or walk(connection, path, 0)
                 or _contents(connection, path, last)
-                or _unnamed(bodies, connection, path)
-                or _lacking(bodies, connection, path, last)  # after the names, by which they are looked up
-                or _astray(bodies, connection, path)  # after what is lacking, as names outlive their bodies
+                or _texts(connection, path, last)
                 or _snapshot(connection, path)
             )
     except StoreError as error:
@@ -190,6 +187,14 @@ def _contents(connection: apsw.Connection, path: Path, last: int) -> Damage | No
             detail = f"the body {hash} is damaged: its content has another hash"
             return Damage(str(path), path.parent.name, "body", detail, 0, last)
     return None
+
+
+def _texts(connection: apsw.Connection, path: Path, last: int) -> Damage | None:
+    """Bodies that are gone, then names: those can be made anew, and nothing is lost only where no body is."""
+    bodies = bodies_of(connection)
+    unnamed = _unnamed(bodies, connection, path)
+    able = bodies_of(connection, names=False) if unnamed else bodies
+    return _lacking(able, connection, path, last) or unnamed or _astray(bodies, connection, path)  # names outlive their bodies
 
 
 def _lacking(bodies: Bodies, connection: apsw.Connection, path: Path, last: int) -> Damage | None:
