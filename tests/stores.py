@@ -93,6 +93,11 @@ class Postgres:
     def lose_hold(self) -> None:
         self.execute("UPDATE swarmloom.jobs SET expires = clock_timestamp() - interval '1 s'")
 
+    def age(self) -> None:
+        """Nobody has worked on the jobs for hours."""
+        hours = "clock_timestamp() - interval '2 hours'"
+        self.execute(f"UPDATE swarmloom.jobs SET created = {hours}, since = {hours}, expires = {hours}")
+
     def bury_holder(self) -> None:
         with suppress(psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName):  # it died before it made anything
             self.lose_hold()

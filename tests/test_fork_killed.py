@@ -7,15 +7,18 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import apsw
 import pytest
 
 from swarm import events as ev
 from swarm.errors import StoreError
 from swarm.events import Event
+from swarm.names import draft_name
 from swarm.runtime.fork import fork
 from swarm.store.database import Address
 from swarm.store.folder import RunFolder
@@ -24,7 +27,7 @@ from swarm.store.place import FolderPlace
 from swarm.store.postgres import PostgresWriter
 from swarm.store.postgres_place import PostgresPlace
 from swarm.store.runs import Runs, open_runs
-from swarm.store.sqlite import SqliteWriter
+from swarm.store.sqlite import LOG, SqliteWriter
 from swarm.testing.postgres import EmbeddedPostgres
 from tests.commands import ROOT, job_file, swarm
 from tests.jobs import events_of, write_sources
@@ -68,17 +71,28 @@ def killed(runs: str, folder: Path) -> None:
     assert died.returncode == -signal.SIGKILL
 
 
+def age(draft: Path, seconds: int = 2 * 3600) -> None:
+    """Nobody has written to it for so long."""
+    for path in (draft, *draft.rglob("*")):
+        os.utime(path, (time.time() - seconds,) * 2)
+
+
 def test_in_a_folder(tmp_path: Path) -> None:
     """It would have gone on as if it were the job that it was copied from."""
     source, runs = begun(tmp_path), Runs(tmp_path / "runs")
     killed(str(runs.root), tmp_path)
     assert runs.ids() == ["one"] and [status.id for status in runs.list()] == ["one"]
+    (draft,) = runs.root.glob(".two.*")
+    assert runs.beside(remove=True) == [], "for all one can see, somebody is at it"
+    age(draft)
     (left,) = swarm("gc", "--runs", runs.root, "--json").document["rows"]
-    assert left["what"] == "a run that was never finished" and left["bytes"] > 0 and Path(left["file"]).is_dir()
+    assert left["what"] == "a run that was never finished" and left["bytes"] > 0 and left["file"] == str(draft)
     fork(source, runs.run("two"), "0", {})
-    lock = FolderLock.take(Path(left["file"]) / "lock")
-    assert not swarm("gc", "--runs", runs.root, "--json").document["rows"], "somebody is at it"
+    lock = FolderLock.take(draft / "lock")
+    age(draft)
+    assert runs.beside(remove=True) == [], "somebody is at it"
     lock.release()
+    age(draft)
     assert swarm("gc", "--runs", runs.root, "--yes").code == 0
     assert sorted(path.name for path in runs.root.iterdir()) == ["latest", "one", "two"]
     assert any(isinstance(event.body, ev.Forked) for event in events_of(runs.run("two")))
@@ -91,8 +105,14 @@ def test_in_a_database(postgres: EmbeddedPostgres, tmp_path: Path, monkeypatch: 
     assert swarm("run", path, "--local", "--id", "one", "--runs", store.url).code == 0
     killed(store.url, tmp_path)
     assert runs.ids() == ["one"] and runs.find("latest").id == "one"
-    assert runs.beside(remove=False) == [], "its hold has not ended yet"
+    age(next(Path("runs").glob(".two.*")))
     store.lose_hold()
+    assert runs.beside(remove=True) == [], "its hold has just ended"
+    store.age()
+    with runs.place.writer(next(Path("runs").glob(".two.*"))):
+        assert runs.beside(remove=True) == [], "somebody is at it"
+    assert runs.beside(remove=True) == [], "somebody was, just now"
+    store.age()
     (left,) = swarm("gc", "--json", "--runs", store.url).document["rows"]
     assert left["what"] == "a run that was never finished" and left["bytes"] > 0
     assert swarm("fork", "one", "--at", 3, "--id", "two", "--local", "--runs", store.url).code == 0
@@ -102,6 +122,56 @@ def test_in_a_database(postgres: EmbeddedPostgres, tmp_path: Path, monkeypatch: 
     with pytest.raises(StoreError, match="exists already"), runs.run("two").drafted():
         pass
     assert store.execute("SELECT count(*) FROM swarmloom.jobs") == [(2,)]
+
+
+@pytest.mark.parametrize("kind", ["folder", "postgres"])
+def test_a_run_is_not_taken_away_while_it_is_made(
+    postgres: EmbeddedPostgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Between two epochs, and before it is published, nobody holds it."""
+    monkeypatch.chdir(tmp_path)
+    runs = open_runs(postgres.database() if kind == "postgres" else "runs", {})
+    two = runs.run("two")
+    with two.drafted() as draft:
+        for epoch in (1, 2):
+            assert runs.beside(remove=True) == []
+            with two.place.writer(draft) as writer:
+                assert writer.epoch == epoch and runs.beside(remove=True) == []
+        assert runs.beside(remove=True) == []
+    with two.reader() as reader:
+        assert reader.last() == 0
+
+
+def test_a_folder_that_was_made_and_no_more_is_found(tmp_path: Path) -> None:
+    runs = Runs(tmp_path / "runs")
+    draft, other = runs.root / draft_name("two"), runs.root / draft_name("photos")
+    draft.mkdir(parents=True)
+    other.mkdir()
+    (other / "beach.jpg").touch()
+    age(runs.root, 2 * 3600)
+    age(draft, 3500)
+    assert runs.beside(remove=True) == []
+    age(draft, 3700)
+    assert [left.file for left in runs.beside(remove=False)] == [draft]
+    assert [left.file for left in runs.beside(remove=True)] == [draft]
+    assert list(runs.root.iterdir()) == [other]
+
+
+def test_what_cannot_go_is_told_and_keeps_no_other(tmp_path: Path) -> None:
+    runs = Runs(tmp_path / "runs")
+    strange, tied, plain = drafts = [runs.root / draft_name(name) for name in ("a", "b", "c")]
+    for draft in drafts:
+        draft.mkdir(parents=True)
+        (draft / "spec.yaml").touch()
+    apsw.Connection(str(strange / LOG)).pragma("user_version", 7)
+    age(runs.root)
+    (tied / "lock").symlink_to("lock")
+    os.utime(tied, (0, 0))
+    os.utime(tied / "lock", (0, 0), follow_symlinks=False)
+    said = swarm("gc", "--yes", "--runs", runs.root)
+    assert said.code == 0 and f"a run that was never finished: {plain}\n" in said.out and not plain.exists()
+    assert f"{strange}: left alone: this is another program's database" in said.out and strange.exists()
+    assert f"{tied}: left alone: input/output error: Too many levels of symbolic links" in said.out and tied.exists()
 
 
 def test_what_a_crash_left_of_a_run_keeps_no_fork_from_its_name(tmp_path: Path) -> None:

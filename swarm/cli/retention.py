@@ -23,6 +23,9 @@ def gc(
     chosen = [the_run(id, runs)] if id else [run for run in map(place.run, place.ids()) if run.exists() and not run.holder()]
     rows = []
     for left in place.beside(remove=yes) if not id else ():
+        if left.kept:
+            people(as_json).print(f"{left.file}: left alone: {left.kept}", markup=False)
+            continue
         rows.append({"run": "", "what": left.what, "bytes": left.size, "file": str(left.file)})
         people(as_json).print(f"{left.what}: {left.file}", markup=False)
     for run in chosen:

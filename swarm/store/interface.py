@@ -173,11 +173,13 @@ def copy_name(first: int, ending: str = ".jsonl") -> str:
 @dataclass(frozen=True, slots=True)
 class Needless:
     """Something of `size` bytes that nothing needs, and why. `file` is None for what lies inside a log's file or a database:
-    freeing it leaves room there for later events, and the file as long as it is."""
+    freeing it leaves room there for later events, and the file as long as it is. `kept` says why it stays all the same, where it
+    could not be looked at or removed."""
 
     what: str
     size: int
     file: Path | None = None
+    kept: str = ""
 
 
 class Place(Protocol):
@@ -218,8 +220,8 @@ class Place(Protocol):
         ...
 
     def beside(self, root: Path, remove: bool) -> list[Needless]:
-        """What crashes left beside the runs: links that never became `latest`, runs that never came to their names. With
-        `remove` it goes."""
+        """What crashes left beside the runs: links that never became `latest`, runs that never came to their names and that
+        nobody has written to for an hour. With `remove` it goes."""
         ...
 
     def make_folder(self, folder: Path) -> None:

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from swarm.errors import StoreError
-from swarm.names import is_draft
 from swarm.store import damage, inbox, retention
 from swarm.store.blobs import open_blobs, sync_folder
 from swarm.store.connection import check_removable, create, naming
@@ -78,13 +77,17 @@ class FolderPlace:
         return True
 
     def beside(self, root: Path, remove: bool) -> list[Needless]:
-        with naming(root):
-            drafts = [path for path in sorted(root.glob(".*")) if is_draft(path.name) and (path / "lock").is_file()]
-        left = [path for path in drafts if not path.is_symlink() and self.holder(path) is None]
-        found = [Needless("a run that was never finished", self.size(path), path) for path in left]
-        for path in left if remove else ():
-            self.remove(path)
-        return retention.links(root, remove) + found
+        def look(draft: Path) -> int | None:
+            with naming(draft):
+                names = set(os.listdir(draft))  # none where the process died before it took the lock
+            if (names and not names & {"lock", LOG, SPEC}) or self.holder(draft) is not None:
+                return None
+            size = self.size(draft)
+            if remove:
+                self.remove(draft)
+            return size
+
+        return retention.links(root, remove) + retention.drafts(retention.draft_folders(root), look)
 
     def make_folder(self, folder: Path) -> None:
         with naming(folder):

@@ -372,7 +372,7 @@ class PostgresWriter(PostgresReader):
         with self._appending:
             if self._refusal != _CLOSED:
                 self._refusal = _CLOSED
-                free = "UPDATE swarmloom.jobs SET holder = NULL, expires = NULL WHERE number = %s AND epoch = %s"
+                free = "UPDATE swarmloom.jobs SET holder = NULL, expires = clock_timestamp() WHERE number = %s AND epoch = %s"
                 self._link.last_words(free, (self.job, self.epoch))
 
 

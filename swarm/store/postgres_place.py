@@ -90,13 +90,17 @@ class PostgresPlace:
         return True
 
     def beside(self, root: Path, remove: bool) -> list[Needless]:
-        query = """SELECT id, bytes FROM swarmloom.jobs
-            WHERE left(id, 1) = '.' AND (holder IS NULL OR expires <= clock_timestamp()) ORDER BY id"""
-        left = [(root / id, int(size)) for id, size in self._read(query) if is_draft(id)]
-        for folder, _ in left if remove else ():
-            self.remove(folder)
-        found = [Needless("a run that was never finished", size, folder) for folder, size in left]
-        return retention.links(root, remove) + found
+        # Its folder may lie on another machine. Whoever lets go of a job leaves in `expires` when that was.
+        query = f"""SELECT id, bytes FROM swarmloom.jobs WHERE left(id, 1) = '.' AND
+            greatest(created, since, expires) < clock_timestamp() - interval '{retention.SPARED} s' ORDER BY id"""
+        rows = {root / id: int(size) for id, size in self._read(query) if is_draft(id)}
+
+        def look(draft: Path) -> int | None:
+            if remove:
+                self.remove(draft)
+            return rows[draft]
+
+        return retention.links(root, remove) + retention.drafts(rows, look)
 
     def make_folder(self, folder: Path) -> None:
         self._check_ours(folder)

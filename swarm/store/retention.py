@@ -7,13 +7,15 @@ and the snapshot of a job that has ended.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import apsw
 
+from swarm.errors import StoreError
 from swarm.events import JobEnded
 from swarm.names import is_draft
 from swarm.store import bodies, snapshots
@@ -21,6 +23,10 @@ from swarm.store.connection import naming, open_reading, open_writing
 from swarm.store.interface import Needless
 from swarm.store.lock import FolderLock
 from swarm.store.sqlite import LOG, SqliteReader
+
+SPARED = 3600
+"""Seconds for which a run that is not whole is left alone after it was last written to. That nobody holds it says little: who
+makes it lets go of it between the epochs that it copies, and before it gives it its name."""
 
 
 def needless(folder: Path) -> list[Needless]:
@@ -60,6 +66,37 @@ def links(root: Path, remove: bool) -> list[Needless]:
         for path in found if remove else ():
             path.unlink(missing_ok=True)
     return [Needless("a link that was never finished", 0, path) for path in found]
+
+
+def draft_folders(root: Path) -> list[Path]:
+    """Folders with the names of runs that are not whole; whether they are any, their place must say."""
+    with naming(root):
+        found = [path for path in sorted(root.glob(".*")) if is_draft(path.name)]
+        return [path for path in found if path.is_dir() and not path.is_symlink()]
+
+
+def drafts(folders: Iterable[Path], look: Callable[[Path], int | None]) -> list[Needless]:
+    """Those runs that never came to their names, and never will. `look` gives the size of one, having removed it if that is
+    wanted; None for what is none, or is being worked on."""
+    what, found = "a run that was never finished", list[Needless]()
+    for folder in folders:
+        try:
+            size = look(folder) if _rests(folder) else None
+        except StoreError as error:  # it is told, and keeps no other from going
+            found.append(Needless(what, 0, folder, error.message))
+        else:
+            found += [Needless(what, size, folder)] if size is not None else []
+    return found
+
+
+def _rests(folder: Path) -> bool:
+    with naming(folder):
+        try:
+            files = [folder, *folder.rglob("*")] if folder.is_dir() else []
+            newest = max((path.lstat().st_mtime for path in files), default=0.0)
+        except FileNotFoundError:  # somebody is at it
+            return False
+    return time.time() - newest > SPARED
 
 
 def _files(folder: Path) -> Iterator[Needless]:
