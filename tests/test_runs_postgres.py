@@ -8,17 +8,21 @@ import os
 import re
 import subprocess
 import sys
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from contextlib import chdir
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import chdir, contextmanager
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from swarm.api import JobHandle
 from swarm.errors import StoreError
+from swarm.names import draft_name
 from swarm.runtime.driver import Launch, start_again
 from swarm.runtime.session import Session, check, fold
 from swarm.store.folder import RunFolder
+from swarm.store.lock import FolderLock
 from swarm.store.runs import open_runs
 from swarm.testing.postgres import EmbeddedPostgres
 from tests.commands import ROOT, job_file, swarm
@@ -163,6 +167,80 @@ def test_a_handle_forks_a_job_in_the_database_that_it_was_opened_with(
 
     assert asyncio.run(asyncio.wait_for(scene(), 240)) == "donedone"
     assert sorted(run["id"] for run in swarm("list", "--json", "--runs", store.url).document) == ["one", "three", "two"]
+
+
+def make_two(store: Postgres) -> str:
+    """Makes a run called two, as a draft that then takes its name; what is said against it, or nothing."""
+    two = open_runs(store.url, {}).run("two")
+    try:
+        with two.drafted() as draft:
+            (draft / "spec.yaml").write_text("a: job")
+            two.place.writer(draft).close()
+    except StoreError as error:
+        return error.message
+    return ""
+
+
+@contextmanager
+def contested(store: Postgres, outcome: str) -> Iterator[Future[str]]:
+    """Makes a run called two, which cannot take its name until the block ends: for so long it is being taken by another, whose
+    transaction then has this outcome."""
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    with ThreadPoolExecutor() as pool, psycopg.connect(store.url) as other:
+        other.execute("INSERT INTO swarmloom.jobs(id, blobs) VALUES ('two', '')")
+        making = pool.submit(make_two, store)
+        while store.execute(waiting) == [(0,)]:
+            assert not making.done()
+        yield making
+        other.execute(outcome.encode())
+
+
+def test_of_two_that_take_a_name_at_once_one_has_it(store: Postgres, tmp_path: Path) -> None:
+    assert make_two(store) == ""
+    open_runs(store.url, {}).run("two").remove()
+    with contested(store, "COMMIT") as making:
+        pass
+    assert making.result() == "a run called 'two' exists already"
+    assert store.execute("SELECT count(*) FROM swarmloom.jobs") == [(1,)] and os.listdir("runs") == []
+
+
+def test_a_name_whose_folder_is_anothers_is_not_taken(store: Postgres, tmp_path: Path) -> None:
+    (tmp_path / "runs/two").mkdir(parents=True)
+    (tmp_path / "runs/two/thesis.txt").touch()
+    assert make_two(store) == "a run called 'two' exists already"
+    assert store.execute("SELECT count(*) FROM swarmloom.jobs") == [(0,)] and os.listdir("runs") == ["two"]
+
+
+def test_a_run_that_has_its_name_is_whole_where_its_files_cannot_follow(store: Postgres, tmp_path: Path) -> None:
+    """As if its process had died just then: a run needs no folder, and what lies about can go."""
+    assert make_two(store) == ""
+    runs = open_runs(store.url, {})
+    runs.run("two").remove()
+    with contested(store, "ROLLBACK") as making:
+        Path("runs/two").mkdir()
+        Path("runs/two/driver.log").touch()
+    assert making.result() == "" and runs.ids() == ["two"]
+    (draft,) = Path("runs").glob(".two.*")
+    assert [path.name for path in draft.iterdir()] == ["spec.yaml"]
+    with runs.run("two").writer() as writer:
+        assert writer.epoch == 2 and runs.beside(remove=True) == []
+    for path in (draft, draft / "spec.yaml"):
+        os.utime(path, (0, 0))
+    for remove in (False, True):
+        assert [(left.file, left.kept) for left in runs.beside(remove)] == [(draft, "")]
+    assert runs.ids() == ["two"] and os.listdir("runs") == ["two"]
+
+
+def test_a_draft_in_a_folder_is_left_to_those_who_look_there(store: Postgres, tmp_path: Path) -> None:
+    """Both keep their files in one place, and each knows only who holds its own."""
+    draft = Path("runs") / draft_name("two")
+    draft.mkdir(parents=True)
+    lock = FolderLock.take(draft / "lock")
+    (draft / "spec.yaml").touch()
+    for path in (draft, *draft.iterdir()):
+        os.utime(path, (0, 0))
+    assert open_runs(store.url, {}).beside(remove=True) == []
+    lock.release()
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgres"])

@@ -9,17 +9,21 @@ import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
+
+from psycopg import errors as pg
 
 from swarm.errors import StoreError
 from swarm.names import is_draft
 from swarm.store import postgres_damage, retention
+from swarm.store.blobs import sync_folder
 from swarm.store.connection import naming
 from swarm.store.database import Address, Connection, Link, check_schema, fetch, migrate, transaction
 from swarm.store.hold import holding, in_use
 from swarm.store.interface import Damage, Message, Needless
+from swarm.store.place import SPEC
 from swarm.store.postgres import PostgresReader, PostgresWriter
 from swarm.store.sqlite import LOG
 
@@ -80,13 +84,24 @@ class PostgresPlace:
         found = self._read("SELECT number FROM swarmloom.jobs WHERE id = %s", draft.name)
         if not found:
             raise self._no_run(draft)
-        number = found[0][0]
-        taken = "SELECT 1 FROM swarmloom.jobs WHERE id = %s AND number <> %s"
-        if self._read(taken, folder.name, number):
-            return False
-        self._read("UPDATE swarmloom.jobs SET id = %s WHERE number = %s", folder.name, number)  # twice does no harm
         with naming(folder):
+            if os.path.lexists(folder) and (not folder.is_dir() or os.listdir(folder)):
+                return False
+        number = found[0][0]
+        query = """UPDATE swarmloom.jobs SET id = %s WHERE number = %s AND NOT EXISTS
+            (SELECT FROM swarmloom.jobs WHERE id = %s AND number <> %s) RETURNING 1"""  # twice does no harm
+        try:
+            if not self._read(query, folder.name, number, folder.name, number):
+                return False
+        except StoreError as error:
+            if isinstance(error.__cause__, pg.UniqueViolation):  # somebody took it at the same moment
+                return False
+            raise
+        # The run is whole: its log says all that its files do, and a run may have begun on another machine. So they follow it,
+        # and where they can't, they are left as a draft.
+        with suppress(OSError):
             os.rename(draft, folder)
+            sync_folder(folder.parent)
         return True
 
     def beside(self, root: Path, remove: bool) -> list[Needless]:
@@ -96,11 +111,19 @@ class PostgresPlace:
         rows = {root / id: int(size) for id, size in self._read(query) if is_draft(id)}
 
         def look(draft: Path) -> int | None:
-            if remove:
-                self.remove(draft)
-            return rows[draft]
+            if draft in rows:
+                if remove:
+                    self.remove(draft)
+                return rows[draft]
+            with naming(draft):
+                names = set(os.listdir(draft))
+                if self.exists(draft) or names & {LOG, "lock"} or (names and SPEC not in names):
+                    return None  # it is being made, or another's
+                if remove:
+                    shutil.rmtree(draft)
+            return 0
 
-        return retention.links(root, remove) + retention.drafts(rows, look)
+        return retention.links(root, remove) + retention.drafts(sorted({*rows, *retention.draft_folders(root)}), look)
 
     def make_folder(self, folder: Path) -> None:
         self._check_ours(folder)
