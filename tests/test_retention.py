@@ -89,3 +89,13 @@ def test_the_command_says_first_and_removes_when_told(folder: Path) -> None:
     assert swarm("gc", "--runs", root, "--json").document["rows"] == []
     assert swarm("gc", "nothing", "--runs", root).code == 1
     assert RunFolder(folder.parent, "small").exists()
+
+
+def test_a_run_whose_holder_cannot_be_seen_is_told_and_keeps_no_other(folder: Path) -> None:
+    run = RunFolder(folder.parent, "a-first")
+    run.create()
+    run.lock.unlink()
+    run.lock.symlink_to("lock")
+    said = swarm("gc", "--yes", "--runs", folder.parent)
+    assert said.code == 0 and "a-first: left alone: input/output error: Too many levels of symbolic links" in said.out
+    assert needless(folder) == []

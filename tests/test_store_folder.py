@@ -17,6 +17,7 @@ from swarm.errors import SpecError, StoreError
 from swarm.events import Body, Event, JobCreated, JobEnded, JobOpened, NotePosted, PhaseChanged, body_hash
 from swarm.store.blobs import BLOB_BYTES
 from swarm.store.folder import RunFolder, new_id, read_status
+from swarm.store.lock import FolderLock
 from swarm.store.runs import Runs, open_runs
 from swarm.store.sqlite import SqliteWriter
 from tests.commands import swarm
@@ -292,6 +293,20 @@ def test_looking_at_a_run_never_takes_it(tmp_path: Path) -> None:
     with SqliteWriter.open(run.path):
         assert run.holder() == run.holder() is not None
     assert run.holder() is None
+
+
+@pytest.mark.parametrize("text", ["", "{", "[" * 4096, "[]", "7", '"me"', '{"pid": 3}'])
+def test_a_lock_that_nobody_signed_is_held_by_another_process(tmp_path: Path, text: str) -> None:
+    run = RunFolder(tmp_path, "demo")
+    start(run, CREATED).close()
+    lock = FolderLock.take(run.lock)
+    run.lock.write_text(text)
+    assert run.holder() == "another process" == read_status(run).holder
+    with pytest.raises(StoreError, match="in use by another process"):
+        run.remove()
+    said = swarm("gc", "--yes", "--runs", tmp_path)
+    assert said.code == 0 and said.out == "0 bytes freed\n"
+    lock.release()
 
 
 def test_the_root_comes_from_the_option_then_the_environment() -> None:

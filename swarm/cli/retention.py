@@ -20,7 +20,7 @@ def gc(
     from swarm.errors import StoreError
 
     place = runs_of(runs)
-    chosen = [the_run(id, runs)] if id else [run for run in map(place.run, place.ids()) if run.exists() and not run.holder()]
+    chosen = [the_run(id, runs)] if id else [run for run in map(place.run, place.ids()) if run.exists()]
     rows = []
     for left in place.beside(remove=yes) if not id else ():
         if left.kept:
@@ -30,6 +30,8 @@ def gc(
         people(as_json).print(f"{left.what}: {left.file}", markup=False)
     for run in chosen:
         try:
+            if not id and run.holder():
+                continue
             found = run.free() if yes else run.needless()
         except StoreError as error:
             if id:

@@ -101,7 +101,7 @@ def _named(descriptor: int) -> str:
         content = json.loads(os.pread(descriptor, 4096, 0))
         since = f" since {content['since']}" if "since" in content else ""
         return f"process {content['pid']} on {content['host']}{since}"
-    except (ValueError, KeyError, TypeError):  # it has just been taken, and its holder has not signed yet
+    except (ValueError, KeyError, TypeError, RecursionError):  # just taken, and not signed yet; or not by us
         return UNSIGNED
 
 
