@@ -22,7 +22,10 @@ from swarm.store.sqlite import LOG, SqliteReader, SqliteWriter
 from tests.commands import swarm
 
 BULK = 10
-GOLDEN = Path(__file__).with_name("logs") / "rolling-1.sqlite"
+LOGS = Path(__file__).with_name("logs")
+GOLDEN = LOGS / "rolling-1.sqlite"
+NAMED_IN_PART = LOGS / "map_reduce-4.sqlite"
+"""A log of schema 2 by a writer that named 20 bodies at a time."""
 
 
 def text(number: int) -> bytes:
@@ -192,6 +195,24 @@ def test_a_log_of_schema_1_is_read_and_continued_as_it_is(tmp_path: Path) -> Non
         assert has(reader, range(20))
     assert verify(tmp_path) is None
     assert ask(tmp_path, "PRAGMA user_version") == 1 and not ask(tmp_path, "SELECT 1 FROM sqlite_master WHERE name = 'names'")
+
+
+def test_a_log_of_schema_2_with_named_bodies_and_a_tail_is_continued_over_a_fill(tmp_path: Path) -> None:
+    shutil.copy(NAMED_IN_PART, tmp_path / LOG)
+    before, had = named(tmp_path), ask(tmp_path, "SELECT count(*) FROM bodies")
+    old = ask(tmp_path, "SELECT group_concat(hash) FROM bodies").split(",")
+    assert 0 < before < had == len(old)
+    with SqliteReader.open(tmp_path) as early:
+        texts = early.bodies(old)
+        with SqliteWriter.open(tmp_path, bulk=BULK) as writer:
+            for done in range(had - before, BULK + 3):
+                assert writer.bodies(old) == early.bodies(old) == texts
+                append(writer, done)
+            assert named(tmp_path) == before + BULK and ask(tmp_path, "SELECT max(id) FROM bodies") == before + BULK + 3
+        with SqliteReader.open(tmp_path) as late:
+            for reader in (early, late):
+                assert reader.bodies(old) == texts and has(reader, range(had - before, BULK + 3))
+    assert verify(tmp_path) is None
 
 
 def test_a_new_log_has_schema_2(tmp_path: Path) -> None:
