@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from swarm import events as ev
+from swarm.agents.roles import parse_role
 from swarm.coordinator import Report
 from swarm.errors import ModelError
 from swarm.models.interface import Completion, Request
@@ -265,6 +266,16 @@ def test_a_note_of_a_kind_that_the_role_does_not_write_is_refused_once_and_leave
         "roles.reader.writes: its task posts a note of kind 'row', and the role writes rejected, plan\n"
         "  name that kind in the role's file, or mend the protocol"
     )
+
+
+def test_a_role_whose_file_does_not_say_what_it_writes_may_post_any_kind() -> None:
+    job = spec()
+    protocol, _ = create_protocol(job)
+    master = OneTask(Work(TaskBrief("t", "reader", "", 1), 7, Material((passage(0),)), (), {}))
+    roles = roles_of(protocol.roles)
+    silent = {**roles, "reader": parse_role("---\nname: reader\nabout: reads\n---\nRead.\n", "reader.md")}
+    asyncio.run(asyncio.wait_for(Host("h", job, protocol, silent, Says(json.dumps(ROW)), 1).run(master), 60))
+    assert kinds(master) == ["CallStarted", "CallFinished", "NotePosted", "TaskFinished"]
 
 
 def test_each_turn_of_a_long_task_is_brought_as_it_happens() -> None:

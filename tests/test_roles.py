@@ -31,7 +31,7 @@ def test_the_roles_of_a_protocol_exist_and_may_write_its_notes(path: Path) -> No
     spec = load_spec(JOBS[0]).model_copy(update={"protocol": ProtocolSpec(name=path.stem)})
     protocol, digest = create_protocol(spec)
     assert (module.__doc__ or "").strip() and len(digest) == 64
-    written = {kind for name in protocol.roles for kind in find_role(name, {})[0].writes}
+    written = {kind for name in protocol.roles for kind in find_role(name, {})[0].writes or ()}
     assert set(protocol.note_kinds) <= {*written, WORD}, "a person's word is no agent's"
 
 

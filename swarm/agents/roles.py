@@ -31,8 +31,8 @@ class Role(Frozen):
     temperature: float = Field(default=0.0, ge=0, le=2)
     reads: tuple[str, ...] = ()
     """Note kinds the role is given."""
-    writes: tuple[str, ...] = ()
-    """Note kinds the role may post; a task that posts another kind fails."""
+    writes: tuple[str, ...] | None = None
+    """Note kinds the role may post: a task that posts another kind fails. A file that does not say lets it post any."""
     weights: str = ""
     """Weights channel; empty means the base model. `none` means the role never calls a model."""
     attempts: int = Field(default=3, ge=1, le=1_000_000)

@@ -232,7 +232,7 @@ class Host:
     def _finish(self, doing: Doing, action: Done) -> None:
         task, role = doing.work.brief.id, self.roles[doing.work.brief.role]
         for post in action.notes:
-            if post.kind not in role.writes:
+            if role.writes is not None and post.kind not in role.writes:
                 problem = f"its task posts a note of kind {post.kind!r}, and the role writes {', '.join(role.writes) or 'none'}"
                 cure = "name that kind in the role's file, or mend the protocol"
                 raise ProtocolError(problem, f"roles.{role.name}.writes", cure)
