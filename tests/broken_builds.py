@@ -95,10 +95,7 @@ BUILDS: tuple[BrokenBuild, ...] = (
     BrokenBuild(
         6, "swallows an error of the store while recovering",
         (Patch("swarm/runtime/supervise.py",
-               "                return await self._take_up(place, run, status)\n        except SwarmError as error:\n"
-               '            return Seen(run.id, "error", str(error))\n',
-               "                return await self._take_up(place, run, status)\n"
-               "        except SwarmError:\n            return None\n"),
+               '            return Seen(run.id, "error", _words(error))\n', "            return None\n"),
          Patch("swarm/runtime/supervise.py", '                return Seen(run.id, "error", f"{status.detail}; ',
                '                return None and Seen(run.id, "error", f"{status.detail}; ')),
         ("tests/test_supervise.py::test_a_store_that_fails_is_told_and_looked_at_again",

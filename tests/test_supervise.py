@@ -313,8 +313,7 @@ def test_a_run_or_a_place_that_fails_as_nobody_foresaw_is_told_and_keeps_no_othe
     seen = {one.id: one for one in asyncio.run(looking.look())}
     assert seen["runs"].what == "error" and "RuntimeError" in seen["runs"].detail
     assert seen["broken"].what == "error" and "File name too long" in seen["broken"].detail
-    assert seen["odd"].what == "error" and "RecursionError" in seen["odd"].detail
-    assert seen["one"].what == "resumed"
+    assert seen["one"].what == "resumed" and "odd" not in seen, "somebody holds it, whoever that is"
     lock.release()
     said = swarm("list", "--runs", orphan.root)
     assert said.code == 0 and "unreadable" in said.out and "one " in said.out, said.err
