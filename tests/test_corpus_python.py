@@ -184,10 +184,10 @@ def test_source_that_does_not_parse_is_cut_by_indentation(tokenizer: FileTokeniz
 
 def test_deep_nesting_that_does_not_parse_ends(tokenizer: FileTokenizer) -> None:
     source = "".join(f"{' ' * depth}class C{depth}:\n" for depth in range(600)) + "oops oops\n"
-    cut(source, tokenizer)
-    cut("x = " + "(" * 5000 + "\n", tokenizer)
+    assert cut(source, tokenizer)
+    assert cut("x = " + "(" * 5000 + "\n", tokenizer)
     chain = "if x == 0:\n    pass\n" + "".join(f"elif x == {at}:\n    pass\n" for at in range(1, 1500))
-    cut(chain, tokenizer)
+    assert cut(chain, tokenizer)
 
 
 @st.composite

@@ -18,16 +18,15 @@ import tempfile
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
-from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from swarm.bench.timing import database_bytes
 from swarm.events import JobOpened, TaskFinished
 from swarm.runtime.driver import SWARM, Launch, start_again, start_new
 from swarm.runtime.supervise import Seen, Supervisor
 from swarm.spec import JobSpec, parse_spec
-from swarm.store.connection import open_reading
 from swarm.store.damage import verify
 from swarm.store.folder import RunFolder, read_status
 from swarm.testing.invariants import LogWatch
@@ -255,10 +254,8 @@ class Soak:
 def lasting_bytes(run: RunFolder) -> int:
     """Bytes that a run adds to for ever: its log, whichever of its files a page lies in just now, and what lies beside it. The
     write-ahead log's own file only swings; our samples are not the run's."""
-    with closing(open_reading(run.log)) as connection:
-        log = int(connection.pragma("page_count")) * int(connection.pragma("page_size"))
     beside = [path for path in run.path.rglob("*") if path.is_file() and path.name != SAMPLES]
-    return log + sum(path.stat().st_size for path in beside if not path.name.startswith(run.log.name))
+    return database_bytes(run.log) + sum(path.stat().st_size for path in beside if not path.name.startswith(run.log.name))
 
 
 def fault_at(seconds: float, of: float, number: int) -> str:
