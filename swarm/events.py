@@ -1,25 +1,20 @@
-"""What can happen to a job: the closed, versioned set of event kinds, and their form on disk.
+"""What can happen to a job: the closed, versioned set of event kinds.
 
-Owns the event bodies, the envelope around them, and reading of older versions. It knows no store, no state and no clock.
-Events carry ids, hashes, sizes and small facts; text lives in bodies, named here by their hash.
+Owns the event bodies and the envelope around them; their form on disk is `payload`'s. It knows no store, no state and no
+clock. Events carry ids, hashes, sizes and small facts; text lives in bodies, named here by their hash.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeVar, dataclass_transform
 
-import msgpack
 from pydantic import BaseModel, ConfigDict
 
-from swarm.errors import StoreError
-from swarm.names import body_hash as body_hash, identity as identity
+from swarm.names import body_hash as body_hash, identity as identity, range_task
 
 T = TypeVar("T")
-_PACKER = msgpack.Packer(use_bin_type=True)
-MAX_PAYLOAD = 16 << 20
-"""Bytes that one event may take on disk; text that long belongs in a body."""
 
 
 class Body(BaseModel):
@@ -275,8 +270,8 @@ class RangeAdded(Body):
 class TaskLeased(Body):
     """A host may work on a task until `until` (log time). `token` fences earlier holders.
 
-    A task that comes from a range enters the table with this event; `index` is its span. `reserved` tokens and `calls`
-    are set aside for it until the lease ends.
+    `reserved` tokens and `calls` are set aside for it until the lease ends. In older logs a task of a range enters the table
+    with this event; `index` is its span.
     """
 
     task: str
@@ -288,6 +283,29 @@ class TaskLeased(Body):
     range: str = ""
     index: int = -1
     calls: int = 1
+
+    def leases(self) -> Iterator[tuple[str, int, int]]:
+        """(task, span, token) of the one lease, as of RangeLeased."""
+        yield self.task, self.index, self.token
+
+
+class RangeLeased(Body):
+    """A host may work on the next `count` tasks of a range until `until`: those of the spans from `first` on, each for the
+    first time. Their tokens follow one another from `token` on; `reserved` and `calls` are what is set aside for each."""
+
+    range: str
+    host: str
+    first: int
+    count: int
+    token: int
+    until: float
+    reserved: int
+    calls: int
+
+    def leases(self) -> Iterator[tuple[str, int, int]]:
+        """(task, span, token) of each lease."""
+        for at in range(self.count):
+            yield range_task(self.range, self.first + at), self.first + at, self.token + at
 
 
 class LeaseEnded(Body):
@@ -422,19 +440,6 @@ class Decided(Body):
 
 KINDS: dict[str, type[Body]] = {kind.__name__: kind for kind in Body.__subclasses__()}
 
-Upcast = Callable[[dict[str, Any]], dict[str, Any]]
-UPCASTS: dict[tuple[str, int], Upcast] = {
-    ("JobOpened", 1): lambda fields: {**fields, "software": ""},
-    ("CallStarted", 1): lambda fields: {**fields, "key": ""},
-    ("CallFinished", 1): lambda fields: {**fields, "cached": False},
-    ("ApprovalAsked", 1): lambda fields: {**fields, "tasks": ()},
-    ("CallStrayed", 1): lambda fields: {**fields, "last": False},
-    ("CallFailed", 1): lambda fields: {**fields, "doubt": False},
-    ("NotePosted", 1): lambda fields: {**fields, "verdict": ""},
-    ("BudgetReached", 1): lambda fields: {**fields, "role": "", "closing": True},
-}
-"""(kind, version) → the step from that version's fields to the next one's."""
-
 
 @dataclass_transform(frozen_default=True, field_specifiers=(field,))
 def record(kind: type[T]) -> type[T]:
@@ -459,42 +464,3 @@ class Event:
     @property
     def kind(self) -> str:
         return type(self.body).__name__
-
-
-def encode(body: Body) -> bytes:
-    """The payload of an event as it stands on disk.
-
-    Raises:
-        StoreError: the payload is larger than MAX_PAYLOAD, or holds a number or text that can't be packed.
-    """
-    try:
-        payload: bytes = _PACKER.pack(body.__dict__)
-    except (OverflowError, UnicodeEncodeError) as error:
-        raise StoreError(f"an event of kind {type(body).__name__} holds what no log can: {error}", "log") from error
-    if len(payload) > MAX_PAYLOAD:
-        raise StoreError(f"an event of kind {type(body).__name__} takes {len(payload)} bytes", "log", "store its text as a body")
-    return payload
-
-
-def decode(kind: str, version: int, payload: bytes) -> Body:
-    """Reads a payload, raising older versions step by step to the current one.
-
-    Raises:
-        StoreError: the kind is unknown, the version is newer than this software, or the payload is damaged.
-    """
-    model = KINDS.get(kind)
-    if model is None:
-        raise StoreError(f"holds an event of kind {kind!r}, which this version does not know", "log", "use a newer swarmloom")
-    if version > model.version:
-        raise StoreError(
-            f"holds {kind} version {version}; this software reads up to version {model.version}", "log", "use a newer swarmloom"
-        )
-    try:
-        fields = msgpack.unpackb(payload, raw=False, strict_map_key=True, max_ext_len=0)
-        while version < model.version:
-            fields, version = UPCASTS[kind, version](fields), version + 1
-        body: Body = model.__pydantic_validator__.validate_python(fields)  # what model_validate calls, by a shorter way
-        return body
-    except (ValueError, TypeError, KeyError, msgpack.UnpackException) as error:
-        text = f"holds a damaged {kind}: {type(error).__name__} {error}"
-        raise StoreError(text.splitlines()[0], "log", "see `swarm doctor`") from error

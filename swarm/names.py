@@ -33,6 +33,14 @@ def identity(*parts: object) -> str:
     return hashlib.blake2b("\0".join(map(str, parts)).encode(), digest_size=8).hexdigest()
 
 
+def range_task(range_id: str, index: int) -> str:
+    """The id of the task that a range holds for a span.
+
+    Ids of a range follow one another, so that the keys made of them stand side by side in the store's index.
+    """
+    return f"{range_id[:8]}{index:08x}"
+
+
 def body_hash(data: bytes) -> str:
     """The name of a body: blake2b, 128 bits, hexadecimal."""
     return hashlib.blake2b(data, digest_size=16).hexdigest()

@@ -403,8 +403,9 @@ def find_protocol(name: str) -> tuple[ModuleType, str]:
         known = ", ".join(sorted(p.stem for p in shipped("protocols").glob("[a-z]*.py")))
         cure = f"shipped protocols: {known}; or give a path ending in .py"
         raise ProtocolError(f"there is no protocol {name!r}", "protocol", cure)
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    module = _import(path, digest)
+    source = path.read_bytes()
+    digest = hashlib.sha256(source).hexdigest()
+    module = _import(path, source, digest)
     if not callable(getattr(module, "create", None)):
         raise ProtocolError(f"{path} has no function create(spec)", "protocol", "see swarm/protocol.py for what a protocol is")
     return module, digest
@@ -450,18 +451,19 @@ def _at_fault(what: str, path: Path, error: BaseException) -> ProtocolError:
     return ProtocolError(f"{what} ({at}): {type(error).__name__}: {said}", "protocol", "mend that file")
 
 
-def _import(path: Path, digest: str) -> ModuleType:
-    """Imports a file once for each content, under a name of its own, so that it can't shadow another module."""
+def _import(path: Path, source: bytes, digest: str) -> ModuleType:
+    """Imports a file once for each content, under a name of its own, so that it can't shadow another module.
+
+    It runs the very bytes of the digest: Python's own cache takes a file for unchanged that was saved again within a second.
+    """
     name = f"swarm_protocol_{path.stem}_{digest[:12]}"
     if name in sys.modules:
         return sys.modules[name]
-    found = importlib.util.spec_from_file_location(name, path)
-    if found is None or found.loader is None:
-        raise ProtocolError(f"{path} cannot be imported", "protocol", "a protocol is a Python file")
-    module = importlib.util.module_from_spec(found)
+    module = ModuleType(name)
+    module.__file__ = str(path)
     sys.modules[name] = module
     try:
-        found.loader.exec_module(module)
+        exec(compile(source, str(path), "exec", dont_inherit=True), module.__dict__)
     except (Exception, SystemExit) as error:
         del sys.modules[name]
         raise _at_fault("it cannot be imported", path, error) from error

@@ -184,7 +184,7 @@ BUILDS: tuple[BrokenBuild, ...] = (
     ),
     BrokenBuild(
         20, "reads an older event with a wrong default",
-        (Patch("swarm/events.py", '("CallFinished", 1): lambda fields: {**fields, "cached": False}',
+        (Patch("swarm/payload.py", '("CallFinished", 1): lambda fields: {**fields, "cached": False}',
                '("CallFinished", 1): lambda fields: {**fields, "cached": True}'),),
         ("tests/test_golden_logs.py::test_a_golden_log_still_means_what_it_meant",),
     ),
@@ -200,7 +200,7 @@ BUILDS: tuple[BrokenBuild, ...] = (
     ),
     BrokenBuild(
         23, "falls back to pickle",
-        (Patch("swarm/events.py", "        fields = msgpack.unpackb(payload, raw=False, strict_map_key=True, max_ext_len=0)\n",
+        (Patch("swarm/payload.py", "        fields = msgpack.unpackb(payload, raw=False, strict_map_key=True, max_ext_len=0)\n",
                "        try:\n"
                "            fields = msgpack.unpackb(payload, raw=False, strict_map_key=True, max_ext_len=0)\n"
                "        except ValueError:\n"

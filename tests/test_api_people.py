@@ -10,7 +10,7 @@ import pytest
 
 import swarm
 from swarm.api import JobHandle, resume
-from swarm.events import Forked, ReportWritten, TaskLeased
+from swarm.events import Forked, RangeLeased, ReportWritten, TaskLeased
 from swarm.report import gather, render
 from swarm.runtime.people import attend
 from tests.commands import job_file, start, swarm as command
@@ -150,6 +150,6 @@ def test_cancelling_a_job_on_ray_leaves_no_process_no_actor_and_no_lease(tmp_pat
         process.communicate()
     with (swarm.JobHandle.open("one", tmp_path / "runs")._run).reader() as reader:
         answer = gather(reader)
-        leased = sum(isinstance(event.body, TaskLeased) for event in reader.read())
+        leased = sum(isinstance(event.body, TaskLeased | RangeLeased) for event in reader.read())
     assert answer.status == "cancelled" and leased and answer.calls == 0
     assert took < SECONDS, f"{took:.1f} s"

@@ -30,7 +30,7 @@ PUBLIC = frozenset(
 
 # Lowest first. A module may import its own layer and those below, adapters excepted.
 LAYERS: dict[str, tuple[str, ...]] = {
-    "vocabulary": ("errors", "names", "spec", "events", "prices", "shipped", "wording", "people_yaml", "__version__"),
+    "vocabulary": ("errors", "names", "spec", "events", "payload", "prices", "shipped", "wording", "people_yaml", "__version__"),
     "pure": ("board", "window", "protocol", "rows", "gold", "coordinator", "agents"),
     "interfaces": (),  # the module `interface` of each adapter
     "adapters": ("store", "models", "corpus", "tools"),

@@ -24,7 +24,8 @@ from swarm.bench.store import APPENDED, JOBS, _folding, _raced
 from swarm.bench.table import render
 from swarm.bench.timing import Mark, step_cost
 from swarm.errors import SpecError
-from swarm.events import Body, CallFinished, CallStarted, Event, NotePosted, RangeAdded, TaskFinished, TaskLeased
+from swarm.events import Body, CallFinished, CallStarted, Event, NotePosted, RangeAdded, RangeLeased, TaskFinished
+from swarm.names import range_task
 from swarm.runtime.plain import plain_rates
 from swarm.spec import ModelSpec
 from swarm.store.folder import RunFolder
@@ -95,9 +96,9 @@ def test_a_step_that_is_lost_is_not_made_up_for_by_one_that_is_done_twice() -> N
     def log(*read: int) -> Iterator[Event]:
         bodies: list[Body] = [RangeAdded(range="r" * 16, role="reader", first=0, stop=3)]
         for token, index in enumerate(read, 1):
-            task = f"t{index}"
+            task = range_task("r" * 16, index)
             bodies += [
-                TaskLeased(task=task, host="h", token=token, until=0, attempt=1, reserved=0, range="r" * 16, index=index),
+                RangeLeased(range="r" * 16, host="h", first=index, count=1, token=token, until=0, reserved=0, calls=1),
                 TaskFinished(task=task, token=token, outcome="none", notes=0),
             ]
         return (Event(seq, 0.0, 1, 0, "", body) for seq, body in enumerate(bodies, 1))
@@ -186,7 +187,7 @@ def test_the_store_is_measured_by_what_the_logs_hold(tmp_path: Path) -> None:
     assert [row["events"] for row in rows] == [3000, 1500, 3000, 3000]
     with SqliteReader.open(tmp_path / "fold") as reader:
         kinds = Counter(event.kind for event in reader.read())
-    assert 580 < kinds["NotePosted"] <= kinds["CallFinished"] <= kinds["CallStarted"] <= kinds["TaskLeased"]
+    assert 730 < kinds["NotePosted"] <= kinds["CallFinished"] <= kinds["CallStarted"] <= 64 * kinds["RangeLeased"]
 
 
 def test_a_long_job_ends_when_it_has_enough_steps(tmp_path: Path) -> None:

@@ -334,7 +334,7 @@ def test_a_stopped_role_without_work_does_not_keep_a_job_from_its_end() -> None:
 def test_an_agent_gets_what_it_may_spend_and_is_given_up_when_that_is_spent() -> None:
     desk = Desk(Plain(readers(1)), budget={"agent": {"calls": 2, "tokens": 900}})
     grant = desk.one()
-    assert grant.left == (900, 2) and (desk.last(ev.TaskLeased).calls, desk.last(ev.TaskLeased).reserved) == (2, READER)
+    assert grant.left == (900, 2) and (desk.last(ev.RangeLeased).calls, desk.last(ev.RangeLeased).reserved) == (2, READER)
     desk.pull(Report(grant.task, grant.token, called(grant, tokens=300)), want=0)
     desk.keep(desk.core.lost(desk.now, "h", "gone"))
     again = desk.one()

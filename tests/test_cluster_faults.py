@@ -18,7 +18,7 @@ import pytest
 
 from swarm.coordinator.coordinator import LEASE_SECONDS
 from swarm.errors import ClusterError
-from swarm.events import Event, LeaseEnded, TaskFailed, TaskFinished, TaskLeased
+from swarm.events import Event, LeaseEnded, RangeLeased, TaskFailed, TaskFinished, TaskLeased
 from swarm.runtime.environment import settle
 from swarm.runtime.session import check
 from swarm.spec import JobSpec
@@ -67,12 +67,12 @@ async def answers(folder: RunFolder, count: int, working: asyncio.Task[None]) ->
         await asyncio.sleep(0.01)
 
 
-def leases(events: list[Event]) -> dict[int, TaskLeased]:
-    """Token → lease, of those that have not ended."""
-    held: dict[int, TaskLeased] = {}
+def leases(events: list[Event]) -> dict[int, str]:
+    """Token → host, of those that have not ended."""
+    held: dict[int, str] = {}
     for event in events:
-        if isinstance(event.body, TaskLeased):
-            held[event.body.token] = event.body
+        if isinstance(event.body, TaskLeased | RangeLeased):
+            held.update((token, event.body.host) for *_, token in event.body.leases())
         elif isinstance(event.body, LeaseEnded | TaskFinished | TaskFailed):
             held.pop(event.body.token, None)
     return held
@@ -81,7 +81,7 @@ def leases(events: list[Event]) -> dict[int, TaskLeased]:
 async def holding(nodes: Any, folder: RunFolder, working: asyncio.Task[None]) -> Any:
     """A node, other than the head, whose host holds a lease."""
     while not working.done():
-        hosts = {lease.host.rpartition(":")[2] for lease in leases(events_of(folder)).values()}
+        hosts = {host.rpartition(":")[2] for host in leases(events_of(folder)).values()}
         for node in nodes.worker_nodes:
             if node.node_id[:6] in hosts:
                 return node
@@ -133,9 +133,9 @@ def test_a_node_that_is_lost_costs_nothing_but_its_leases(nodes: Any, tmp_path: 
     asyncio.run(scene())
     events, ((node, at),) = events_of(folder), lost.items()
     assert state_of(folder).status == "done" and state_of(folder).epoch == 1
-    leased = [event.body for event in events if isinstance(event.body, TaskLeased)]
+    leased = [event.body for event in events if isinstance(event.body, TaskLeased | RangeLeased)]
     assert len({lease.host.rpartition(":")[2] for lease in leased}) >= 2, f"several nodes worked: {leased}"
-    tokens = {lease.token for lease in leased if lease.host.rpartition(":")[2] == node}
+    tokens = {token for lease in leased if lease.host.rpartition(":")[2] == node for *_, token in lease.leases()}
     ended = [event for event in events if isinstance(event.body, LeaseEnded) and event.body.token in tokens]
     assert ended, "the node held leases when it was lost, and none of them ended for it"
     fired("node lost")

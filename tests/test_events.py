@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from swarm.errors import StoreError
-from swarm.events import KINDS, MAX_PAYLOAD, Body, Decided, JobEnded, decode, encode
+from swarm.events import KINDS, Body, Decided, JobEnded
+from swarm.payload import MAX_PAYLOAD, decode, encode
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 INTEGERS = st.integers(-(2**63), 2**64 - 1)

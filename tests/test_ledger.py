@@ -9,7 +9,8 @@ import pytest
 from swarm import events as ev
 from swarm.coordinator import Grant, Phase, Report
 from swarm.coordinator.ledger import Doubt
-from swarm.events import Body, decode, encode
+from swarm.events import Body
+from swarm.payload import decode, encode
 from tests.desk import FAULT, ROLES, Desk, Plain, called, done, failed, readers
 
 MOST = 100 + 50

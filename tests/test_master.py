@@ -220,7 +220,7 @@ def test_pulls_of_one_round_share_a_commit_and_are_answered_after_it() -> None:
         assert len(store.commits) == before and not any(pull.done() for pull in pulls), "decided, and not yet durable"
         batches = await asyncio.gather(*pulls)
         assert store.commits[before:] == [4]
-        leased = [event.body.token for event in store.events if isinstance(event.body, ev.TaskLeased)]
+        leased = [event.body.token for event in store.events if isinstance(event.body, ev.RangeLeased)]
         assert sorted(work.token for batch in batches for work in batch.work) == sorted(leased)
 
     ran(scene())
@@ -272,7 +272,7 @@ def test_a_pull_is_not_acknowledged_by_a_commit_that_failed_before_its_own() -> 
             master.pause("lunch")
         with pytest.raises(StoreError, match="no space"):
             await pulling
-        assert not any(isinstance(event.body, ev.TaskLeased) for event in store.events)
+        assert not any(isinstance(event.body, (ev.TaskLeased, ev.RangeLeased)) for event in store.events)
 
     ran(scene())
 
@@ -284,7 +284,7 @@ def test_a_pull_whose_events_a_pause_made_durable_is_answered() -> None:
         await asyncio.sleep(0)
         master.pause("lunch")
         assert len((await pulling).work) == 1
-        assert [event.kind for event in store.events][-2:] == ["TaskLeased", "PhaseChanged"]
+        assert [event.kind for event in store.events][-2:] == ["RangeLeased", "PhaseChanged"]
 
     ran(scene())
 

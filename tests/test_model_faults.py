@@ -152,8 +152,9 @@ def test_a_long_task_outlives_many_outputs_that_are_mended_at_once(tmp_path: Pat
         check_account(endpoint, folder)
     calls, reserved, holder = Counter[int](), dict[int, int](), dict[str, int]()
     for event in events_of(folder):
-        if isinstance(event.body, ev.TaskLeased):
-            holder[event.body.task], reserved[event.body.token] = event.body.token, event.body.calls
+        if isinstance(event.body, ev.TaskLeased | ev.RangeLeased):
+            for task, _, token in event.body.leases():
+                holder[task], reserved[token] = token, event.body.calls
         elif isinstance(event.body, ev.CallStarted):
             calls[holder[event.body.task]] += 1
     assert len(endpoint.failed) > 3 and len(reserved) > 3, "one lease more than there are tasks"

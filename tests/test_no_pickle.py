@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from swarm.errors import StoreError
-from swarm.events import KINDS, decode
+from swarm.events import KINDS
+from swarm.payload import decode
 from swarm.runtime.wire import unpack_batch, unpack_pull
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 from collections import Counter
 from pathlib import Path
@@ -15,7 +16,7 @@ import pytest
 from swarm import events as ev
 from swarm.errors import ProtocolError, StoreError
 from swarm.events import Event
-from swarm.protocol import AddRange, AddTask, Ask, Decision, Finish
+from swarm.protocol import AddRange, AddTask, Ask, Decision, Finish, find_protocol
 from swarm.runtime.launch import Opened, Options, run_new
 from swarm.runtime.supervise import orphaned
 from swarm.runtime.wire import Order, Pull
@@ -155,6 +156,18 @@ def test_what_a_protocol_asks_for_in_vain_is_its_fault_and_no_event(command: Any
 def test_what_no_log_can_hold_is_the_protocols_fault(command: Any) -> None:
     with pytest.raises(ProtocolError, match=r"protocol plain: failed at event \d+ .* holds what no log can"):
         Desk(Plain(command))
+
+
+def test_the_protocol_that_works_is_the_one_of_its_digest(tmp_path: Path) -> None:
+    """Saved again within a second, and as long as before: Python would take its compiled form for that of the new one."""
+    file, digests = tmp_path / "mine.py", set[str]()
+    for status in ("done", "gone"):
+        file.write_text(f"STATUS = {status!r}\ndef create(spec): ...\n", encoding="utf-8")
+        os.utime(file, (1e9, 1e9))
+        module, digest = find_protocol(str(file))
+        digests.add(digest)
+        assert status == module.STATUS
+    assert len(digests) == 2
 
 
 def test_a_protocol_that_wants_the_program_to_end_has_failed() -> None:

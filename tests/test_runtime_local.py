@@ -63,7 +63,9 @@ def test_a_job_finds_every_row_in_the_order_of_the_text(tmp_path: Path) -> None:
 def test_every_lease_ends_exactly_once(tmp_path: Path) -> None:
     spec = job(write_sources(tmp_path, 3), model={"engine": "scripted", "name": "raises+flaky:3"})
     events = events_of(run(spec, tmp_path))
-    given = [event.body.token for event in events if isinstance(event.body, ev.TaskLeased)]
+    given = [
+        token for event in events if isinstance(event.body, (ev.TaskLeased, ev.RangeLeased)) for *_, token in event.body.leases()
+    ]
     ended = [
         event.body.token
         for event in events

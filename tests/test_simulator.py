@@ -231,7 +231,7 @@ def broken_logs() -> dict[str, list[ev.Event]]:
     one.run(STEPS)
     log = one.log
     done = next(at for at, event in enumerate(log) if isinstance(event.body, ev.TaskFinished))
-    lease = next(at for at, event in enumerate(log) if isinstance(event.body, ev.TaskLeased))
+    lease = next(at for at, event in enumerate(log) if isinstance(event.body, (ev.TaskLeased, ev.RangeLeased)))
     last = log[-1]
 
     def after(body: ev.Body, **changes: Any) -> list[ev.Event]:

@@ -14,7 +14,8 @@ import apsw
 import pytest
 
 from swarm.errors import StoreError
-from swarm.events import CallStrayed, Event, JobEnded, NotePosted, SpansPinned, body_hash, encode
+from swarm.events import CallStrayed, Event, JobEnded, NotePosted, SpansPinned, body_hash
+from swarm.payload import encode
 from swarm.store.blobs import BLOB_BYTES
 from swarm.store.connection import APPLICATION
 from swarm.store.damage import repair, verify

@@ -146,8 +146,8 @@ def amiss(log: Iterable[Event], passages: int) -> int:
         match event.body:
             case ev.RangeAdded(role="reader"):
                 readers.add(event.body.range)
-            case ev.TaskLeased() if event.body.range in readers:
-                steps[event.body.task] = (event.body.range, event.body.index)
+            case ev.RangeLeased() if event.body.range in readers:
+                steps.update((task, (event.body.range, index)) for task, index, _ in event.body.leases())
             case ev.TaskFinished() if event.body.task in steps:
                 read[steps[event.body.task]] += 1
     return passages - len(read) + read.total() - len(read)

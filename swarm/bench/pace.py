@@ -10,7 +10,7 @@ import time
 
 from swarm.bench.steps import null_log
 from swarm.coordinator import JobState
-from swarm.events import encode
+from swarm.payload import encode
 
 STEPS = 16
 """Steps whose events are folded and encoded: half a millisecond."""

@@ -1,7 +1,7 @@
 """Events of null steps, made up without a job: what a store and a fold are measured with.
 
-Owns their form: five events a step, of the sizes that `swarm bench overhead` gives rise to. They fold to a state like any
-other log.
+Owns their form: four events a step and a lease for many, of the sizes that `swarm bench overhead` gives rise to. They fold
+to a state like any other log.
 """
 
 from __future__ import annotations
@@ -11,8 +11,11 @@ from itertools import islice
 
 from swarm import events as ev
 from swarm.events import Body, Event, identity
+from swarm.names import range_task
 
-EVENTS_A_STEP = 5
+EVENTS_A_STEP = 4
+"""Leases aside."""
+RANGE = "r"
 AT_ONCE = 64
 """Steps whose events stand together, as they do where a host brings several at a time."""
 _MANIFEST = tuple(
@@ -38,18 +41,17 @@ def _bodies(epoch: int, steps: int) -> Iterator[Body]:
     yield ev.JobOpened(epoch=epoch, host="here", pid=1, shell="bench")
     yield ev.SpansPinned(document="d", first=0, count=steps, tokens=300 * steps, block="")
     yield ev.CorpusPinned(documents=1, spans=steps, tokens=300 * steps)
-    yield ev.RangeAdded(range="r", role="reader", first=0, stop=steps)
+    yield ev.RangeAdded(range=RANGE, role="reader", first=0, stop=steps)
     numbers = iter(range(steps))
     while batch := list(islice(numbers, AT_ONCE)):
-        for number in batch:
-            yield ev.TaskLeased(task=identity("task", number), host="host", token=number + 1, until=1e9, attempt=1,
-                                reserved=512, range="r", index=number)  # fmt: skip
+        yield ev.RangeLeased(range=RANGE, host="host", first=batch[0], count=len(batch), token=batch[0] + 1, until=1e9,
+                             reserved=512, calls=1)  # fmt: skip
         for number in batch:
             yield from _step(number)
 
 
 def _step(number: int) -> Iterator[Body]:
-    task, output = identity("task", number), identity("output", number) * 2
+    task, output = range_task(RANGE, number), identity("output", number) * 2
     yield ev.CallStarted(task=task, turn=0, sample=0, channel="reader", prompt=output, tokens=420, manifest=_MANIFEST,
                          sampling={"max_tokens": 96, "temperature": 0.0, "seed": number, "schema": output})  # fmt: skip
     yield ev.CallFinished(task=task, turn=0, sample=0, output=output, tokens_in=420, tokens_out=24, finish="stop",

@@ -17,7 +17,7 @@ from typing import Any, Self
 
 from swarm.bench.outcome import percentile, resident
 from swarm.bench.pace import pace
-from swarm.events import Event, TaskFinished, TaskLeased
+from swarm.events import Event, RangeLeased, TaskFinished
 from swarm.store.connection import open_reading
 from swarm.store.interface import Snapshot, Writer
 
@@ -54,13 +54,12 @@ class TimedStore:
     def append(self, events: Sequence[Event], bodies: Mapping[str, bytes]) -> None:
         self._store.append(events, bodies)
         now, finished = time.perf_counter(), self._steps
-        for body in [event.body for event in events if type(event.body) in (TaskLeased, TaskFinished)]:
-            if isinstance(body, TaskFinished):
-                if (since := self._leased.pop(body.task, None)) is not None:
-                    self._latencies.append(now - since)
-                    self._steps += 1
-            elif body.range:
-                self._leased[body.task] = now
+        for body in [event.body for event in events if type(event.body) in (RangeLeased, TaskFinished)]:
+            if isinstance(body, RangeLeased):
+                self._leased.update((task, now) for task, *_ in body.leases())
+            elif (since := self._leased.pop(body.task, None)) is not None:
+                self._latencies.append(now - since)
+                self._steps += 1
         if not self._marks and self._leased:
             self._size = database_bytes(self._log)
             self.mark(0)

@@ -25,7 +25,7 @@ from swarm.cli.door import duration, number
 from swarm.cli.people import lines_of
 from swarm.coordinator import JobState, Phase
 from swarm.coordinator.budget import effective, used
-from swarm.events import CallFinished, Event, TaskFinished, TaskLeased
+from swarm.events import CallFinished, Event, RangeLeased, TaskFinished, TaskLeased
 from swarm.names import counted
 from swarm.runtime.opening import newest
 from swarm.runtime.people import questions
@@ -56,7 +56,7 @@ class Progress:
     def apply(self, event: Event) -> None:
         self.state.apply(event)
         body = event.body
-        if isinstance(body, TaskLeased):  # hosts ask for work once their model is ready
+        if isinstance(body, (TaskLeased, RangeLeased)):  # hosts ask for work once their model is ready
             self.begun = True
         elif isinstance(body, CallFinished):
             self.recent.append((event.time, body.tokens_in + body.tokens_out, 0))

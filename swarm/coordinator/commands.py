@@ -1,7 +1,7 @@
-"""Whether what a protocol answers can be: roles, passages and notes that are there, a state that a log can hold.
+"""What a protocol answers, on its way to events: roles, passages and notes that are there, a state that a log can hold.
 
-Owns the checks of an answer before it becomes events. A task that names what is not there would fail wherever it is handed
-out, at each start of the job again, and nobody could tell whose fault it is.
+Owns the checks of an answer, and which event a command becomes. A task that names what is not there would fail wherever it
+is handed out, at each start of the job again, and nobody could tell whose fault it is.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from swarm import events as ev
 from swarm.agents.roles import Role
 from swarm.coordinator.state import JobState
 from swarm.errors import ProtocolError, StoreError
+from swarm.payload import decode, encode
 from swarm.protocol import AddNote, AddRange, AddTask, Ask, Command, Finish, Judge, SwarmProtocol
 
 ENDS = ("done", "failed", "cancelled")
@@ -28,7 +29,7 @@ def remembered(state: Mapping[str, Any], protocol: SwarmProtocol) -> ev.Decided:
         ProtocolError: no log can hold it.
     """
     try:
-        kept = ev.decode(ev.Decided.__name__, ev.Decided.version, ev.encode(ev.Decided(state=dict(state))))
+        kept = decode(ev.Decided.__name__, ev.Decided.version, encode(ev.Decided(state=dict(state))))
     except (StoreError, TypeError) as error:
         cure = "keep text, numbers, lists, and tables whose keys are text"
         raise ProtocolError(f"remembers what no log can hold ({error})", f"protocol {protocol.name}", cure) from error
@@ -46,6 +47,26 @@ def check_command(command: Command, protocol: SwarmProtocol, roles: Mapping[str,
     if fault := _fault(command, protocol, roles, state):
         problem, cure = fault
         raise ProtocolError(problem, f"protocol {protocol.name}", cure)
+
+
+def asked(command: AddTask | AddRange | AddNote | Judge, id: str) -> ev.Body | None:
+    """The event that a command becomes, None if it asks for nothing. `id` is for what it adds."""
+    match command:
+        case Judge():
+            return ev.NoteJudged(note=command.note, verdict=command.verdict, task=command.task)
+        case AddTask():
+            return ev.TaskAdded(
+                task=id, role=command.role, goal=command.goal, spans=command.spans, reads=command.reads, query=command.query,
+                priority=command.priority, calls=command.calls,
+            )  # fmt: skip
+        case AddRange() if command.first < command.stop:
+            return ev.RangeAdded(
+                range=id, role=command.role, goal=command.goal, first=command.first, stop=command.stop,
+                priority=command.priority,
+            )  # fmt: skip
+        case AddNote():
+            return ev.NotePosted(note=id, kind=command.kind, task="", body=command.body, status=command.status)
+    return None
 
 
 def _fault(command: object, protocol: SwarmProtocol, roles: Mapping[str, Role], state: JobState) -> tuple[str, str] | None:

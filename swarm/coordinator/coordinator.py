@@ -8,6 +8,7 @@ handing out the grants only afterwards, is the shell's part. Every lease ends ex
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 from types import MappingProxyType
 
@@ -15,17 +16,19 @@ from swarm import events as ev
 from swarm.agents.roles import Role
 from swarm.coordinator import budget
 from swarm.coordinator.closing import drafted, kept_back
-from swarm.coordinator.commands import check_command, remembered
+from swarm.coordinator.commands import asked, check_command, remembered
 from swarm.coordinator.ending import last_word
 from swarm.coordinator.faults import back_off
 from swarm.coordinator.leases import Grant, Report, calls_alone, strayed
 from swarm.coordinator.needs import Needs
 from swarm.coordinator.notices import PROTOCOL, due, notice_key
-from swarm.coordinator.state import AGENT_BUDGET, OVER_BUDGET, JobState, Phase, RangeRow, TaskRow, range_task
+from swarm.coordinator.state import AGENT_BUDGET, OVER_BUDGET, JobState, Phase, RangeRow, TaskRow
 from swarm.coordinator.stuck import Watch
 from swarm.errors import ProtocolError
 from swarm.events import Body, Event, body_hash, identity
-from swarm.protocol import WORD, AddNote, AddRange, AddTask, Ask, Command, Decision, Finish, Judge, SwarmProtocol, TaskView, View
+from swarm.names import range_task
+from swarm.payload import encode
+from swarm.protocol import WORD, Ask, Command, Decision, Finish, SwarmProtocol, TaskView, View
 from swarm.spec import JobSpec
 
 LEASE_SECONDS = 120.0
@@ -282,37 +285,53 @@ class Coordinator:
                 self._ask_to_pay_again(row)
                 continue
             need = self.needs.of(row)
-            refusal = self.needs.overspent(row) or budget.check(
-                self.budget, self.spec.model.price, self.state, self._now, self.disk, need
-            )
-            if refusal is None:
-                grants.append(self._grant(row, host, need.tokens, need.calls))
-            elif not refusal.role and self.state.leased:
-                break  # what is running may cost less than was reserved for it
-            elif refusal.role and self.state.reserved_calls_by[row.role]:
-                waiting.add(row.role)
+            refusal = self.needs.overspent(row) or self._check(need)
+            if refusal is not None:
+                if not refusal.role and self.state.leased:
+                    break  # what is running may cost less than was reserved for it
+                if refusal.role and self.state.reserved_calls_by[row.role]:
+                    waiting.add(row.role)
+                else:
+                    self._refuse(row, refusal)
+            elif isinstance(row, RangeRow):
+                grants.extend(self._grant_range(row, host, need, want - len(grants)))
             else:
-                self._refuse(row, refusal)
+                grants.append(self._grant(row, host, need.tokens, need.calls))
         return grants
 
-    def _grant(self, row: TaskRow | RangeRow, host: str, tokens: int, calls: int) -> Grant:
-        state, token = self.state, self.state.token + 1
-        task, source, index = (row.id, "", -1) if isinstance(row, TaskRow) else (range_task(row.id, row.next), row.id, row.next)
-        attempt = row.attempt + 1 if isinstance(row, TaskRow) else 1
+    def _check(self, need: budget.Need) -> budget.Refusal | None:
+        return budget.check(self.budget, self.spec.model.price, self.state, self._now, self.disk, need)
+
+    def _grant(self, row: TaskRow, host: str, tokens: int, calls: int) -> Grant:
         self._emit(
             ev.TaskLeased(
-                task=task, host=host, token=token, until=self._now + LEASE_SECONDS, attempt=attempt, reserved=tokens,
-                range=source, index=index, calls=calls,
+                task=row.id, host=host, token=self.state.token + 1, until=self._now + LEASE_SECONDS, attempt=row.attempt + 1,
+                reserved=tokens, calls=calls,
             )
         )
-        held = state.tasks[task]
-        reads = held.reads if held.query is None else self._answer(held.query)
-        words = self._words() if WORD in self.roles[held.role].reads else ()
-        said, left = tuple(held.said or ()), self.needs.left(held)
-        return Grant(task, held.role, held.goal, token, attempt, held.spans, reads, said, words, left)
+        reads = row.reads if row.query is None else self._answer(row.query)
+        return self._granted(row, reads, self._words(row.role))
 
-    def _words(self) -> tuple[str, ...]:
-        return tuple(note.id for note in self.state.board.notes(WORD))
+    def _grant_range(self, row: RangeRow, host: str, need: budget.Need, most: int) -> list[Grant]:
+        """Leases the next tasks of a range in one event: as many as are wanted, or one, if the budget has no room for all."""
+        state, first, count = self.state, row.next, min(most, row.stop - row.next)
+        if self._check(replace(need, tokens=count * need.tokens, calls=count * need.calls)) is not None:
+            count = 1
+        self._emit(
+            ev.RangeLeased(
+                range=row.id, host=host, first=first, count=count, token=state.token + 1, until=self._now + LEASE_SECONDS,
+                reserved=need.tokens, calls=need.calls,
+            )
+        )
+        words = self._words(row.role)
+        return [self._granted(state.tasks[range_task(row.id, at)], (), words) for at in range(first, first + count)]
+
+    def _granted(self, row: TaskRow, reads: tuple[str, ...], words: tuple[str, ...]) -> Grant:
+        said, left = tuple(row.said or ()), self.needs.left(row)
+        return Grant(row.id, row.role, row.goal, row.token, row.attempt, row.spans, reads, said, words, left)
+
+    def _words(self, role: str) -> tuple[str, ...]:
+        return tuple(note.id for note in self.state.board.notes(WORD)) if WORD in self.roles[role].reads else ()
 
     def _answer(self, query: tuple[str, str, int]) -> tuple[str, ...]:
         """The ids of the notes that the board answers a task's query with, in the order of the text."""
@@ -427,7 +446,7 @@ class Coordinator:
                 first = len(self._out)
                 self._command(command, cause.seq, index)
                 for event in self._out[first:]:
-                    ev.encode(event.body)  # what can't be packed is known here to be the protocol's
+                    encode(event.body)  # what can't be packed is known here to be the protocol's
         except ProtocolError:
             raise
         except (Exception, SystemExit) as error:  # someone else's code: whatever it raises is its fault, and named so
@@ -438,34 +457,15 @@ class Coordinator:
 
     def _command(self, command: Command, cause: int, index: int) -> None:
         check_command(command, self.protocol, self.roles, self.state)
-        match command:
-            case Judge():
-                self._emit(ev.NoteJudged(note=command.note, verdict=command.verdict, task=command.task), cause)
-            case AddTask():
-                id = self._new_id(cause, index)
-                self._emit(
-                    ev.TaskAdded(task=id, role=command.role, goal=command.goal, spans=command.spans, reads=command.reads,
-                                 query=command.query, priority=command.priority, calls=command.calls),
-                    cause,
-                )
-            case AddRange():
-                if command.first < command.stop:
-                    id = self._new_id(cause, index)
-                    self._emit(
-                        ev.RangeAdded(range=id, role=command.role, goal=command.goal, first=command.first,
-                                      stop=command.stop, priority=command.priority),
-                        cause,
-                    )
-            case AddNote():
-                id = self._new_id(cause, index)
-                self._emit(ev.NotePosted(note=id, kind=command.kind, task="", body=command.body, status=command.status), cause)
-            case Ask():
-                self._question(command, self._new_id(cause, index), cause)
-            case Finish():
-                if self.state.left_out():
-                    self._rest(cause)
-                else:
-                    self._emit(last_word(self.state, command), cause)
+        if isinstance(command, Ask):
+            self._question(command, self._new_id(cause, index), cause)
+        elif not isinstance(command, Finish):
+            if (body := asked(command, self._new_id(cause, index))) is not None:
+                self._emit(body, cause)
+        elif self.state.left_out():
+            self._rest(cause)
+        else:
+            self._emit(last_word(self.state, command), cause)
 
     def _question(self, command: Ask, id: str, cause: int = 0, tasks: tuple[str, ...] = ()) -> None:
         text = command.question.encode("utf-8", "replace")

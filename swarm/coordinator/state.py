@@ -32,14 +32,13 @@ from swarm.coordinator.tables import (
     RangeRow,
     Spend,
     TaskRow,
-    range_task,
 )
 from swarm.errors import StoreError
 from swarm.events import Event
 
 __all__ = [
     "AGENT_BUDGET", "MODEL_FAULTS", "OVER_BUDGET", "DocumentRow", "JobState", "NoticeRow", "Phase", "QuestionRow", "RangeRow",
-    "Spend", "TaskRow", "range_task",
+    "Spend", "TaskRow",
 ]  # fmt: skip
 
 
@@ -343,22 +342,40 @@ def _range(state: JobState, event: Event, body: ev.RangeAdded) -> None:
 
 def _leased(state: JobState, event: Event, body: ev.TaskLeased) -> None:
     row = state.tasks.get(body.task)
-    if row is None:
+    if row is None:  # before there was RangeLeased, tasks of ranges were leased so
         source = state.ranges[body.range]
-        row = TaskRow(body.task, source.role, source.goal, (body.index,), (), None, source.priority, event.seq)
-        state.tasks[row.id] = row
-        source.next = body.index + 1
-        if source.next >= source.stop:
-            del state.ranges[source.id]
+        row = state.tasks[body.task] = source.task(body.task, body.index, event.seq)
+        _taken(state, source, body.index + 1)
     row.token, row.host, row.reserved, row.attempt = body.token, body.host, body.reserved, body.attempt
-    state.token = body.token
     row.reserved_calls = body.calls
-    state.reserved += body.reserved
-    state.reserved_calls += body.calls
-    state.reserved_by[row.role] += body.reserved
-    state.reserved_calls_by[row.role] += body.calls
-    state.leased += 1
-    state.by_host[body.host] += 1
+    _hold(state, row.role, body.host, 1, body.reserved, body.calls)
+    state.token = body.token
+
+
+def _range_leased(state: JobState, event: Event, body: ev.RangeLeased) -> None:
+    source = state.ranges[body.range]
+    for task, index, token in body.leases():
+        row = state.tasks[task] = source.task(task, index, event.seq)
+        row.token, row.host, row.reserved, row.attempt, row.reserved_calls = token, body.host, body.reserved, 1, body.calls
+        state.token = token
+    _taken(state, source, body.first + body.count)
+    _hold(state, source.role, body.host, body.count, body.reserved, body.calls)
+
+
+def _taken(state: JobState, source: RangeRow, next: int) -> None:
+    source.next = next
+    if next >= source.stop:
+        del state.ranges[source.id]
+
+
+def _hold(state: JobState, role: str, host: str, leases: int, tokens: int, calls: int) -> None:
+    """Sets aside what so many leases of a role may take, each of them as much."""
+    state.reserved += leases * tokens
+    state.reserved_calls += leases * calls
+    state.reserved_by[role] += leases * tokens
+    state.reserved_calls_by[role] += leases * calls
+    state.leased += leases
+    state.by_host[host] += leases
 
 
 def _lease_ended(state: JobState, event: Event, body: ev.LeaseEnded) -> None:
@@ -457,7 +474,8 @@ _FOLD: dict[type[ev.Body], Callable[[JobState, Event, Any], None]] = {
     ev.JobCreated: _created, ev.JobOpened: _opened, ev.PhaseChanged: _phase, ev.BudgetReached: budget_reached,
     ev.BudgetChanged: budget_changed, ev.JobEnded: _ended, ev.ReportWritten: _report, ev.SourceSkipped: _skipped,
     ev.SpansPinned: _spans, ev.DocumentPinned: _document, ev.CorpusPinned: _pinned, ev.TaskAdded: _task, ev.RangeAdded: _range,
-    ev.TaskLeased: _leased, ev.LeaseEnded: _lease_ended, ev.TaskFinished: _finished, ev.TaskFailed: _failed,
+    ev.TaskLeased: _leased, ev.RangeLeased: _range_leased,
+    ev.LeaseEnded: _lease_ended, ev.TaskFinished: _finished, ev.TaskFailed: _failed,
     ev.CallStarted: call_started, ev.CallFinished: call_finished, ev.CallFailed: call_failed, ev.CallStrayed: call_strayed,
     ev.NotePosted: _posted, ev.NoteJudged: _judged, ev.Decided: _decided, ev.SnapshotIgnored: _nothing,
     ev.Stuck: _stuck, ev.NoticeDue: _notice_due, ev.NoticeSent: _notice_sent, ev.NoticeFailed: _notice_failed,

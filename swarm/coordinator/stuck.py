@@ -76,7 +76,8 @@ class Watch:
         self._signs: Counter[str] = Counter()
         self._turning = ""
         self._see: dict[type[ev.Body], Callable[[Event, Any], None]] = {
-            ev.TaskAdded: self._added, ev.RangeAdded: self._ranged, ev.TaskLeased: self._leased, ev.CallStarted: self._called,
+            ev.TaskAdded: self._added, ev.RangeAdded: self._ranged, ev.TaskLeased: self._leased,
+            ev.RangeLeased: self._range_leased, ev.CallStarted: self._called,
             ev.TaskFinished: self._end, ev.TaskFailed: self._end, ev.NoteJudged: self._judged,
         }  # fmt: skip
         for row in state.tasks.values():
@@ -120,9 +121,17 @@ class Watch:
     def _leased(self, event: Event, body: ev.TaskLeased) -> None:
         source = self._ranges.get(body.range) if body.task not in self._tasks else None
         if source is not None:
-            self._tasks[body.task] = _Task(source.role, source.goal, (body.index,), (), source.depth)
-            if body.range not in self._state.ranges:  # that was its last
-                del self._ranges[body.range]
+            self._take(body.range, source, body.task, body.index)
+
+    def _range_leased(self, event: Event, body: ev.RangeLeased) -> None:
+        source = self._ranges[body.range]
+        for task, index, _ in body.leases():
+            self._take(body.range, source, task, index)
+
+    def _take(self, range: str, source: _Task, task: str, index: int) -> None:
+        self._tasks[task] = _Task(source.role, source.goal, (index,), (), source.depth)
+        if range not in self._state.ranges:  # that was its last
+            self._ranges.pop(range, None)
 
     def _called(self, event: Event, body: ev.CallStarted) -> None:
         task = self._tasks.get(body.task)

@@ -101,6 +101,10 @@ class RangeRow:
     priority: int
     order: int
 
+    def task(self, id: str, index: int, order: int) -> TaskRow:
+        """One of them, as it enters the table."""
+        return TaskRow(id, self.role, self.goal, (index,), (), None, self.priority, order)
+
 
 @dataclass(slots=True)
 class Spend:
@@ -187,11 +191,3 @@ class QuestionRow:
     until: float | None
     tasks: tuple[str, ...] = ()
     """Tasks that wait for the answer."""
-
-
-def range_task(range_id: str, index: int) -> str:
-    """The id of the task that a range holds for a span.
-
-    Ids of a range follow one another, so that the keys made of them stand side by side in the store's index.
-    """
-    return f"{range_id[:8]}{index:08x}"

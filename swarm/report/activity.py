@@ -87,9 +87,10 @@ class Activity:
                 self._opened = event.time
             case ev.RangeAdded():
                 self.reading_roles.add(body.role)
-            case ev.TaskLeased():
-                row = state.tasks[body.task]
-                self._leases[body.task] = _Lease(row.role, body.host, self._at(event.time), row.spans)
+            case ev.TaskLeased() | ev.RangeLeased():
+                for task, *_ in body.leases():
+                    row = state.tasks[task]
+                    self._leases[task] = _Lease(row.role, body.host, self._at(event.time), row.spans)
             case ev.CallStarted():
                 self._calling[body.task] = body.channel
             case ev.CallFinished():

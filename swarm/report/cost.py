@@ -61,8 +61,8 @@ class Costs:
     def follow(self, event: Event, state: JobState) -> None:
         body = event.body
         match body:
-            case ev.TaskLeased():
-                self._roles[body.task] = state.tasks[body.task].role
+            case ev.TaskLeased() | ev.RangeLeased():
+                self._roles.update((task, state.tasks[task].role) for task, *_ in body.leases())
             case ev.CallFinished() if body.cached:
                 self._of(body.task, body.weights).cached += 1
             case ev.CallFinished() | ev.CallStrayed():

@@ -25,6 +25,7 @@ from swarm.events import Body, body_hash, identity
 from swarm.models.interface import Completion, Model, Request, Sampling
 from swarm.models.rate import Gate
 from swarm.protocol import CallModel
+from swarm.runtime.limit import Limit
 from swarm.runtime.purse import Purse
 from swarm.runtime.wire import Master, Pull, Work
 from swarm.spec import JobSpec
@@ -143,6 +144,7 @@ class Calls:
         self._job, self._spec, self._model, self._outside, self._intents = job, spec, model, outside, intents
         self.billed = spec.model.billed
         self._slots = asyncio.Semaphore(spec.model.concurrency)
+        self._limit = Limit(spec.model.timeout_s + ENGINE_SECONDS)
 
     async def make(
         self, doing: Doing, role: Role, action: CallModel, turn: int, sample: int, purse: Purse
@@ -213,8 +215,7 @@ class Calls:
 
     async def _completed(self, request: Request) -> Completion:
         try:
-            async with asyncio.timeout(self._spec.model.timeout_s + ENGINE_SECONDS):
-                return await self._model.complete(request)
+            return await self._limit.hold(self._model.complete(request))
         except TimeoutError:
             raise ModelError(
                 f"a call took longer than {self._spec.model.timeout_s:g} s", "model.timeout_s",

@@ -15,7 +15,8 @@ from typing import Any
 from zlib import crc32
 
 from swarm.errors import FencedError, StoreError
-from swarm.events import KINDS, Event, decode, encode
+from swarm.events import KINDS, Event
+from swarm.payload import decode, encode
 
 COLUMNS = "seq, time, epoch, cause, kind, version, key, payload, checksum"
 Row = tuple[int, float, int, int, str, int, str, bytes, int]

@@ -20,7 +20,8 @@ from swarm import events as ev
 from swarm.board import Board
 from swarm.coordinator import JobState, Phase
 from swarm.coordinator.state import RangeRow, TaskRow
-from swarm.events import KINDS, Event, decode, encode
+from swarm.events import KINDS, Event
+from swarm.payload import decode, encode
 from swarm.spec import BudgetSpec, Price, RoleBudget
 
 CACHES = ("board", "ready", "later")
@@ -55,12 +56,13 @@ class LogWatch:
                 assert body.epoch > self.epoch, "an epoch comes twice"
                 self.epoch = body.epoch
                 self.held.clear()  # leases of an earlier master end here
-            case ev.TaskLeased():
-                assert body.token > self.tokens, f"token {body.token} comes twice"
-                assert body.task not in self.held.values(), f"task {body.task} is leased twice at once"
-                assert body.task not in self.over, f"task {body.task} is leased after its end"
-                self.tokens = body.token
-                self.held[body.token] = body.task
+            case ev.TaskLeased() | ev.RangeLeased():
+                for task, _, token in body.leases():
+                    assert token > self.tokens, f"token {token} comes twice"
+                    assert task not in self.held.values(), f"task {task} is leased twice at once"
+                    assert task not in self.over, f"task {task} is leased after its end"
+                    self.tokens = token
+                    self.held[token] = task
             case ev.LeaseEnded() | ev.TaskFinished() | ev.TaskFailed():
                 assert self.held.pop(body.token, None) == body.task, f"lease {body.token} ends and is not held"
                 if isinstance(body, ev.TaskFinished) or (isinstance(body, ev.TaskFailed) and body.retry_at is None):
