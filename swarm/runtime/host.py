@@ -34,6 +34,7 @@ AHEAD = 2
 """Pulls that may be under way at once."""
 REMEMBERED = 4096
 """Waits of calls that a host keeps."""
+_PACKER = msgpack.Packer(unicode_errors="surrogatepass")
 
 
 class Host:
@@ -259,7 +260,7 @@ class _Malformed(SwarmError):
 
 def pack_note(content: Mapping[str, Any]) -> bytes:
     """A note's content as its body holds it."""
-    packed: bytes = msgpack.packb(dict(content), unicode_errors="surrogatepass")
+    packed: bytes = _PACKER.pack(dict(content))
     return packed
 
 
