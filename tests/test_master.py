@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,7 +18,7 @@ from swarm.corpus import Span
 from swarm.errors import StoreError
 from swarm.events import Body, Event, body_hash
 from swarm.runtime.master import REMEMBERED_BYTES, JobMaster
-from swarm.runtime.opening import EVENTS_BETWEEN
+from swarm.runtime.opening import EVENTS_BETWEEN, snapshot_due
 from swarm.runtime.pins import pack_block
 from swarm.runtime.prepare import Prepared, check_pinned, prepare
 from swarm.runtime.session import Session
@@ -469,6 +470,12 @@ def test_a_host_that_is_gone_is_forgotten() -> None:
         assert len(store.events) == count
 
     ran(scene())
+
+
+def test_the_longer_a_log_the_rarer_are_its_snapshots() -> None:
+    """What each costs grows with the log; what it costs for an event must not."""
+    nexts = {kept: next(seq for seq in count(kept) if snapshot_due(kept, seq)) for kept in (0, 20_007, 4_000_000)}
+    assert nexts == {0: 20_000, 20_007: 40_007, 4_000_000: 4_080_000}
 
 
 def test_events_to_the_next_snapshot_are_counted_over_masters() -> None:

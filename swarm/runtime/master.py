@@ -25,7 +25,7 @@ from swarm.errors import ProtocolError, StoreError
 from swarm.events import ApprovalAnswered, Body, Event, PhaseChanged, SnapshotIgnored, body_hash
 from swarm.protocol import Material, NoteText, NoteView, Passage, Said, TaskBrief
 from swarm.runtime.clock import LogClock
-from swarm.runtime.opening import EVENTS_BETWEEN, open_state, take_snapshot
+from swarm.runtime.opening import open_state, snapshot_due, take_snapshot
 from swarm.runtime.pins import PinnedSpan, unpack_block
 from swarm.runtime.prepare import Prepared
 from swarm.runtime.wire import Batch, Order, Pull, Work
@@ -296,7 +296,7 @@ class JobMaster:
         for future in waiting:
             if not future.done():
                 future.set_result(None)
-        if self.state.seq - self._kept >= EVENTS_BETWEEN:
+        if snapshot_due(self._kept, self.state.seq):
             asyncio.get_running_loop().call_soon(self._snapshot)  # those who waited for this commit go first
 
     def _commit(self) -> None:
@@ -315,7 +315,7 @@ class JobMaster:
 
     def _snapshot(self) -> None:
         """Keeps the state beside the log, unless it is ahead of what is durable: then after the next commit."""
-        if self._broken or self.state.seq != self.store.last() or self.state.seq - self._kept < EVENTS_BETWEEN:
+        if self._broken or self.state.seq != self.store.last() or not snapshot_due(self._kept, self.state.seq):
             return
         try:
             take_snapshot(self.state, self.store)

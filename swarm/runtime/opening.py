@@ -13,8 +13,10 @@ from swarm.coordinator.snapshot import pack, snapshot_format, unpack
 from swarm.errors import StoreError
 from swarm.store.interface import Reader, Snapshot, Writer
 
-EVENTS_BETWEEN = 20_000
-"""Events after which a master takes the next snapshot: what an opening then folds takes a fraction of a second."""
+EVENTS_BETWEEN, SHARE_BETWEEN = 20_000, 50
+"""Events after which a master takes the next snapshot, or one for so many that the last one holds, if that is more: a part of
+what a snapshot costs grows with the log, and so it stays the same for each event. What an opening then folds takes a fraction
+of a second, and of an opening."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,11 @@ def restored(snapshot: Snapshot) -> JobState:
     if state.seq != snapshot.seq:
         raise StoreError(f"the snapshot of event {snapshot.seq} holds the state at event {state.seq}", "log")
     return state
+
+
+def snapshot_due(kept: int, seq: int) -> bool:
+    """Whether it is time for a snapshot at event `seq`, where the last one was taken at `kept`, 0 for none."""
+    return seq - kept >= max(EVENTS_BETWEEN, kept // SHARE_BETWEEN)
 
 
 def take_snapshot(state: JobState, store: Writer) -> None:
