@@ -41,8 +41,8 @@ ABOUT = (
     f"append: {JOBS} processes, each the master of one job, append {APPENDED:,} events each at the same time, without bodies, "
     "every transaction on the disk before the next begins. batch is events a transaction.",
     "long job: null steps as in `swarm bench overhead`, in the local shell with its estimate for a tokenizer, over pinned "
-    "passages that share one text. first, last: CPU time of the process for a step, median over the commits of the first and "
-    f"last {WINDOW:,} steps, each held against a fixed piece of work at the same moment, as the machine's pace changes. bytes: "
+    "passages that share one text. first, last: CPU time of the process for a step, median over the quarters of the first and "
+    f"last {WINDOW:,} steps, each held against a fixed piece of work at the same moments, as the machine's pace changes. bytes: "
     "growth of its resident memory over the second half of the steps, for a step: by then caches of constant size, of about "
     "100 MB, are full if the steps are some hundred thousand.",
 )

@@ -139,12 +139,20 @@ class TimedStore:
 def step_cost(marks: Sequence[Mark], first: int, last: int) -> float:
     """CPU seconds of a step of this process, at the machine's usual pace in all of the run.
 
-    It is the median over the commits between two counts of steps (over all of them where there is none), each against what
-    the fixed piece of work beside it cost.
+    It is the median over the quarters of what lies between two counts of steps (of all where nothing does), each commit's part
+    held against what the fixed piece of work beside it cost. Single commits say little: while one batch is made durable,
+    another is under way; and a mean would count what one commit has to do at the end of the job.
     """
-    pairs = [(a, b) for a, b in pairwise(marks) if b.steps > a.steps]
+    pairs = list(pairwise(marks))
     within = [(a, b) for a, b in pairs if a.steps >= first and b.steps <= last] or pairs
-    costs = [(b.used - a.left) / (b.steps - a.steps) / (a.pace + b.pace) * 2 for a, b in within]
+    share = max(1, (within[-1][1].steps - within[0][0].steps) // 4)
+    paces, costs = 0.0, []
+    steps = within[0][0].steps
+    for a, b in within:
+        paces += (b.used - a.left) / (a.pace + b.pace) * 2
+        if b.steps - steps >= share:
+            costs.append(paces / (b.steps - steps))
+            paces, steps = 0.0, b.steps
     return median(costs) * median(mark.pace for mark in marks)
 
 
