@@ -459,8 +459,10 @@ def _import(path: Path, source: bytes, digest: str) -> ModuleType:
     name = f"swarm_protocol_{path.stem}_{digest[:12]}"
     if name in sys.modules:
         return sys.modules[name]
-    module = ModuleType(name)
-    module.__file__ = str(path)
+    found = importlib.util.spec_from_file_location(name, path)
+    if found is None:
+        raise ProtocolError(f"{path} cannot be imported", "protocol", "a protocol is a Python file")
+    module = importlib.util.module_from_spec(found)
     sys.modules[name] = module
     try:
         exec(compile(source, str(path), "exec", dont_inherit=True), module.__dict__)

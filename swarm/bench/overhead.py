@@ -37,7 +37,7 @@ ABOUT = (
     "and nothing else. Compare rates with it; alone they say what else the machine was doing.",
     "latency: from the commit of a lease to the commit of its result. first, last: CPU time of the master's "
     "process for a step (in the local shell the host's as well), median over the quarters of the first and of the last 1,000 "
-    "steps, each commit's part held against a fixed piece of work of half a millisecond that is done after the commit: so "
+    "steps, each commit's part held against a fixed piece of work that is done after the commit: so "
     "the two can be compared although the machine's pace changes meanwhile.",
 )
 

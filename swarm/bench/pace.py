@@ -13,7 +13,7 @@ from swarm.coordinator import JobState
 from swarm.payload import encode
 
 STEPS = 16
-"""Steps whose events are folded and encoded: half a millisecond."""
+"""Steps whose events are folded and encoded: some tenths of a millisecond."""
 _EVENTS = list(null_log(1, STEPS))
 
 

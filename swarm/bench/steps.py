@@ -15,7 +15,7 @@ from swarm.names import range_task
 
 EVENTS_A_STEP = 4
 """Leases aside."""
-RANGE = "r"
+RANGE = identity("range")
 AT_ONCE = 64
 """Steps whose events stand together, as they do where a host brings several at a time."""
 _MANIFEST = tuple(

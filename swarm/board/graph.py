@@ -21,7 +21,7 @@ from swarm.errors import ProtocolError
 from swarm.events import NoteJudged, NotePosted
 from swarm.protocol import NoteView
 
-NEAR = 256
+NEAR = 512
 """Notes that stay in the graph: those that were posted or judged last."""
 
 

@@ -49,7 +49,7 @@ def check_command(command: Command, protocol: SwarmProtocol, roles: Mapping[str,
         raise ProtocolError(problem, f"protocol {protocol.name}", cure)
 
 
-def asked(command: AddTask | AddRange | AddNote | Judge, id: str) -> ev.Body | None:
+def event_of(command: AddTask | AddRange | AddNote | Judge, id: str) -> ev.Body | None:
     """The event that a command becomes, None if it asks for nothing. `id` is for what it adds."""
     match command:
         case Judge():

@@ -16,7 +16,7 @@ from swarm import events as ev
 from swarm.agents.roles import Role
 from swarm.coordinator import budget
 from swarm.coordinator.closing import drafted, kept_back
-from swarm.coordinator.commands import asked, check_command, remembered
+from swarm.coordinator.commands import check_command, event_of, remembered
 from swarm.coordinator.ending import last_word
 from swarm.coordinator.faults import back_off
 from swarm.coordinator.leases import Grant, Report, calls_alone, strayed
@@ -313,16 +313,15 @@ class Coordinator:
         return self._granted(row, reads, self._words(row.role))
 
     def _grant_range(self, row: RangeRow, host: str, need: budget.Need, most: int) -> list[Grant]:
-        """Leases the next tasks of a range in one event: as many as are wanted, or one, if the budget has no room for all."""
+        """Leases the next tasks of a range in one event: as many as are wanted, or half as often as it takes to be paid for."""
         state, first, count = self.state, row.next, min(most, row.stop - row.next)
-        if self._check(replace(need, tokens=count * need.tokens, calls=count * need.calls)) is not None:
-            count = 1
-        self._emit(
-            ev.RangeLeased(
-                range=row.id, host=host, first=first, count=count, token=state.token + 1, until=self._now + LEASE_SECONDS,
-                reserved=need.tokens, calls=need.calls,
-            )
-        )
+        while count > 1 and self._check(replace(need, tokens=count * need.tokens, calls=count * need.calls)) is not None:
+            count //= 2
+        lease = ev.RangeLeased(
+            range=row.id, host=host, first=first, count=count, token=state.token + 1, until=self._now + LEASE_SECONDS,
+            reserved=need.tokens, calls=need.calls,
+        )  # fmt: skip
+        self._emit(lease)
         words = self._words(row.role)
         return [self._granted(state.tasks[range_task(row.id, at)], (), words) for at in range(first, first + count)]
 
@@ -457,15 +456,16 @@ class Coordinator:
 
     def _command(self, command: Command, cause: int, index: int) -> None:
         check_command(command, self.protocol, self.roles, self.state)
-        if isinstance(command, Ask):
-            self._question(command, self._new_id(cause, index), cause)
-        elif not isinstance(command, Finish):
-            if (body := asked(command, self._new_id(cause, index))) is not None:
-                self._emit(body, cause)
-        elif self.state.left_out():
-            self._rest(cause)
-        else:
-            self._emit(last_word(self.state, command), cause)
+        match command:
+            case Ask():
+                self._question(command, self._new_id(cause, index), cause)
+            case Finish() if self.state.left_out():
+                self._rest(cause)
+            case Finish():
+                self._emit(last_word(self.state, command), cause)
+            case _:
+                if (body := event_of(command, self._new_id(cause, index))) is not None:
+                    self._emit(body, cause)
 
     def _question(self, command: Ask, id: str, cause: int = 0, tasks: tuple[str, ...] = ()) -> None:
         text = command.question.encode("utf-8", "replace")

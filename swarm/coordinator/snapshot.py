@@ -18,7 +18,7 @@ from typing import Any
 
 import msgpack
 
-from swarm import board, coordinator, events
+from swarm import board, coordinator, events, names, payload
 from swarm.board import Board
 from swarm.coordinator.codec import Codec, codec
 from swarm.coordinator.state import JobState
@@ -30,6 +30,10 @@ def _codecs() -> dict[str, Codec]:
     """A codec for each field of a state but the board, which packs itself."""
     hints = typing.get_type_hints(JobState)
     return {one.name: codec(hints[one.name]) for one in fields(JobState) if one.name != "board"}
+
+
+FOLDED_THROUGH = (events, payload, names)
+"""The modules outside of coordinator and board on whose source it depends what a log folds to."""
 
 
 @cache
@@ -45,7 +49,8 @@ def snapshot_format() -> str:
     for package in (coordinator, board):
         for source in sorted(Path(package.__path__[0]).glob("*.py")):
             code.update(source.read_bytes())
-    code.update(Path(events.__file__).read_bytes())
+    for module in FOLDED_THROUGH:
+        code.update(Path(str(module.__file__)).read_bytes())
     return code.hexdigest()
 
 

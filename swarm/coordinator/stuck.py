@@ -121,17 +121,16 @@ class Watch:
     def _leased(self, event: Event, body: ev.TaskLeased) -> None:
         source = self._ranges.get(body.range) if body.task not in self._tasks else None
         if source is not None:
-            self._take(body.range, source, body.task, body.index)
+            self._take(body.range, source, body)
 
     def _range_leased(self, event: Event, body: ev.RangeLeased) -> None:
-        source = self._ranges[body.range]
-        for task, index, _ in body.leases():
-            self._take(body.range, source, task, index)
+        self._take(body.range, self._ranges[body.range], body)
 
-    def _take(self, range: str, source: _Task, task: str, index: int) -> None:
-        self._tasks[task] = _Task(source.role, source.goal, (index,), (), source.depth)
+    def _take(self, range: str, source: _Task, body: ev.TaskLeased | ev.RangeLeased) -> None:
+        for task, index, _ in body.leases():
+            self._tasks[task] = _Task(source.role, source.goal, (index,), (), source.depth)
         if range not in self._state.ranges:  # that was its last
-            self._ranges.pop(range, None)
+            del self._ranges[range]
 
     def _called(self, event: Event, body: ev.CallStarted) -> None:
         task = self._tasks.get(body.task)

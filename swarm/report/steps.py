@@ -59,8 +59,8 @@ class _Tasks:
         role, stop = self.ranges[range]
         for task, index in tasks:
             self.open[task] = _Open(role, (index,), time)
-            if index + 1 >= stop:
-                del self.ranges[range]
+        if index + 1 >= stop:
+            del self.ranges[range]
 
     def answered(self, body: ev.CallFinished) -> None:
         row = self.open.get(body.task)

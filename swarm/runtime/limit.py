@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 class Limit:
-    """Breaks off whatever takes longer than `seconds`."""
+    """Breaks off whatever takes longer than `seconds`. It belongs to the event loop on which it is first used."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
@@ -30,20 +30,22 @@ class Limit:
             TimeoutError: it took too long. Whoever else cancels the task goes first.
         """
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
-        assert task is not None
-        cancelled = task.cancelling()
+        assert task is not None and task not in self._ends
+        before = task.cancelling()
         self._ends[task] = end = loop.time() + self._seconds
         if self._timer is None:
             self._timer = loop.call_at(end, self._look, loop)
         try:
             return await awaitable
         except asyncio.CancelledError:
-            if task in self._late and task.uncancel() <= cancelled:
+            if task in self._late and task.cancelling() <= before + 1:
                 raise TimeoutError from None
             raise
         finally:
             del self._ends[task]
-            self._late.discard(task)
+            if task in self._late:  # however it ended, nobody wants it cancelled any more
+                self._late.remove(task)
+                task.uncancel()
 
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
         """Breaks off what has reached its end, and comes back for what is the next."""

@@ -13,10 +13,11 @@ from swarm.coordinator.snapshot import pack, snapshot_format, unpack
 from swarm.errors import StoreError
 from swarm.store.interface import Reader, Snapshot, Writer
 
-EVENTS_BETWEEN, SHARE_BETWEEN = 20_000, 50
-"""Events after which a master takes the next snapshot, or one for so many that the last one holds, if that is more: a part of
-what a snapshot costs grows with the log, and so it stays the same for each event. What an opening then folds takes a fraction
-of a second, and of an opening."""
+EVENTS_BETWEEN = 20_000
+"""Events after which a master takes the next snapshot: what an opening then folds takes a fraction of a second."""
+SHARE_BETWEEN = 50
+"""In a log of more than SHARE_BETWEEN * EVENTS_BETWEEN events it takes one whenever the log has grown by this part: what a
+snapshot costs grows with the log, and what it costs for each event must not."""
 
 
 @dataclass(frozen=True, slots=True)

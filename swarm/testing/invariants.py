@@ -39,6 +39,8 @@ class LogWatch:
         self.epoch = 0
         self.held: dict[int, str] = {}
         """Token → task of each lease that has not ended."""
+        self.ranges: dict[str, tuple[int, int]] = {}
+        """Range → the next span of it to be leased, and the one after its last."""
         self.tokens = 0
         self.over: set[str] = set()
         self.calls: set[tuple[str, int, int]] = set()
@@ -56,7 +58,15 @@ class LogWatch:
                 assert body.epoch > self.epoch, "an epoch comes twice"
                 self.epoch = body.epoch
                 self.held.clear()  # leases of an earlier master end here
+            case ev.RangeAdded():
+                self.ranges[body.range] = body.first, body.stop
             case ev.TaskLeased() | ev.RangeLeased():
+                if isinstance(body, ev.TaskLeased) and body.range:
+                    self.ranges[body.range] = body.index + 1, self.ranges[body.range][1]
+                if isinstance(body, ev.RangeLeased):
+                    first, stop = self.ranges[body.range]
+                    assert body.count >= 1 and body.first == first and first + body.count <= stop, f"out of turn: {body}"
+                    self.ranges[body.range] = first + body.count, stop
                 for task, _, token in body.leases():
                     assert token > self.tokens, f"token {token} comes twice"
                     assert task not in self.held.values(), f"task {task} is leased twice at once"
