@@ -84,6 +84,16 @@ def test_a_step_is_compared_with_an_earlier_one_at_the_same_pace(paces: list[flo
     assert first == pytest.approx(200e-6 * median(paces) / 1e-3)
 
 
+def test_the_work_of_a_batch_shows_at_its_neighbours_commit_and_the_end_of_a_job_is_no_step() -> None:
+    """With two pulls under way a commit of few steps may carry the work of the next ones; the last one opens what comes then."""
+    marks, used = [Mark(0, 0.0, 0.0, 1e-3, 0.0)], 0.0
+    for at in range(1, 33):
+        used += 100 * (300e-6 if at % 2 else 100e-6) + (0.5 if at == 32 else 0.0)
+        marks.append(Mark(100 * at, 0.1 * at, used, 1e-3, used))
+    first, last = step_cost(marks, 0, 1600), step_cost(marks, 1600, 3200)
+    assert first == pytest.approx(200e-6) and last == pytest.approx(200e-6)
+
+
 def test_overload_loses_nothing_and_tells_each_jobs_longest_wait() -> None:
     outcome = run_overload(jobs=4, passages=6)
     assert [row["weight"] for row in outcome.rows] == [1, 1, 1, 3]

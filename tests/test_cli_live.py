@@ -44,6 +44,18 @@ def plain() -> Console:
     return Console(file=io.StringIO(), width=500)
 
 
+def test_work_has_begun_with_the_first_lease_of_either_kind(ran: tuple[RunFolder, JobSpec, list[Event]]) -> None:
+    _, spec, events = ran
+    for kind in ("TaskLeased", "RangeLeased"):
+        progress = Progress(spec)
+        for event in events:
+            progress.begun = False  # whatever came before
+            progress.apply(event)
+            if event.kind == kind:
+                break
+        assert progress.begun, kind
+
+
 def test_progress_counts_what_the_log_says(ran: tuple[RunFolder, JobSpec, list[Event]]) -> None:
     _, spec, events = ran
     progress = Progress(spec)

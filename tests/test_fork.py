@@ -18,6 +18,7 @@ from swarm.coordinator import JobState
 from swarm.coordinator.ledger import Doubt
 from swarm.errors import NoSpaceError
 from swarm.events import Event
+from swarm.names import range_task
 from swarm.report.activity import Activity
 from swarm.report.steps import steps
 from swarm.runtime.fork import fork
@@ -93,9 +94,9 @@ class Many:
     def read(self, after: int = 0, upto: int | None = None) -> object:
         yield Event(1, 0.0, 1, 0, "", ev.RangeAdded(range="r" * 16, role="reader", first=0, stop=self.count))
         for at in range(self.count):
-            task, seq = f"t{at}", 2 + 2 * at
-            yield Event(seq, at, 1, 0, "", ev.TaskLeased(task=task, host="h", token=at, until=0, attempt=1, reserved=0,
-                                                         range="r" * 16, index=at))  # fmt: skip
+            task, seq = range_task("r" * 16, at), 2 + 2 * at
+            yield Event(seq, at, 1, 0, "", ev.RangeLeased(range="r" * 16, host="h", first=at, count=1, token=at, until=0,
+                                                          reserved=0, calls=1))  # fmt: skip
             yield Event(seq + 1, at + 0.5, 1, 0, "", ev.TaskFinished(task=task, token=at, outcome="none", notes=0))
 
 

@@ -57,6 +57,60 @@ def test_who_is_cancelled_by_others_has_not_come_too_late() -> None:
         asyncio.run(main())
 
 
+@pytest.mark.parametrize("fault", [None, ValueError])
+def test_a_call_that_ends_in_another_way_when_it_is_late_leaves_no_request_behind(fault: type[Exception] | None) -> None:
+    """Engines may make something else of being cancelled; the task then goes on, and nobody wants it cancelled."""
+
+    async def stubborn() -> str:
+        try:
+            await never()
+        except asyncio.CancelledError:
+            await asyncio.sleep(0)  # cleans up, while the limit looks again
+            if fault is not None:
+                raise fault from None
+        return "in the end"
+
+    async def main() -> None:
+        limit, task = Limit(0.01), asyncio.current_task()
+        other = asyncio.create_task(limit.hold(never()))
+        try:
+            assert await limit.hold(stubborn()) == "in the end" and fault is None
+        except ValueError:
+            assert fault is ValueError
+        assert task is not None and not task.cancelling()
+        with pytest.raises(TimeoutError):
+            await other
+        with pytest.raises(TimeoutError):
+            await limit.hold(never())
+
+    asyncio.run(main())
+
+
+def test_who_is_slow_to_go_is_told_once() -> None:
+    told = 0
+
+    async def slow(others: asyncio.Event) -> None:
+        nonlocal told
+        while not others.is_set():
+            try:
+                await others.wait()
+            except asyncio.CancelledError:
+                told += 1
+
+    async def main() -> None:
+        limit, others = Limit(0.01), asyncio.Event()
+        first = asyncio.create_task(limit.hold(slow(others)))
+        await asyncio.sleep(0)
+        for _ in range(2):  # each time the limit looks at all that are under way
+            with pytest.raises(TimeoutError):
+                await limit.hold(never())
+        others.set()
+        await first
+
+    asyncio.run(main())
+    assert told == 1
+
+
 def test_who_is_cancelled_by_others_as_well_stays_cancelled() -> None:
     async def main() -> None:
         limit = Limit(0.0)

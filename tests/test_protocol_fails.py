@@ -170,6 +170,15 @@ def test_the_protocol_that_works_is_the_one_of_its_digest(tmp_path: Path) -> Non
     assert len(digests) == 2
 
 
+def test_a_protocol_may_be_a_package(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "words.py").write_text("WORD = 'word'\n", encoding="utf-8")
+    source = "from .words import WORD\nNAME = __spec__.name\ndef create(spec): ...\n"
+    (tmp_path / "mine" / "__init__.py").write_text(source, encoding="utf-8")
+    module, _ = find_protocol(str(tmp_path / "mine" / "__init__.py"))
+    assert module.WORD == "word" and module.__name__ == module.NAME
+
+
 def test_a_protocol_that_wants_the_program_to_end_has_failed() -> None:
     def leave(view: Any, event: Any) -> Decision:
         raise SystemExit(3)

@@ -19,7 +19,7 @@ from rich.console import Console
 from swarm.cli.live import PlainLines, follow
 from swarm.coordinator import JobState, Phase
 from swarm.coordinator.codec import codec
-from swarm.coordinator.snapshot import pack, snapshot_format, unpack
+from swarm.coordinator.snapshot import FOLDED_THROUGH, pack, snapshot_format, unpack
 from swarm.errors import FencedError, StoreError
 from swarm.events import Event, JobEnded, SnapshotIgnored
 from swarm.runtime.launch import over_budget, settled
@@ -34,6 +34,7 @@ from swarm.testing.invariants import differences, refold
 from swarm.testing.simulator import STORM
 from tests.jobs import SOURCE, job, run
 from tests.simulated import PROSE, ROLLING, simulate
+from tests.test_architecture import MODULES, imports
 
 KINDS: dict[str, dict[str, Any]] = {"map_reduce": {}, "rolling": ROLLING, "prose": PROSE}
 GOLDEN = sorted(Path(__file__).with_name("logs").glob("*.sqlite"))
@@ -281,3 +282,14 @@ def test_what_a_resume_looks_at_begins_at_the_snapshot(finished: RunFolder) -> N
     view = PlainLines(Console(file=io.StringIO()))
     seen = asyncio.run(follow(finished, spec, view, lambda progress: progress.state.phase is Phase.ENDED))
     assert seen.state.seq == last and seen.begun
+
+
+def test_the_form_covers_the_source_of_all_that_events_are_folded_through() -> None:
+    """What may be left out: errors, and shapes that a snapshot names itself or that no event gives a meaning to."""
+    harmless = {"swarm.errors", "swarm.protocol", "swarm.spec"}
+    covered = {module.__name__ for module in FOLDED_THROUGH}
+    folding = [f"swarm.coordinator.{name}" for name in ("state", "tables", "spending", "closing", "ledger", "faults", "codec")]
+    folding += [name for name in MODULES if name.startswith("swarm.board")] + sorted(covered)
+    needed = {one.target for name in folding for one in imports(MODULES[name])} & MODULES.keys()
+    own = {name for name in MODULES if name.startswith(("swarm.coordinator", "swarm.board"))}
+    assert needed - own - {"swarm"} - harmless <= covered and "swarm.payload" in covered
