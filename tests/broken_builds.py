@@ -191,7 +191,7 @@ BUILDS: tuple[BrokenBuild, ...] = (
     BrokenBuild(
         21, "bounds no longer what waits at a host: hands out more than it asked for",
         (Patch(COORDINATOR, "        while len(grants) < want and self.state.phase", "        while self.state.phase"),),
-        ("tests/test_coordinator.py::test_a_range_is_admitted_a_task_at_a_time",),
+        ("tests/test_range_leases.py::test_a_range_is_admitted_as_it_is_asked_for",),
     ),
     BrokenBuild(
         22, "loads an adapter in the place of one that requests still use",

@@ -21,7 +21,7 @@ from swarm.errors import ProtocolError
 from swarm.events import NoteJudged, NotePosted
 from swarm.protocol import NoteView
 
-NEAR = 512
+NEAR = 256
 """Notes that stay in the graph: those that were posted or judged last."""
 
 
