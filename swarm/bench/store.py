@@ -25,7 +25,7 @@ from swarm.bench.steps import EVENTS_A_STEP, null_log
 from swarm.coordinator import JobState
 from swarm.errors import SpecError
 from swarm.events import Event
-from swarm.runtime.opening import EVENTS_BETWEEN, SHARE_BETWEEN, open_state, take_snapshot
+from swarm.runtime.opening import EVENTS_BETWEEN, events_between, open_state, take_snapshot
 from swarm.store.sqlite import LOG, SqliteReader, SqliteWriter
 
 JOBS = 8
@@ -37,7 +37,7 @@ FOLD_PER_S, OPEN_S, SQLITE_PER_S, POSTGRES_PER_S, LAST_TO_FIRST = 100_000, 10.0,
 ABOUT = (
     "fold: applying events, four a step, that are in memory already to a job's state, its board included. read and fold: the "
     "same from an SQLite log, with every checksum compared; both in CPU time. open: wall-clock time with a snapshot, the "
-    f"furthest behind that a master leaves one ({EVENTS_BETWEEN:,} events, or one in {SHARE_BETWEEN}).",
+    f"furthest behind that a master leaves one ({EVENTS_BETWEEN:,} events where there are a million).",
     f"append: {JOBS} processes, each the master of one job, append {APPENDED:,} events each at the same time, without bodies, "
     "every transaction on the disk before the next begins. batch is events a transaction.",
     "long job: null steps as in `swarm bench overhead`, in the local shell with its estimate for a tokenizer, over pinned "
@@ -98,7 +98,7 @@ def _folding(folder: Path, events: int) -> Iterator[Mapping[str, Any]]:
     with SqliteWriter.open(folder) as writer:
         log = null_log(writer.epoch, events // EVENTS_A_STEP + 1)
         # The last snapshot stands as far from the log's end as a master ever lets it.
-        rest = min(max(EVENTS_BETWEEN, events // (SHARE_BETWEEN + 1)) - 1, events // 2)
+        rest = min(events_between(events) - 1, events // 2)
         while part := list(islice(log, min(EVENTS_BETWEEN, events - rest - state.seq))):
             folding += _fold(state, part)
             writer.append(part, {})

@@ -76,8 +76,7 @@ class Watch:
         self._signs: Counter[str] = Counter()
         self._turning = ""
         self._see: dict[type[ev.Body], Callable[[Event, Any], None]] = {
-            ev.TaskAdded: self._added, ev.RangeAdded: self._ranged, ev.TaskLeased: self._leased,
-            ev.RangeLeased: self._range_leased, ev.CallStarted: self._called,
+            ev.TaskAdded: self._added, ev.RangeAdded: self._ranged, ev.RangeLeased: self._leased, ev.CallStarted: self._called,
             ev.TaskFinished: self._end, ev.TaskFailed: self._end, ev.NoteJudged: self._judged,
         }  # fmt: skip
         for row in state.tasks.values():
@@ -118,19 +117,12 @@ class Watch:
         if (step := self._ended.get(event.cause)) is not None:
             step.added.append(task)
 
-    def _leased(self, event: Event, body: ev.TaskLeased) -> None:
-        source = self._ranges.get(body.range) if body.task not in self._tasks else None
-        if source is not None:
-            self._take(body.range, source, body)
-
-    def _range_leased(self, event: Event, body: ev.RangeLeased) -> None:
-        self._take(body.range, self._ranges[body.range], body)
-
-    def _take(self, range: str, source: _Task, body: ev.TaskLeased | ev.RangeLeased) -> None:
+    def _leased(self, event: Event, body: ev.RangeLeased) -> None:
+        source = self._ranges[body.range]
         for task, index, _ in body.leases():
             self._tasks[task] = _Task(source.role, source.goal, (index,), (), source.depth)
-        if range not in self._state.ranges:  # that was its last
-            del self._ranges[range]
+        if body.range not in self._state.ranges:  # that was its last
+            del self._ranges[body.range]
 
     def _called(self, event: Event, body: ev.CallStarted) -> None:
         task = self._tasks.get(body.task)

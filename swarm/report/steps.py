@@ -5,7 +5,7 @@ Owns a stream over the log that holds open tasks only, so that a job of any leng
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from swarm import events as ev
@@ -49,18 +49,14 @@ class _Tasks:
     """Range → role, and the span after its last one."""
     open: dict[str, _Open] = field(default_factory=dict)
 
-    def leased(self, body: ev.TaskLeased, time: float) -> None:
-        if body.task not in self.open:
-            self.taken(body.range, [(body.task, body.index)], time)
-        self.open[body.task].since = time
-
-    def taken(self, range: str, tasks: Iterable[tuple[str, int]], time: float) -> None:
-        """Tasks of a range and their spans, in order, are leased for the first time."""
-        role, stop = self.ranges[range]
-        for task, index in tasks:
-            self.open[task] = _Open(role, (index,), time)
-        if index + 1 >= stop:
-            del self.ranges[range]
+    def leased(self, body: ev.TaskLeased | ev.RangeLeased, time: float) -> None:
+        for task, index, _ in body.leases():
+            if task not in self.open:
+                role, stop = self.ranges[body.range]
+                self.open[task] = _Open(role, (index,))
+                if index + 1 >= stop:
+                    del self.ranges[body.range]
+            self.open[task].since = time
 
     def answered(self, body: ev.CallFinished) -> None:
         row = self.open.get(body.task)
@@ -83,10 +79,8 @@ def steps(reader: Reader) -> Iterator[Step]:
                 tasks.open[added.task] = _Open(added.role, added.spans)
             case ev.RangeAdded() as added:
                 tasks.ranges[added.range] = added.role, added.stop
-            case ev.TaskLeased() as leased:
+            case ev.TaskLeased() | ev.RangeLeased() as leased:
                 tasks.leased(leased, event.time)
-            case ev.RangeLeased() as leased:
-                tasks.taken(leased.range, ((task, index) for task, index, _ in leased.leases()), event.time)
             case ev.CallFinished() as answered:
                 tasks.answered(answered)
             case ev.TaskFinished(task=task, outcome=outcome):

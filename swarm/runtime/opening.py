@@ -69,7 +69,12 @@ def restored(snapshot: Snapshot) -> JobState:
 
 def snapshot_due(kept: int, seq: int) -> bool:
     """Whether it is time for a snapshot at event `seq`, where the last one was taken at `kept`, 0 for none."""
-    return seq - kept >= max(EVENTS_BETWEEN, kept // SHARE_BETWEEN)
+    return seq - kept >= events_between(kept)
+
+
+def events_between(kept: int) -> int:
+    """How many events come before the next snapshot, where the last one was taken at `kept`."""
+    return max(EVENTS_BETWEEN, kept // SHARE_BETWEEN)
 
 
 def take_snapshot(state: JobState, store: Writer) -> None:
