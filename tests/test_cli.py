@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from swarm import __version__
 from swarm.cli.runs import _table
 from swarm.errors import SwarmError, on_a_line
 from swarm.names import counted
@@ -374,6 +375,10 @@ def test_settings_are_changed_from_the_command_line(place: Path) -> None:
     for override in ("budget", "inputs.7=x", "budget.tokens.x=1", "=1"):
         said = swarm("plan", job, "--set", override)
         assert said.code == 2 and "error: " in said.err
+
+
+def test_the_command_says_its_version() -> None:
+    assert swarm("--version").out == f"swarmloom {__version__}\n"
 
 
 def test_help_loads_nothing_heavy() -> None:

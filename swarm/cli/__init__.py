@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import Annotated
 
 import typer
 
+from swarm import __version__
 from swarm.cli.bench import app as bench
 from swarm.cli.catalogue import models, protocols, roles
 from swarm.cli.cost import cost
@@ -32,6 +34,23 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _tell_version(asked: bool) -> None:
+    if asked:
+        print(f"swarmloom {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _everywhere(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Print the version and end.")
+    ] = False,
+) -> None:
+    """What holds for every verb."""
+
+
 _PANELS = {
     "Work": (run, ask, plan, submit, resume, fork),
     "Runs": (list_, status, watch, supervise, gc, rm),
