@@ -6,6 +6,7 @@ the price that a job was started with is pinned in its log, and a table that cha
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -30,7 +31,7 @@ def price_file(environment: Mapping[str, str]) -> Path | None:
     """The file of prices: the one that $SWARM_PRICES names, else `prices.yaml` of the working folder; None if there is none."""
     named = environment.get(VARIABLE, "")
     if named:
-        return Path(named).expanduser()
+        return Path(os.path.expanduser(named))
     return Path(FILE) if Path(FILE).is_file() else None
 
 

@@ -7,6 +7,7 @@ the field, the value and the cure. It reads no input, starts nothing and imports
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -428,7 +429,7 @@ def anchored(spec: JobSpec, folder: Path) -> JobSpec:
     def place(text: str) -> str:
         if not text or re.match(r"^[a-z]+:", text) or Path(text).is_absolute():
             return text
-        return str((folder / text).resolve()) if not text.startswith("~") else str(Path(text).expanduser())
+        return str((folder / text).resolve()) if not text.startswith("~") else os.path.expanduser(text)
 
     def own(text: str) -> str:
         """A model's name may as well be one of a hub, with a slash in it: only `./…`, `../…` and `~/…` are surely paths."""

@@ -91,6 +91,7 @@ def test_a_list_cuts_nothing_however_long_it_is_who_works_on_a_run() -> None:
 
 def test_an_empty_folder_has_no_runs(tmp_path: Path) -> None:
     assert "no runs" in swarm("list", "--runs", tmp_path).out
+    assert "no runs" in swarm("list", "--runs", "~nobody-here/runs").out, "a `~` that names nobody is a name like any other"
     said = swarm("status", "latest", "--runs", tmp_path)
     assert said.code == 1 and "there is no run 'latest'" in said.err
 

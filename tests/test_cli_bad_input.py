@@ -143,6 +143,7 @@ def test_a_job_file_that_is_none(tmp_path: Path, text: str) -> None:
         ({"seed": 2**64}, ["seed"]),
         ({"answer": {"columns": {"a": "b"}, "gold": "nowhere.jsonl"}}, ["answer.gold", "nowhere.jsonl", "ast:raises"]),
         ({"answer": {"columns": {"a": "b"}, "gold": "/bin/ls"}}, ["answer.gold", "UTF-8"]),
+        ({"inputs": ["~nobody-here/a"]}, ["~nobody-here/a", "cannot be read"]),
         ({"protocol": "nosuch.module"}, ["nosuch.module", "map_reduce"]),
         ({"protocol": ".."}, ["'..'", "map_reduce"]),
         ({"protocol": "./src"}, ["./src", "map_reduce"]),

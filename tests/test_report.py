@@ -183,6 +183,9 @@ def test_a_running_job_gives_a_marked_draft(tmp_path: Path) -> None:
     assert {one.reason for one in answer.unread} == {"not read yet"}
     assert files["report.md"].startswith("# DRAFT: ")
     assert "<title>Draft: " in files["report.html"] and "may still change" in files["report.html"]
+    assert "Status: **running**" in files["report.md"] and "The job is running." in files["report.md"]
+    left = written(driven.run)["report.md"]  # its process is gone
+    assert "Status: **interrupted**" in left and "The job is interrupted." in left
 
 
 def test_a_draft_can_be_written_before_anything_is_read(tmp_path: Path) -> None:

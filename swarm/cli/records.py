@@ -35,7 +35,7 @@ def report(id: RunId, runs: Runs = None, as_json: Json = False) -> None:
     run = the_run(id, runs)
     with run.reader() as reader:
         files = write_report(reader, run)
-        answer = gather(reader)
+        answer = gather(reader, run.holder() is not None)
     where = people(as_json)
     for line in answer_lines(answer):
         where.print(line, markup=False)

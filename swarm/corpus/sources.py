@@ -117,7 +117,7 @@ def _printable(path: str) -> str:
 
 
 def _paths(item: InputSpec, folder: Path) -> Iterator[Source | Skipped]:
-    place = folder / Path(item.source).expanduser()
+    place = folder / os.path.expanduser(item.source)
     try:
         mode = place.stat().st_mode
     except OSError as problem:

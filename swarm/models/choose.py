@@ -6,6 +6,7 @@ started.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -68,5 +69,5 @@ def create_tokenizer(spec: ModelSpec) -> tuple[Tokenizer, ChatTemplate]:
 
 
 def _tokenizer_file(name: str) -> Path:
-    file = Path(name).expanduser()
+    file = Path(os.path.expanduser(name))
     return file if file.is_file() else tokenizer_folder(name) / "tokenizer.json"

@@ -42,7 +42,7 @@ class WeightsFolder:
 def cache_folder() -> Path:
     """`$SWARM_CACHE`, else `~/.cache/swarmloom`; created when missing."""
     given = os.environ.get("SWARM_CACHE")
-    folder = Path(given).expanduser() if given else Path.home() / ".cache" / "swarmloom"
+    folder = Path(os.path.expanduser(given)) if given else Path.home() / ".cache" / "swarmloom"
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 

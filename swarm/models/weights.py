@@ -7,6 +7,7 @@ folder) to folders on this machine and the digest of what is in them. It loads n
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,7 +66,7 @@ def _adapter(spec: ModelSpec, channel: str, source: str) -> Path | None:
         folder = shipped("roles") / "weights" / source.removeprefix(SHIPPED)
         cure = "run `make reader` to build it, or write `base`"
     else:
-        folder = Path(source).expanduser()
+        folder = Path(os.path.expanduser(source))
         cure = "give the folder of a LoRA adapter, `shipped:reader`, or `base`"
     if not (folder / ADAPTER_FILE).is_file():
         raise WeightsError(f"there is no adapter in {folder}", f"model.weights.{channel}", cure)
@@ -121,7 +122,7 @@ def base_weights(spec: ModelSpec) -> WeightsFolder:
     """
     if spec.name == "embedded":
         return embedded.embedded_base()
-    folder = Path(spec.name).expanduser()
+    folder = Path(os.path.expanduser(spec.name))
     if not folder.is_dir():
         folder = _downloaded(spec.name, [*WEIGHT_FILES, *TEXT_FILES])
     if not (folder / "config.json").is_file():
@@ -137,7 +138,7 @@ def tokenizer_folder(name: str) -> Path:
     """A folder with the model's tokenizer and chat template; of a hub model only these files are fetched."""
     if name == "embedded":
         return embedded.embedded_base().path
-    folder = Path(name).expanduser()
+    folder = Path(os.path.expanduser(name))
     if folder.is_file():
         folder = folder.parent
     return folder if folder.is_dir() else _downloaded(name, list(TEXT_FILES))

@@ -62,16 +62,16 @@ class Gathered:
     texts: Texts
 
 
-def gather(reader: Reader, draft: bool = False) -> Answer:
-    """The answer of a run as its log stands. It is a draft while the job has not ended, or if `draft` says so.
+def gather(reader: Reader, held: bool = True) -> Answer:
+    """The answer of a run as its log stands, a draft while the job has not ended; `held` says whether a process works on it.
 
     Raises:
         StoreError: the log is empty or damaged, or the job's spec is not in the store.
     """
-    return gather_with_texts(reader, draft).answer
+    return gather_with_texts(reader, held).answer
 
 
-def gather_with_texts(reader: Reader, draft: bool = False) -> Gathered:
+def gather_with_texts(reader: Reader, held: bool = True) -> Gathered:
     """As `gather`, with the texts."""
     state, activity, people = JobState(), Activity(), People()
     for event in reader.read():
@@ -82,7 +82,7 @@ def gather_with_texts(reader: Reader, draft: bool = False) -> Gathered:
         raise StoreError("holds no job", "log", "the run stopped before it began; remove it with `swarm rm`")
     spec = parse_spec(msgpack.unpackb(reader.body(state.created.spec)), f"job {state.created.job}")
     texts = Texts(reader, state)
-    return Gathered(_Gathering(spec, state, activity, people, texts).answer(draft), texts)
+    return Gathered(_Gathering(spec, state, activity, people, texts).answer(held), texts)
 
 
 class _Gathering:
@@ -95,7 +95,7 @@ class _Gathering:
         self.merge = str(state.memory.get("merge", planned))
         self.claims = Claims(spec, state.board, texts, self.ended, self.merge, state.status == "budget")
 
-    def answer(self, draft: bool) -> Answer:
+    def answer(self, held: bool) -> Answer:
         state, claims, total = self.state, self.claims, self.state.total()
         price, prose = self.spec.model.price, self.spec.answer.statements
         sentences = claims.sentences()
@@ -104,9 +104,9 @@ class _Gathering:
             id=state.created.job if state.created else "",
             name=self.spec.name,
             question=printable(self.spec.question),
-            status=self._status(),
+            status=self._status(held),
             reason=self._reason(),
-            draft=draft or not self.ended,
+            draft=not self.ended,
             columns=tuple(column.name for column in self.spec.answer.columns),
             merge="prose" if prose else self.merge,
             sentences=sentences,
@@ -145,10 +145,12 @@ class _Gathering:
 
     # ---- how the job stands ----
 
-    def _status(self) -> str:
+    def _status(self, held: bool) -> str:
         if self.state.settled:
             return self.state.status
-        return str(self.state.phase) if self.state.phase in (Phase.PAUSED, Phase.WAITING) else "running"
+        if self.state.phase in (Phase.PAUSED, Phase.WAITING):
+            return str(self.state.phase)
+        return "running" if held else "interrupted"
 
     def _reason(self) -> str:
         if hash := reason_body(self.state.reason):

@@ -47,7 +47,7 @@ def _about_status(answer: Answer) -> Iterator[Notice]:
     reason = f" {answer.reason}{ending}" if answer.reason else ""
     if answer.draft:
         stop = "" if answer.status == "waiting" and reason else "."  # it waits for something
-        stands = f"The job is {answer.status}{stop}" if answer.status in ("running", "paused", "waiting") else ""
+        stands = f"The job is {answer.status}{stop}" if answer.status in ("running", "interrupted", "paused", "waiting") else ""
         yield Notice("unsure", "Draft", f"{stands}{reason} {unread} What stands here may still change.".strip())
     for limit in answer.limits:
         covers = " The answer covers the rest only." if left else ""

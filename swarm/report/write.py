@@ -31,7 +31,7 @@ def write_report(reader: Reader, folder: RunFolder) -> dict[str, str]:
     Raises:
         StoreError: the log cannot be read, or a file cannot be written.
     """
-    gathered = gather_with_texts(reader)
+    gathered = gather_with_texts(reader, folder.holder() is not None)
     answer = gathered.answer
     texts = {
         folder.answer: answer.model_dump_json(indent=1, exclude_none=True) + "\n",

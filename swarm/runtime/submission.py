@@ -64,7 +64,7 @@ class Place:
     @classmethod
     def of(cls, value: str, blobs: str = "") -> Place:
         """A relative folder is one of this machine's working folder: the cluster looks under the same path."""
-        value = value if "://" in value else str(Path(value).expanduser().absolute())
+        value = value if "://" in value else os.path.abspath(os.path.expanduser(value))
         return cls(value, open_runs(value, {}), blobs)
 
     @property

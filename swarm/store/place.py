@@ -37,7 +37,7 @@ class FolderPlace:
         return str(root)
 
     def option(self, root: Path, said: str) -> str:
-        here = "://" not in said and Path(said).expanduser().absolute() == root.absolute()
+        here = "://" not in said and Path(os.path.expanduser(said)).absolute() == root.absolute()
         return "" if here else f" --runs {shlex.quote(str(root))}"
 
     def ids(self, root: Path) -> list[str]:

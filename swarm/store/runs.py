@@ -5,6 +5,7 @@ Owns the reading of that value: a folder, or the URL of a PostgreSQL database.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,7 +93,7 @@ def open_runs(option: str | None, environment: Mapping[str, str]) -> Runs:
 
         return Runs(Path(FILES), PostgresPlace(Address(value), blobs))
     if not mark:
-        root = Path(value).expanduser()
+        root = Path(os.path.expanduser(value))
         if root.is_file():
             raise SpecError(f"{value} is a file, not a folder", "--runs", "name a folder, or one that is to be made")
         return Runs(root, FolderPlace(blobs) if blobs else FOLDERS)
