@@ -328,7 +328,10 @@ class MapReduce:
 
     def _rows(self, passage: Passage, said: Said) -> Action:
         verdict = "" if self.options.verify else "unchecked"
-        notes = read_rows(passage, said.text, said.finish, self.columns, self.spec.answer.quote_pattern, verdict)
+        answer = self.spec.answer
+        notes = read_rows(
+            passage, said.text, said.finish, self.columns, answer.quote_pattern, verdict, once=answer.statements
+        )
         if isinstance(notes, Failed):
             return notes
         kept = sum(note.kind == "row" for note in notes)

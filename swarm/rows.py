@@ -23,8 +23,8 @@ NotedRow = tuple[str, Mapping[str, str], tuple[Cite, ...]]
 """(note id, values, cites)"""
 
 EXCERPT_ASK = "Does the passage support the claim?"
-QUOTE_WORDS, QUOTE_CHARACTERS = 2, 14
-"""What must be left of a quote that is cut back to what stands in the text."""
+QUOTE_WORDS, QUOTE_CHARACTERS, QUOTE_SHARE = 2, 14, 2 / 3
+"""What must be left of a quote that is cut back to what stands in the text: the share is that of its characters."""
 LINE_CHARACTERS = 120
 """How long a line may be that a quote is told to the end of."""
 PATTERN_SECONDS = 1.0
@@ -134,11 +134,12 @@ def parsed(text: str) -> Any:
 
 
 def read_rows(
-    passage: Passage, text: str, finish: str, columns: Sequence[Column], quote_pattern: str, verdict: str = ""
+    passage: Passage, text: str, finish: str, columns: Sequence[Column], quote_pattern: str, verdict: str = "",
+    once: bool = False,
 ) -> tuple[Post, ...] | Failed:
     """The notes that a reader's output amounts to: `row` where code finds nothing wrong, else `rejected` with the reason.
-    `verdict` is what rows carry that nobody will judge. A row that comes again with another quote is the same note with
-    one more cite.
+    `verdict` is what rows carry that nobody will judge. A row that comes again with another quote is a note of its own, so
+    that each quote is judged, unless it is to be told `once`; with the same quote it says nothing new.
 
     An output that was cut off (`finish` is `length`) gives the rows that are whole in it.
     """
@@ -148,15 +149,21 @@ def read_rows(
     notes: list[Post] = []
     again: list[list[str]] = []
     refused: set[tuple[str, ...]] = set()
-    rows: dict[tuple[str, ...], int] = {}
+    rows: dict[tuple[str, ...], list[Cite]] = {}
     places: set[int] = set()
 
-    def note_of(cells: list[str]) -> Post:
+    def note_down(cells: list[str]) -> None:
+        if tuple(cells) in refused:
+            return
         note = _row(passage, cells, columns, quote_pattern, verdict, places)
         if note.kind == "rejected":
             refused.add(tuple(cells))
-            notes.append(note)
-        return note
+        else:
+            cites = rows.setdefault(tuple(cells[:-1]), [])
+            if _overlap(note.cites[0], cites):
+                return
+            cites.extend(note.cites)
+        notes.append(note)
 
     for cells in answer:
         if not isinstance(cells, list) or len(cells) != len(columns) + 1 or not all(isinstance(c, str) for c in cells):
@@ -164,14 +171,10 @@ def read_rows(
         cells = [cell.strip() for cell in cells]
         if tuple(cells[:-1]) in rows:
             again.append(cells)
-        elif tuple(cells) not in refused and (note := note_of(cells)).kind == "row":  # a refused row may come again
-            rows[tuple(cells[:-1])] = len(notes)
-            notes.append(note)
-    for cells in again:  # last, so that no row's first quote depends on them
-        if tuple(cells) not in refused and (note := note_of(cells)).kind == "row":
-            at = rows[tuple(cells[:-1])]
-            if not _overlap(note.cites[0], notes[at].cites):
-                notes[at] = replace(notes[at], cites=(*notes[at].cites, *note.cites))
+        else:
+            note_down(cells)
+    for cells in () if once else again:  # last, so that no row's first quote depends on them
+        note_down(cells)
     return tuple(notes)
 
 
@@ -243,14 +246,18 @@ def _complete_rows(text: str) -> Any:
 def find_quote(text: str, quote: str, taken: Iterable[int] = ()) -> tuple[int, int] | None:
     """Where a quote stands in a text: word for word, white space aside; a place not taken yet if there is one.
 
-    A quote whose end slipped is cut back to the words that do stand there, as long as they are enough to know the place
-    by: what is kept as evidence is always the text's own. Returns (start, end) in characters, or None.
+    A quote whose end slipped is cut back to the words that do stand there, as long as they are most of it and enough to
+    know the place by: what is kept as evidence is always the text's own. One without a letter or digit shows nothing.
+    Returns (start, end) in characters, or None.
     """
     words, used = quote.split(), set(taken)
-    if words and (place := _free_place(text, [quote.strip()], used)) is not None and place[0] not in used:
+    if not any(letter.isalnum() for letter in quote):
+        return None
+    if (place := _free_place(text, [quote.strip()], used)) is not None and place[0] not in used:
         return place  # letter by letter goes before a place where only the words are the same
+    least = max(QUOTE_CHARACTERS, QUOTE_SHARE * len(" ".join(words)))
     for kept in range(len(words), 0, -1):
-        if kept < len(words) and (kept < QUOTE_WORDS or len(" ".join(words[:kept])) < QUOTE_CHARACTERS):
+        if kept < len(words) and (kept < QUOTE_WORDS or len(" ".join(words[:kept])) < least):
             return None
         if (place := _free_place(text, words[:kept], used)) is not None:
             return place

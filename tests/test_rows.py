@@ -61,6 +61,8 @@ def rows(*cells: list[Any], finish: str = "stop", pattern: str = "") -> tuple[Po
         ("", None),
         ("   ", None),
         ("raiseQueueEmpty", None),
+        ("(", None),
+        (":\n", None),
     ],
 )
 def test_a_quote_is_found_word_for_word_white_space_aside(quote: str, place: str | None) -> None:
@@ -84,7 +86,7 @@ def test_every_run_of_words_of_a_text_is_found_in_it(pieces: list[str], data: st
     last = data.draw(st.integers(first, len(words)))
     quote = " ".join(" ".join(words[first:last]).split())
     found = find_quote(text, quote)
-    assert (found is None) == (not quote)
+    assert (found is None) == (not quote.strip(" ."))
     if found:
         assert text[slice(*found)].split() == quote.split()
         assert not text[found[0]].isspace() and not text[found[1] - 1].isspace()
@@ -269,6 +271,12 @@ def test_an_excerpt_of_short_lines_is_what_stands_around() -> None:
     assert excerpt(text, at, at + 7).split("\n") == lines[20 - EXCERPT_BEFORE : 21 + EXCERPT_AFTER]
 
 
+def test_an_excerpt_of_one_very_long_line_is_what_stands_beside_the_quote() -> None:
+    text = "".join(f"word {number} " for number in range(4000))
+    at = text.index("word 2000")
+    assert excerpt(text, at, at + 9) == text[at - EXCERPT_CHARACTERS // 2 : at + 9 + EXCERPT_CHARACTERS // 2]
+
+
 # ---- merges ----
 
 ANSWER = AnswerSpec(columns=COLUMNS, by="exception")
@@ -398,6 +406,10 @@ def test_a_quote_whose_end_slipped_is_cut_back_to_what_stands_in_the_text() -> N
     assert found is not None and text[slice(*found)] == 'raise CompressionError("zlib module is not'
     assert find_quote(text, 'raise ValueError("zlib') is None, "one word is not enough to know the place by"
     assert find_quote(text, "of course not") is None
+    text = "It is a value of 15 volts, and an end."
+    assert find_quote(text, "It is of") is None and find_quote(text, "It is a vial") is None, "two short words are not either"
+    assert find_quote(text, "It is a value of 15 amps") == (0, 19)
+    assert find_quote(text, "It is a value of 15 kilowatts, as I said") is None, "what was made up is more than a slip"
 
 
 def test_a_row_that_was_refused_may_come_again_with_a_good_quote() -> None:
@@ -408,7 +420,7 @@ def test_a_row_that_was_refused_may_come_again_with_a_good_quote() -> None:
     assert isinstance(notes, tuple) and [note.kind for note in notes] == ["rejected", "row"]
 
 
-def test_a_row_that_comes_again_with_another_quote_cites_that_as_well() -> None:
+def test_each_quote_of_a_row_is_a_note_of_its_own_to_be_judged() -> None:
     columns = (Column(name="error", description="its class", found_in="quote"),)
     text = "raise E(1)\nraise E(2)\nraise F(3)\nraise E(4)\n"
     place = Passage(5, "d", "a.py", 100, text, 9, "a.py", True)
@@ -417,8 +429,10 @@ def test_a_row_that_comes_again_with_another_quote_cites_that_as_well() -> None:
     notes = read_rows(place, said, "stop", columns, "")
     assert isinstance(notes, tuple)
     assert [(note.kind, note.content["values"], note.cites) for note in notes] == [
-        ("row", {"error": "E"}, ((5, 100, 110), (5, 111, 121), (5, 133, 143))),
+        ("row", {"error": "E"}, ((5, 100, 110),)),
         ("row", {"error": "F"}, ((5, 122, 132),)),
+        ("row", {"error": "E"}, ((5, 111, 121),)),
+        ("row", {"error": "E"}, ((5, 133, 143),)),
         ("rejected", {"error": "E"}, ((5, 100, 100 + len(text)),)),
     ]
 
@@ -429,6 +443,9 @@ def test_a_quote_ends_with_its_line_however_lines_end() -> None:
         text = f"def f():{end}    raise KeyError(name){end}def g():{end}"
         notes = read_rows(Passage(0, "d", "a.py", 0, text, 4, "a.py", True), '[["f","raise KeyError"]]', "stop", columns, "")
         assert isinstance(notes, tuple) and notes[0].content["quote"] == "raise KeyError(name)"
+    long = "f may raise KeyError" + " and more" * 20
+    notes = read_rows(Passage(0, "d", "a.txt", 0, long, 4, "a.txt", True), '[["f","raise KeyError"]]', "stop", columns, "")
+    assert isinstance(notes, tuple) and notes[0].content["quote"] == "raise KeyError", "the end of such a line is far off"
 
 
 @pytest.mark.parametrize(
