@@ -84,6 +84,14 @@ def test_a_second_batch_is_asked_for_while_the_first_is_on_its_way() -> None:
     assert master.asked <= 12  # never more in all than the host can do
 
 
+def test_a_host_takes_little_more_than_its_model_answers_at_once() -> None:
+    job, master = spec(model={"engine": "scripted", "name": "raises", "concurrency": 2}), Slow(tasks(30))
+    protocol, _ = create_protocol(job)
+    host = Host("h", job, protocol, roles_of(protocol.roles), Says(*["[]"] * 30), 64, heartbeat=60)
+    asyncio.run(asyncio.wait_for(host.run(master), 60))
+    assert len(master.heard) == 30 and master.asked <= 4, "what became urgent would queue behind the rest"
+
+
 @pytest.mark.parametrize("agents", [1, 2, 3, 4])
 def test_a_small_host_sends_no_message_for_nothing(agents: int) -> None:
     master = Slow(tasks(20))

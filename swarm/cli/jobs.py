@@ -25,7 +25,12 @@ Address = Annotated[
     typer.Option("--address", metavar="HOST:PORT", help="Join this Ray cluster (`auto`: the one on this machine)."),
 ]
 Id = Annotated[str, typer.Option("--id", metavar="ID", help="Name of the run; made from the job's name if not given.")]
-Agents = Annotated[int, typer.Option("--agents", min=1, metavar="N", help="Tasks that one host works on at once.")]
+Agents = Annotated[
+    int,
+    typer.Option(
+        "--agents", min=1, metavar="N", help="Tasks that one host works on at once; twice model.concurrency at most."
+    ),
+]
 Wait = Annotated[
     bool, typer.Option("--wait", help="If the job asks a person, stay until it is answered, instead of leaving with code 5.")
 ]

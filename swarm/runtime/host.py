@@ -54,8 +54,9 @@ class Host:
     ) -> None:
         self.name, self.spec, self.protocol, self.roles, self.model = name, spec, protocol, roles, model
         self.job, self.outside = job, outside
-        self.agents = agents
-        """How many tasks this host works on at once."""
+        self.agents = min(agents, 2 * spec.model.concurrency)
+        """How many tasks this host works on at once: no more than keep the model busy, so that what becomes urgent does not
+        queue behind tasks that were taken long before their calls can go out."""
         self.busy = 0
         self.waits: deque[float] = deque(maxlen=REMEMBERED)
         """Seconds that calls waited for their turn; whoever counts them takes them out."""
