@@ -13,12 +13,13 @@ from swarm.errors import ModelError
 from swarm.models.choose import create_model
 from swarm.models.grammar import plain_schema
 from swarm.models.interface import Completion, Request, Sampling
-from swarm.models.openai import compact
+from swarm.models.openai import EndpointModel, compact
 from swarm.protocol import Part
 from swarm.rows import rows_schema
 from swarm.spec import ModelSpec
-from swarm.testing.endpoint import NESTED, Endpoint
+from swarm.testing.endpoint import NESTED, SILENT, Endpoint
 from swarm.window.compose import compose
+from swarm.window.tokens import ApproximateTokenizer
 
 PASSAGE = "def get(self):\n    raise QueueEmpty\n"
 SECRET = "sk-very-secret-1234"
@@ -136,6 +137,7 @@ def test_a_key_that_is_not_set_is_named_before_any_call() -> None:
         ("no-choices", "broken", True, "nonsense"),
         ("nested", "broken", True, "nonsense"),
         ("close", "broken", True, "broke off"),
+        ("floods", "broken", True, "more than 8 MiB"),
     ],
 )
 def test_each_failure_is_named(
@@ -162,6 +164,20 @@ def test_an_endpoint_that_says_nothing_is_a_timeout() -> None:
     with Endpoint(behaviour="hang") as endpoint:
         error = refused(endpoint, timeout_s=0.3)
     assert (error.kind, error.retryable, error.where) == ("timeout", True, "model.timeout_s")
+
+
+class Impatient(EndpointModel):
+    start_s = 0.3
+
+
+def test_an_endpoint_that_is_silent_from_the_start_is_not_waited_for_as_long_as_for_a_call() -> None:
+    async def begin(endpoint: Endpoint) -> None:
+        spec = ModelSpec(engine="openai", name="tiny", url=endpoint.url, timeout_s=600)
+        await Impatient(spec, ApproximateTokenizer()).start()
+
+    with Endpoint(models=SILENT) as endpoint, pytest.raises(ModelError, match=r"no answer within 0\.3 s") as caught:
+        asyncio.run(asyncio.wait_for(begin(endpoint), 60))
+    assert (caught.value.kind, caught.value.retryable) == ("timeout", True)
 
 
 def test_an_address_where_nobody_listens_is_unreachable() -> None:

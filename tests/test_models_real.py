@@ -9,6 +9,7 @@ import select
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -147,7 +148,9 @@ def test_vllm_refuses_what_cannot_be_answered(vllm: Running) -> None:
 
 def test_transformers_gives_the_same_bytes_every_time(transformers: Running) -> None:
     requests = [transformers.request(passage, ROWS) for passage in PASSAGES[:2]]
+    began = time.monotonic()
     first, second = transformers.ask(*requests), transformers.ask(*requests)
+    assert sum(one.seconds for one in first + second) <= time.monotonic() - began, "a call does not count its wait for others"
     assert [one.ids for one in first] == [one.ids for one in second]
     for request, completion in zip(requests, first, strict=True):
         check_rows(completion.text, completion.finish)

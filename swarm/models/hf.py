@@ -105,9 +105,8 @@ class TransformersModel:
                 kind="refused",
                 retryable=False,
             )
-        began = time.monotonic()
         loaded = await self._weights_in(served.folder)
-        out = await asyncio.get_running_loop().run_in_executor(
+        out, seconds = await asyncio.get_running_loop().run_in_executor(
             self._worker, _generate, loaded, ids, request, self._spec.timeout_s
         )
         stopped = bool(out) and out[-1] in loaded.ends
@@ -121,7 +120,7 @@ class TransformersModel:
             tokens_out=len(out),
             finish="stop" if stopped else "length",
             weights=served.digest,
-            seconds=time.monotonic() - began,
+            seconds=seconds,
             ids=tuple(out),
         )
 
@@ -138,10 +137,12 @@ class TransformersModel:
         await asyncio.to_thread(self._worker.shutdown, True, cancel_futures=True)
 
 
-def _generate(loaded: Loaded, ids: list[int], request: Request, seconds: float) -> list[int]:
-    """The new token ids, the end token included; fewer than asked for and without it only if time ran out."""
+def _generate(loaded: Loaded, ids: list[int], request: Request, seconds: float) -> tuple[list[int], float]:
+    """The new token ids, the end token included, and the seconds that they took, without the wait for other calls; fewer
+    than asked for and without an end token only if time ran out."""
     import torch
 
+    began = time.monotonic()
     sampling, mask = request.sampling, None
     if sampling.schema:
         mask = GrammarMask(loaded.grammars, [compact_grammar(sampling.schema, request.prompt)], len(ids))
@@ -162,7 +163,7 @@ def _generate(loaded: Loaded, ids: list[int], request: Request, seconds: float) 
             logits_processor=[mask] if mask else [],
             **drawn,
         )
-    return [int(token) for token in out[0, len(ids) :].tolist()]
+    return [int(token) for token in out[0, len(ids) :].tolist()], time.monotonic() - began
 
 
 def _ends(network: Any) -> tuple[int, ...]:

@@ -29,6 +29,8 @@ from swarm.window.tokens import Tokenizer
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 MOST_SECONDS = 86_400.0
 """What a Retry-After may ask for at most."""
+MOST_BYTES = 8 << 20
+"""What a reply can be long at most: the longest that a model writes is far below."""
 MOST_TOKENS = 1 << 31
 """What a call can have taken at most; who counts more is not believed."""
 VERSION = re.compile(r"([-@_]\d{4}-\d\d-\d\d|[-@_]\d\d-\d{4}|[-@_]\d{3,8}|[-@_]v\d[\d.]*(:\d+)?|[-:@]latest)*")
@@ -47,6 +49,8 @@ class EndpointModel:
     """
 
     template: ChatTemplate = ENDPOINT
+    start_s = 20.0
+    """How long the list of models may take, which no model has to work for: a silent address shows early."""
 
     def __init__(self, spec: ModelSpec, tokenizer: Tokenizer) -> None:
         self._spec, self.tokenizer = spec, tokenizer
@@ -71,7 +75,7 @@ class EndpointModel:
             trust_env=urlsplit(self._url).hostname not in LOOPBACK,
         )
         try:
-            response = await self._send("GET", "/models")
+            response = await self._send("GET", "/models", min(self.start_s, self._spec.timeout_s))
             if response.status_code in (401, 403):
                 raise self._refusal(response)
         except BaseException:
@@ -88,7 +92,9 @@ class EndpointModel:
         began = time.monotonic()
         wrapped = not self._any_schema and _needs_object(request.sampling.schema)
         # Whoever knows keys answers a call that is made again without making, or charging, it twice.
-        response = await self._send("POST", "/chat/completions", self._body(request, wrapped), {"Idempotency-Key": request.key})
+        response = await self._send(
+            "POST", "/chat/completions", self._spec.timeout_s, self._body(request, wrapped), {"Idempotency-Key": request.key}
+        )
         if response.status_code != 200:
             raise self._refusal(response)
         text, finish, used = self._read(response)
@@ -128,19 +134,22 @@ class EndpointModel:
         return body
 
     async def _send(
-        self, method: str, path: str, body: dict[str, Any] | None = None, headers: dict[str, str] | None = None
+        self, method: str, path: str, seconds: float, body: dict[str, Any] | None = None, headers: dict[str, str] | None = None
     ) -> httpx.Response:
         if self._client is None:
             raise ModelError("the model is not running", "model", "start it before the first call", retryable=False)
         address = self._url + path
         try:
-            async with asyncio.timeout(self._spec.timeout_s):
-                return await self._client.request(method, address, json=body, headers=headers)
+            async with (
+                asyncio.timeout(seconds),
+                self._client.stream(method, address, json=body, headers=headers) as response,
+            ):
+                return await self._whole(response)
         except TimeoutError:
             raise ModelError(
-                f"{address} gave no answer within {self._spec.timeout_s:g} s",
+                f"{address} gave no answer within {seconds:g} s",
                 "model.timeout_s",
-                "check the server's load, raise model.timeout_s, or lower model.concurrency",
+                "check that the server runs, and its load; raise model.timeout_s, or lower model.concurrency",
                 kind="timeout",
                 doubt=True,
             ) from None
@@ -158,6 +167,20 @@ class EndpointModel:
                 "see the server's log",
                 doubt=True,
             ) from None
+
+    async def _whole(self, response: httpx.Response) -> httpx.Response:
+        """The response with its content, which must end."""
+        content = bytearray()
+        async for piece in response.aiter_bytes():
+            content += piece
+            if len(content) > MOST_BYTES:
+                raise ModelError(
+                    f"{self._url} answers more than {MOST_BYTES >> 20} MiB", "model.url",
+                    "check that it is a model's endpoint, and that it minds max_tokens", kind="broken", doubt=True,
+                )  # fmt: skip
+        coded = ("content-encoding", "content-length", "transfer-encoding")
+        headers = [(name, value) for name, value in response.headers.multi_items() if name not in coded]
+        return httpx.Response(response.status_code, headers=headers, content=bytes(content))
 
     def _read(self, response: httpx.Response) -> tuple[str, str, dict[str, int]]:
         """(text, finish, tokens used) of a reply, or an error that says in what it is none."""

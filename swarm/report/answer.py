@@ -47,7 +47,7 @@ from swarm.store.interface import Reader
 
 PYTHON = "text/x-python"
 WHY_GIVEN_UP = {
-    "budget": "even the reserve of the budget was spent",
+    "budget": "what was left of the budget, its reserve included, might not have paid for it",
     AGENT_BUDGET: "it had spent what one agent may, in attempts before",
     "in-doubt": "a call of it may have been paid for without its answer, and a person would not have it made again",
 }

@@ -10,6 +10,7 @@ import json
 import threading
 import time
 from collections import deque
+from contextlib import suppress
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
@@ -17,7 +18,7 @@ from typing import Any
 
 from swarm.models.scripted import SCRIPTS
 
-OK = "ok"
+OK, SILENT = "ok", "silent"
 BEHAVIOURS = (
     OK,
     "401",
@@ -40,11 +41,13 @@ BEHAVIOURS = (
     "other-model",
     "filtered",
     "miscounts",
+    "floods",
 )
 """`close` breaks off in the middle of the answer, `die-before` before the request is read, `die-after` when the work is done and
 nothing is sent yet; `hang` says nothing while the list of models still answers; `babble` is no JSON; `nested` sends NESTED, and
 `nested-answer` a completion of that text; `other-model` names another model than was asked for, `other-model:NAME` the one of
-this name; `filtered` does the work and withholds it; `miscounts` says that it took more tokens than 64 bits can count."""
+this name; `filtered` does the work and withholds it; `miscounts` says that it took more tokens than 64 bits can count;
+`floods` never ends its answer."""
 NESTED = "[" * 10_000 + "]" * 10_000
 """JSON deeper than parsers go."""
 
@@ -57,7 +60,7 @@ class Endpoint:
         empty takes any. behaviour: how requests are answered once those set by `then` are used up. One of
         BEHAVIOURS; a status may be followed by the seconds of a Retry-After header, as in `429:7`, or in `429:date:7` where
         the header is to be a date.
-        models: whether there is a list of models, and who owns them: a name, or "" for an answer of 404.
+        models: whether there is a list of models, and who owns them: a name, "" for an answer of 404, or SILENT for none.
     """
 
     def __init__(self, script: str = "raises", key: str = "", behaviour: str = OK, models: str = "tests") -> None:
@@ -132,7 +135,10 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         if self._refused():
             return
-        if self.path.endswith("/models") and self.endpoint.models:
+        if self.endpoint.models == SILENT:
+            self.endpoint.wait()
+            self.close_connection = True
+        elif self.path.endswith("/models") and self.endpoint.models:
             self._reply(200, {"object": "list", "data": [{"id": "scripted", "owned_by": self.endpoint.models}]})
         else:
             self._reply(404, {"error": {"message": f"no such path {self.path}"}})
@@ -182,6 +188,8 @@ class _Handler(BaseHTTPRequestHandler):
             case "hang":
                 self.endpoint.wait()
                 self.close_connection = True
+            case "floods":
+                self._flood()
             case "close":
                 self._break_off()
             case _:
@@ -240,6 +248,16 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(b'{"choices": [')
         self.wfile.flush()
         self.close_connection = True
+
+    def _flood(self) -> None:
+        """Sends without end, until nobody listens."""
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.end_headers()
+        self.close_connection = True
+        with suppress(OSError):
+            while True:
+                self.wfile.write(b"x" * 65536)
 
 
 def _retry_after(asked: str) -> str:
