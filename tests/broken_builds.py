@@ -121,6 +121,13 @@ BUILDS: tuple[BrokenBuild, ...] = (
     ),
     BrokenBuild(
         10, "the key of a call holds the attempt's number",
+        (Patch("swarm/runtime/calls.py", "key = call_key(self._job, task, turn,",
+               'key = call_key(self._job, f"{task}:{doing.work.brief.attempt}", turn,'),),
+        ("tests/test_intents.py::test_a_paid_call_that_is_made_again_has_the_key_that_it_had",
+         "tests/test_model_faults.py::test_a_person_who_wants_to_be_asked_pays_nothing_twice_unasked"),
+    ),
+    BrokenBuild(
+        10, "the key of a call's record holds the attempt's number",
         (Patch(COORDINATOR, 'key=f"{body.task}:CallFinished:{body.turn}:{body.sample}"',
                'key=f"{body.task}:CallFinished:{body.turn}:{body.sample}:{row.attempt}"'),),
         ("tests/test_coordinator.py::test_a_job_of_one_task",),

@@ -29,10 +29,10 @@ class Looks(Says):
         return await super().complete(request)
 
 
-def worked(model: Looks, paid: bool) -> list[str]:
+def worked(model: Looks, paid: bool, attempt: int = 1, token: int = 7) -> list[str]:
     job = spec(model=PAID) if paid else spec()
     protocol, _ = create_protocol(job)
-    master = model.master = OneTask(Work(TaskBrief("t", "reader", "", 1), 7, Material((passage(0),)), (), {}))
+    master = model.master = OneTask(Work(TaskBrief("t", "reader", "", attempt), token, Material((passage(0),)), (), {}))
     asyncio.run(asyncio.wait_for(Host("h", job, protocol, roles_of(protocol.roles), model, 2).run(master), 60))
     return [type(body).__name__ for body in master.events]
 
@@ -41,6 +41,13 @@ def test_the_intent_of_a_paid_call_is_durable_before_the_call() -> None:
     model = Looks()
     assert worked(model, paid=True) == ["CallStarted", "CallFinished", "TaskFinished"]
     assert model.known == [[model.asked[0].key]] and model.asked[0].key
+
+
+def test_a_paid_call_that_is_made_again_has_the_key_that_it_had() -> None:
+    first, again = Looks(), Looks()
+    worked(first, paid=True)
+    worked(again, paid=True, attempt=2, token=19)
+    assert first.asked[0].key == again.asked[0].key
 
 
 def test_a_call_that_nobody_bills_needs_none() -> None:

@@ -308,10 +308,10 @@ def test_a_run_or_a_place_that_fails_as_nobody_foresaw_is_told_and_keeps_no_othe
     odd.create()
     lock = FolderLock.take(odd.lock)
     odd.lock.write_text("[" * 4096)
-    places = ["~nobody-of-this-name/runs", str(orphan.root)]
+    places = ["x" * 300, str(orphan.root)]
     looking = Supervisor(places, clock=lambda: time.time() + GRACE_SECONDS)
     seen = {one.id: one for one in asyncio.run(looking.look())}
-    assert seen["runs"].what == "error" and "RuntimeError" in seen["runs"].detail
+    assert seen["runs"].what == "error" and "File name too long" in seen["runs"].detail
     assert seen["broken"].what == "error" and "File name too long" in seen["broken"].detail
     assert seen["one"].what == "resumed" and "odd" not in seen, "somebody holds it, whoever that is"
     lock.release()
