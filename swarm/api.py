@@ -14,6 +14,7 @@ from datetime import datetime
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 from swarm import errors
 from swarm.coordinator.state import OVER_BUDGET
@@ -22,7 +23,7 @@ from swarm.events import CARETAKER, DESK, Event, JobEnded, JobOpened, PhaseChang
 from swarm.names import reason_body
 from swarm.report import Answer, gather, render
 from swarm.runtime import people
-from swarm.runtime.driver import LOOK_SECONDS, Driver, Launch, start_again, start_new
+from swarm.runtime.driver import LOOK_SECONDS, Driver, DriverProcess, Launch, start_again, start_new
 from swarm.runtime.environment import settle
 from swarm.runtime.fork import fork as make_fork
 from swarm.runtime.people import Question
@@ -122,10 +123,13 @@ class JobHandle:
             hash = reason_body(reason)
             why = reader.body(hash).decode(errors="replace") if hash else reason
         there = self._run.option
+        onward = f"swarm resume {self.id}{there}"
+        if self.driver is not None and not isinstance(self.driver, DriverProcess):
+            onward = f"submit it again under its key or id, or: {onward}"
         if asked := await self.questions():
-            cure = f"answer it with: swarm approve {asked[0].name}{there}, then: swarm resume {self.id}{there}"
+            cure = f"answer it with: swarm approve {asked[0].name}{there}, then: {onward}"
             raise SwarmError(f"waits for a person: {asked[0].text}", self.id, cure)
-        raise SwarmError(f"stopped before its end{f': {why}' if why else ''}", self.id, f"swarm resume {self.id}{there}")
+        raise SwarmError(f"stopped before its end{f': {why}' if why else ''}", self.id, onward)
 
     async def pause(self, reason: str = "") -> None:
         """Asks the job to pause. Returns when the word is left, not when it is heard; a job that has lost its driver, and
@@ -215,7 +219,8 @@ async def submit(
 
     With `address` the URL of a head's dashboard, such as http://HEAD:8265, the head of that cluster starts the driver,
     through Ray Jobs. Inputs, role files and runs are then those of the cluster's file system. A second request with the
-    same `key`, or else the same `id`, means the same job, however many come at once. Events and results are read from the
+    same `key` or `id` means the same job, however many come at once and whichever cluster they reach: one that has lost its
+    driver, or was answered, goes on, and one that has ended or rests is left as it is. Events and results are read from the
     log, so that it must lie where this machine sees it too: in a shared folder, or a database.
 
     Args:
@@ -225,7 +230,7 @@ async def submit(
         local: without Ray, in the driver's process.
         address: a Ray cluster to join, as HOST:PORT or `auto`, or a head's URL; by default the driver starts one.
         id: the run's id; made from the job's name, and the key if there is one, if empty.
-        key: the request's own name, to submit it again safely; only with a head's URL.
+        key: the request's own name, to submit it again safely, in place of an id; only with a head's URL.
         agents: tasks that one host works on at once.
 
     Raises:
@@ -233,9 +238,9 @@ async def submit(
     """
     spec = _meant(spec)
     if "://" in address:
-        remote, run = await send(spec, str(runs) if runs else None, address, id, key, agents)
-        await remote.opened(run.id)
-        return JobHandle(run, remote, runs)
+        remote = await send(spec, str(runs) if runs else None, address, id, key, agents)
+        await remote.opened()
+        return JobHandle(remote.run, remote, runs)
     if key:
         raise errors.SpecError("is only known to a cluster's head", "key", "submit to http://HEAD:8265, or give an id")
     place = open_runs(str(runs) if runs else None, os.environ)
@@ -269,16 +274,15 @@ async def resume(
     return JobHandle(run, await start_again(run, how), runs)
 
 
-async def send(
-    spec: JobSpec, runs: str | None, address: str, id: str, key: str, agents: int
-) -> tuple[RemoteDriver, RunFolder]:
+async def send(spec: JobSpec, runs: str | None, address: str, id: str, key: str, agents: int) -> RemoteDriver:
     """Has a cluster's head start a job's driver, and returns without waiting for it."""
+    if id and key:
+        raise errors.SpecError("the key names the run already", "id", "leave one of the two out")
     settle()
     from swarm.runtime.submission import Place, RemoteDriver, Submission, keyed_id
 
-    made = keyed_id(spec, key) if key else new_id(spec.name, datetime.now().astimezone(), ())
     place = Place.of(runs or os.environ.get("SWARM_RUNS") or FILES, os.environ.get("SWARM_BLOBS", ""))
-    return await RemoteDriver.send(Submission(spec, place, id or made, agents, key), address)
+    return await RemoteDriver.send(Submission(spec, place, id or keyed_id(spec, key or uuid4().hex), agents, key), address)
 
 
 def run(

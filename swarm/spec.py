@@ -387,6 +387,10 @@ class JobSpec(Frozen):
     def digest(self) -> str:
         return hashlib.blake2b(self.canonical(), digest_size=16).hexdigest()
 
+    def request(self) -> str:
+        """The digest of what is asked for: without the price, which may come from a table that has changed since."""
+        return self.model_copy(update={"model": self.model.model_copy(update={"price": None})}).digest()
+
 
 def parse_spec(data: Any, where: str = "job") -> JobSpec:
     """Builds a JobSpec from plain data.

@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -15,12 +18,14 @@ from uuid import uuid4
 
 import pytest
 
+from swarm.api import JobHandle
 from swarm.runtime.environment import settle
+from swarm.spec import load_spec
 from swarm.store.folder import RunFolder
 from swarm.store.runs import Runs
 from tests.commands import job_file, swarm as here
-from tests.jobs import ROWS, events_of, job, state_of, write_sources
-from tests.ray_head import RayHead, free_ports
+from tests.jobs import ROWS, answered, events_of, job, state_of, write_sources
+from tests.ray_head import RayHead, free_ports, holding
 
 pytestmark = pytest.mark.ray
 
@@ -77,6 +82,64 @@ def test_what_keeps_a_job_from_starting_is_said_and_it_can_be_submitted_again(he
     second = head.submit(tmp_path, file, "--id", "later", "--wait")
     assert second.code == 0 and "swarm-later-2" in second.err, second.err
     assert state_of(RunFolder(tmp_path / "runs", "later")).status == "done"
+
+
+def test_the_same_key_goes_on_after_the_driver_was_killed(head: RayHead, tmp_path: Path) -> None:
+    slow = {"engine": "scripted", "name": "raises+slow:0.3"}
+    file = job_file(tmp_path, write_sources(tmp_path, 2), model=slow)
+    first = head.submit(tmp_path, file, "--key", "order 9", "--agents", 2, "--json")
+    run = RunFolder(tmp_path / "runs", first.document["id"])
+    asyncio.run(_killed(run))
+    again = head.submit(tmp_path, file, "--key", "order 9", "--wait", "--json")
+    assert again.code == 0 and again.document["submission"] == f"swarm-{run.id}-2", again.err
+    events = events_of(run)
+    calls = answered(events)
+    assert state_of(run).status == "done" and len(calls) == len(set(calls)), "no call that was recorded is made again"
+    assert [event.kind for event in events].count("JobOpened") == 2
+    third = head.submit(tmp_path, file, "--key", "order 9", "--wait", "--json")
+    assert third.document == again.document and "submitted before" in third.err
+
+
+async def _killed(run: RunFolder) -> None:
+    """Ends a run's driver once three calls were answered."""
+    calls = 0
+    async for event in JobHandle(run).events():
+        calls += event.kind == "CallFinished"
+        if calls == 3:
+            for process in holding(f"--id\0{run.id}\0"):
+                os.kill(process, signal.SIGKILL)
+            return
+
+
+def test_the_same_key_is_the_same_job_for_a_head_that_knows_nothing_of_it(head: RayHead, tmp_path: Path) -> None:
+    settle()  # before anything loads ray
+    from swarm.runtime.submission import keyed_id
+
+    file = job_file(tmp_path, write_sources(tmp_path))
+    run = RunFolder(tmp_path / "runs", keyed_id(load_spec(file), "order 11"))
+    first = here("run", file, "--id", run.id, "--local", "--runs", run.root, "--json").document
+    events = events_of(run)
+    other = head.submit(tmp_path, file, "--key", "order 11", "--set", "seed=1", "--wait")
+    assert other.code == 2 and f"{run.id!r} stands for another job among the runs in {run.root}" in other.err
+    again = head.submit(tmp_path, file, "--key", "order 11", "--wait", "--json")
+    assert again.code == 0 and again.document["submission"] == f"swarm-{run.id}-2", again.err
+    assert again.document["rows"] == first["rows"] and events_of(run) == events
+
+
+def test_a_job_that_was_answered_goes_on_when_it_is_submitted_again(head: RayHead, tmp_path: Path) -> None:
+    asking = {"name": "map_reduce", "options": {"span_tokens": 160, "approve_plan": True}}
+    file = job_file(tmp_path, write_sources(tmp_path), protocol=asking)
+    for said in (head.submit(tmp_path, file, "--id", "asks", "--wait", "--json") for _ in range(2)):
+        assert said.code == 5 and said.document["submission"] == "swarm-asks", said.err
+        assert "once it is answered, submitting it again under its --key, or as --id asks, goes on" in said.err
+    assert here("approve", "asks", "--runs", tmp_path / "runs").code == 0
+    said = head.submit(tmp_path, file, "--id", "asks", "--wait", "--json")
+    assert said.code == 0 and said.document["status"] == "done", said.err
+
+
+def test_a_key_and_an_id_exclude_each_other(tmp_path: Path) -> None:
+    said = here("submit", job_file(tmp_path, write_sources(tmp_path)), "--key", "order 12", "--id", "twelve")
+    assert said.code == 2 and "leave one of the two out" in said.err
 
 
 FOLLOW = """

@@ -1,7 +1,7 @@
 """Driving a job from the command line: the plan before, the view while it runs, and the account after it.
 
-Owns the one road of `run`, `ask` and `resume`. How a job runs is the runtime's business; what a report is, that of
-`swarm.report`.
+Owns the one road of `run`, `ask` and `resume`, and which of them a request takes that may have been made before. How a job
+runs is the runtime's business; what a report is, that of `swarm.report`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,19 +22,20 @@ from swarm.coordinator.ending import most_frequent
 from swarm.coordinator.state import OVER_BUDGET
 from swarm.coordinator.tables import failure_word
 from swarm.corpus import glance
-from swarm.errors import ExitCode, ModelError, SwarmError
+from swarm.errors import ExitCode, ModelError, SpecError, StoreError, SwarmError
 from swarm.names import counted
 from swarm.plan import Plan, Range, estimate, measure
 from swarm.report import Answer, gather, render
 from swarm.report.answer import WHY_GIVEN_UP
 from swarm.report.drawing import shortened
+from swarm.runtime.driver import begun
 from swarm.runtime.launch import Opened, Options, run_again, run_new, stopped
 from swarm.runtime.people import questions
 from swarm.runtime.prepare import prepare, raise_budget
 from swarm.runtime.session import check, check_open, read_job
-from swarm.runtime.supervise import may_go_on
+from swarm.runtime.supervise import may_go_on, orphaned
 from swarm.spec import JobSpec
-from swarm.store.folder import RunFolder, reason_words
+from swarm.store.folder import RunFolder, read_status, reason_words
 from swarm.store.interface import Reader
 from swarm.store.place import LATEST
 
@@ -44,6 +45,10 @@ STATUS_EXIT = {
     "budget": ExitCode.BUDGET,
     "cancelled": ExitCode.CANCELLED,
 }
+LOOK_SECONDS = 0.5
+"""How long a run is left alone that somebody else has just taken."""
+ATTEMPTS = 3
+"""How often a run is looked at anew because somebody else was quicker."""
 
 
 class Drive:
@@ -96,6 +101,56 @@ def resume_job(run: RunFolder, options: Options, as_json: bool) -> int:
     return asyncio.run(_resume_job(run, options, as_json))
 
 
+def run_once(spec: JobSpec, options: Options, as_json: bool) -> int:
+    """Does a job under its id, whatever there is of it: begins it, goes on with it, or only says how it ended or why it rests,
+    after following whoever works on it now. So a request that is made again is the same job. Returns the exit code.
+
+    Raises:
+        SpecError: the id is another job's.
+        SwarmError: what kept the job from starting or going on.
+    """
+    run = options.runs.run(options.id)
+    for last in (*[False] * (ATTEMPTS - 1), True):
+        try:
+            return _go_on(run, spec, options, as_json) if begun(run) else run_job(spec, options, as_json)
+        except StoreError:
+            if last or run.holder() is None:
+                raise
+            time.sleep(LOOK_SECONDS)  # somebody else has begun it or gone on with it meanwhile
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _go_on(run: RunFolder, spec: JobSpec, options: Options, as_json: bool) -> int:
+    with run.reader() as reader:
+        _, pinned, _ = read_job(reader)
+    if pinned.request() != spec.request():
+        cure = "choose another one, or submit just what was submitted before"
+        raise SpecError(f"{run.id!r} stands for another job among the runs in {options.runs}", "--key or --id", cure)
+    if (holder := run.holder()) is not None:
+        asyncio.run(_watched(run, pinned, holder))
+    known = read_status(run)
+    if orphaned(run, known, time.time()):
+        return resume_job(run, replace(options, at=known.events), as_json)
+    return asyncio.run(_told(run, pinned, as_json))
+
+
+async def _watched(run: RunFolder, spec: JobSpec, holder: str) -> None:
+    """Follows a run until whoever works on it has left."""
+    shown = face(err())
+    try:
+        shown.say(f"run {run.id} in {run.path} is worked on by {holder}: followed until it rests")
+        await follow(run, spec, shown, lambda progress: run.holder() is None)
+    finally:
+        shown.close()
+
+
+async def _told(run: RunFolder, spec: JobSpec, as_json: bool) -> int:
+    """Says how a job stands that nobody works on."""
+    async with Drive(as_json) as drive:
+        drive.shown.say(f"{spec.name}: {spec.question}")
+    return _account(run, drive)
+
+
 async def _run_job(spec: JobSpec, options: Options, as_json: bool) -> int:
     async with Drive(as_json, new=True) as drive:
         drive.shown.say(f"{spec.name}: {spec.question}")
@@ -119,9 +174,7 @@ async def _resume_job(run: RunFolder, options: Options, as_json: bool) -> int:
     if options.budget:
         raise_budget(prepare(spec, roles), state, run.size(), options.budget)
     if state.phase is Phase.WAITING and not options.wait and not may_go_on(run, time.time()):
-        async with Drive(as_json) as drive:
-            drive.shown.say(f"{spec.name}: {spec.question}")
-        return _account(run, drive)
+        return await _told(run, spec, as_json)
     async with Drive(as_json) as drive:
         drive.shown.say(f"{spec.name}: {spec.question}")
         drive.shown.stage(_starting(options))

@@ -56,15 +56,18 @@ def run(
     wait: Wait = False,
     overrides: Overrides = None,
     detach: Detach = False,
+    once: Annotated[bool, typer.Option("--once", hidden=True)] = False,
     as_json: Json = False,
 ) -> None:
     """Run a job and write its report.
 
     Ctrl-C pauses the job: what is under way is finished and kept. `swarm resume` goes on.
     """
-    from swarm.cli.driving import run_job
+    from swarm.cli.driving import run_job, run_once
 
     spec = read_job(job, overrides or [])
+    if once:
+        raise typer.Exit(run_once(spec, options_of(runs, local, address, id, agents, wait), as_json))
     if detach:
         from swarm.cli.detached import submit_detached
 

@@ -166,7 +166,7 @@ async def start_new(spec: JobSpec, run: RunFolder, how: Launch) -> DriverProcess
     try:
         await asyncio.to_thread(run.check_free)
         driver = await asyncio.to_thread(DriverProcess, ["run", "-", "--id", run.id], how, early, spec)
-        while not await asyncio.to_thread(_begun, run):
+        while not await asyncio.to_thread(begun, run):
             if await driver.ended():
                 raise await driver.error() or SwarmError("the driver ended without a run", run.id)
             await asyncio.sleep(LOOK_SECONDS)
@@ -215,7 +215,7 @@ async def start_again(
         starting.release()
 
 
-def _begun(run: RunFolder) -> bool:
+def begun(run: RunFolder) -> bool:
     """Whether the job's first event is durable: from then on whoever finds the run can go on with it."""
     if not run.exists():
         return False

@@ -2,7 +2,7 @@
 
 Owns what is sent to the head (the spec and where the run is kept as files, the command, what the dashboard shows of it) and how
 the driver stands. Ray Jobs only starts the driver and knows when it ended: what the job does is in its log, and outlives
-the cluster.
+the cluster. So a driver finds there whether it begins the job, goes on with it, or only says how it stands.
 """
 
 from __future__ import annotations
@@ -28,11 +28,13 @@ import httpx
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
+from swarm.coordinator.commands import ENDS
 from swarm.errors import ClusterError, SpecError, SwarmError
 from swarm.events import identity
 from swarm.runtime.driver import error_in, last_document
+from swarm.runtime.supervise import orphaned
 from swarm.spec import JobSpec
-from swarm.store.folder import RunFolder
+from swarm.store.folder import RunFolder, read_status
 from swarm.store.runs import Runs, open_runs
 
 ANSWER_SECONDS = 10.0
@@ -83,7 +85,7 @@ class Submission:
     run_id: str
     agents: int
     key: str = ""
-    """The request's own name: submitted again under it, the same job is meant."""
+    """The request's own name, if the id comes from one."""
 
     def __post_init__(self) -> None:
         self.place.runs.run(self.run_id)  # says what is wrong with the id
@@ -91,13 +93,13 @@ class Submission:
     @property
     def id(self) -> str:
         """Ray starts one driver for each of these."""
-        return f"swarm-{keyed_id(self.spec, self.key) if self.key else self.run_id}"
+        return f"swarm-{self.run_id}"
 
     @property
     def command(self) -> str:
         """What the head runs, in the home folder of its user: the one that holds what was sent ends with the job."""
         where = "" if self.place.secret else f" --runs {shlex.quote(self.place.value)}"
-        run = f"python3 -P -m swarm run - --id {self.run_id}{where} --agents {self.agents} --json --address auto"
+        run = f"python3 -P -m swarm run - --once --id {self.run_id}{where} --agents {self.agents} --json --address auto"
         return f'cd "${{HOME:-.}}" && . "$OLDPWD/{SETTINGS_FILE}" && {run} < "$OLDPWD/{SPEC_FILE}"'
 
     def write(self, folder: Path) -> None:
@@ -116,7 +118,7 @@ class Submission:
             "job_name": self.spec.name,  # Ray's own key: the column "Name"
             "name": self.spec.name, "owner": _owner(), "protocol": self.spec.protocol.name, "job": self.run_id,
             "runs": str(self.place.runs), "report": str(self.place.runs.run(self.run_id).report_html),
-            "spec": self.spec.digest(),
+            "spec": self.spec.request(),
         }  # fmt: skip
 
 
@@ -144,19 +146,20 @@ class RemoteDriver:
         self._asked = 0.0
 
     @classmethod
-    async def send(cls, submission: Submission, address: str) -> tuple[RemoteDriver, RunFolder]:
-        """Has the head start a driver, unless it did so before for this submission. The folder is that of the run that
-        was started, now or then.
+    async def send(cls, submission: Submission, address: str) -> RemoteDriver:
+        """Has the head start a driver, unless one that it started before for this submission is at work, or has left the job
+        as it still stands.
 
         Raises:
             ClusterError: the head doesn't answer, lets nobody in, or refuses the job.
             SpecError: the submission's key or id stands for another job already.
         """
-        client = await connect(address)
+        client, run = await connect(address), submission.place.runs.run(submission.run_id)
         for attempt in count(1):
-            run = submission.place.runs.run(submission.run_id)
             driver = cls(client, address, submission.id if attempt == 1 else f"{submission.id}-{attempt}", run)
             known = await driver._start(submission)
+            if driver.found and (known.get("job") != run.id or await driver._never_began()):
+                continue
             told = submission.metadata
             for kind, name in (("job", "spec"), ("folder of runs", "runs")):
                 if known.get(name) != told[name]:
@@ -164,9 +167,8 @@ class RemoteDriver:
                         f"{(submission.key or submission.run_id)!r} stands for another {kind} on this cluster",
                         "--key" if submission.key else "--id", "choose another one, or submit just what was submitted before",
                     )  # fmt: skip
-            driver.run = submission.place.runs.run(known["job"])
-            if not driver.found or not await driver._never_began(driver.run.id):
-                return driver, driver.run
+            if not driver.found or await driver._holds():
+                return driver
         raise AssertionError("there is always a further attempt")
 
     async def _start(self, submission: Submission) -> dict[str, str]:
@@ -188,9 +190,26 @@ class RemoteDriver:
                 return dict(details.metadata or {})
         return submission.metadata
 
-    async def _never_began(self, id: str) -> bool:
-        """Whether it ended before there was a run: its inputs were missing, say. The job may be submitted again."""
-        return (await self.details()).status.is_terminal() and not _opening(id).search(await self.said())
+    async def _never_began(self) -> bool:
+        """Whether it ended before it had the run: its inputs were missing, say, or the run is another job's."""
+        if not (await self.details()).status.is_terminal():
+            return False
+        said = await self.said()
+        return not _opening(self.run.id).search(said) and "status" not in (last_document(said) or {})
+
+    async def _holds(self) -> bool:
+        """Whether it is at work, or what it said of the job at its end still holds. Another driver would change nothing then;
+        where the log can't be seen from here, another one looks."""
+        details = await self.details()
+        if not details.status.is_terminal():
+            return True
+        status = (await self.document() or {}).get("status")
+        if status in ENDS:
+            return True
+        known = await asyncio.to_thread(read_status, self.run)
+        if known.status != status or 1000 * known.updated > (details.end_time or 0):
+            return False
+        return not await asyncio.to_thread(orphaned, self.run, known, time.time())
 
     async def details(self, missing_ok: bool = False) -> Any:
         """What the head knows of the driver; None where it knows none and `missing_ok` says that this may be.
@@ -269,7 +288,8 @@ class RemoteDriver:
             )  # fmt: skip
         why = f"ended with exit code {details.driver_exit_code}" if details.driver_exit_code is not None else details.message
         last = said.strip().splitlines()[-1:] or [""]
-        return ClusterError(f"{why}: {last[0][:300]}", where, f"`ray job logs {self.id}` says more")
+        cure = f"`ray job logs {self.id}` says more; submitted again under its key or id, the job goes on"
+        return ClusterError(f"{why}: {last[0][:300]}", where, cure)
 
     @property
     def _resume(self) -> str:
@@ -281,8 +301,8 @@ class RemoteDriver:
             f"the log is safe: `{self._resume}`, with --address of a cluster that lives, goes on",
         )  # fmt: skip
 
-    async def opened(self, id: str) -> None:
-        """Waits until the driver has made the log of run `id`, or has ended well without our seeing it.
+    async def opened(self) -> None:
+        """Waits until the driver has the run, or has ended well without our seeing it.
 
         Raises:
             SwarmError: what kept it from that.
@@ -295,7 +315,7 @@ class RemoteDriver:
                     raise error
                 return
             if details.status is JobStatus.RUNNING:
-                if _opening(id).search(await self.said()):
+                if _opening(self.run.id).search(await self.said()):
                     return
             elif time.monotonic() - since > PENDING_SECONDS:
                 raise ClusterError(
@@ -329,7 +349,7 @@ class RemoteDriver:
 
 
 def _opening(id: str) -> re.Pattern[str]:
-    """The line in which a driver says that the run's log is there."""
+    """The line in which a driver says that it has the run, or who has it."""
     return re.compile(rf"^\S+\s+run {re.escape(id)} in ", re.MULTILINE)
 
 
