@@ -72,7 +72,7 @@ def naming(path: Path) -> Iterator[None]:
         raise DamageError(
             f"this file is damaged ({error})",
             where,
-            "restore the run folder from a copy; `swarm doctor` says how much of it can be read",
+            f"restore the run folder from a copy; `swarm doctor --repair {path.parent.name}` says if less will do",
         ) from error
     except apsw.FullError as error:
         raise no_space(where) from error

@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ import apsw
 
 from swarm.errors import StoreError
 from swarm.events import body_hash
-from swarm.store import named, snapshots, wal
+from swarm.store import indexes, named, snapshots, wal
 from swarm.store.blobs import Blobs, open_blobs, sync_folder
 from swarm.store.bodies import Bodies, bodies_of, every
 from swarm.store.connection import naming, open_reading, open_writing
@@ -96,26 +96,39 @@ def verify(folder: Path) -> Damage | None:
             return Damage(str(path), path.parent.name, "file", "this log is empty: it was cut off")
     try:
         with closing(open_reading(path)) as connection, naming(path):
-            structure: Any = connection.execute("PRAGMA integrity_check(1)").get
-            if structure != "ok":
-                return Damage(str(path), path.parent.name, "file", f"SQLite finds its structure damaged ({structure})")
-            last: Any = connection.execute("SELECT max(seq) FROM events").get or 0
-            return (
-                missing(connection, path)
-                or walk(connection, path, 0)
-                or _contents(connection, path, last)
-                or _texts(connection, path, last)
-                or _snapshot(connection, path)
-            )
+            return missing(connection, path) or _structure(connection, path) or _content(connection, path)
     except StoreError as error:
         if isinstance(error.__cause__, (apsw.NotADBError, apsw.CorruptError, UnicodeDecodeError)):
             return Damage(str(path), path.parent.name, "file", error.message)
         raise
 
 
+def _structure(connection: apsw.Connection, path: Path) -> Damage | None:
+    found: Any = connection.execute("PRAGMA integrity_check(1)").get
+    if found == "ok":
+        return None
+    said = " ".join(found.removeprefix("*** in database main ***").split())
+    with suppress(apsw.CorruptError, apsw.ConstraintError):
+        if indexes.tables_sound(connection):
+            with closing(indexes.anew(connection)) as copy:
+                if _content(copy, path) is None:
+                    return Damage(str(path), path.parent.name, "index", f"an index of this log is damaged ({said})")
+    return Damage(str(path), path.parent.name, "file", f"SQLite finds its structure damaged ({said})")
+
+
+def _content(connection: apsw.Connection, path: Path) -> Damage | None:
+    last: Any = connection.execute("SELECT max(seq) FROM events").get or 0
+    return (
+        walk(connection, path, 0)
+        or _contents(connection, path, last)
+        or _texts(connection, path, last)
+        or _snapshot(connection, path)
+    )
+
+
 def repair(folder: Path, apply: bool = False) -> Damage | None:
     """Reports the damage of a run; with `apply`, cuts a damaged tail or gives up what can't be read of a write-ahead log,
-    keeping a copy, makes names anew, or removes a snapshot that is of no use. None: nothing is wrong.
+    keeping a copy, makes indexes or names anew, or removes a snapshot that is of no use. None: nothing is wrong.
 
     Raises:
         StoreError: the run is in use, or `apply` was asked for damage that cannot be cut.
@@ -129,6 +142,8 @@ def repair(folder: Path, apply: bool = False) -> Damage | None:
         with _locked(folder):
             return _give_up(path, found)
     with _locked(folder), closing(open_writing(path)) as connection, naming(path):
+        if found.place == "index":
+            return _index_anew(connection, path)
         bodies = bodies_of(connection)
         found = (  # once more, now that nobody else can write
             walk(connection, path, 0)
@@ -151,6 +166,16 @@ def repair(folder: Path, apply: bool = False) -> Damage | None:
             connection.execute("DELETE FROM events WHERE seq >= ?", (found.first,))
             snapshots.drop(connection)  # it may be of what was cut; a master takes another
     return found
+
+
+def _index_anew(connection: apsw.Connection, path: Path) -> Damage | None:
+    """Puts a copy that is made from the tables in the place of the log, in one transaction."""
+    found = _structure(connection, path)  # once more, now that nobody else can write
+    if found is None or found.place != "index":
+        return found
+    with closing(indexes.anew(connection)) as copy, connection.backup("main", copy, "main") as all_pages:
+        all_pages.step()
+    return _structure(connection, path) or _content(connection, path) or replace(found, mended=True)
 
 
 def _give_up(path: Path, damage: Damage) -> Damage:

@@ -129,15 +129,15 @@ class Damage:
 
     `place` is `tail` (the last records; can be cut), `middle` (intact records follow), `body` (text that an event names), `file`
     (SQLite itself cannot read it), `ahead` (of the write-ahead log, which holds what was appended last; can be given up),
-    `empty` (all events are gone), `names` (by which bodies are found; the bodies are there), or `snapshot` (the log is sound and
-    lacks nothing). `first` and `last` are the records
-    concerned, 0 where there are none. `kept` is the copy of what a repair cut, None as long as nothing was cut; `mended` says
-    that a repair was made.
+    `empty` (all events are gone), `index` (of SQLite's; events and bodies are there), `names` (by which bodies are found; the
+    bodies are there), or `snapshot` (the log is sound and lacks nothing). `first` and `last` are the records concerned, 0 where
+    there are none. `kept` is the copy of what a repair cut, None as long as nothing was cut; `mended` says that a repair was
+    made.
     """
 
     where: str
     run: str
-    place: Literal["tail", "middle", "body", "file", "ahead", "empty", "names", "snapshot"]
+    place: Literal["tail", "middle", "body", "file", "ahead", "empty", "index", "names", "snapshot"]
     detail: str
     first: int = 0
     last: int = 0
@@ -147,7 +147,7 @@ class Damage:
     @property
     def mendable(self) -> bool:
         """Whether a repair is possible, at the cost of what `detail` says."""
-        return self.place in ("tail", "ahead", "names", "snapshot")
+        return self.place in ("tail", "ahead", "index", "names", "snapshot")
 
     def error(self) -> DamageError:
         """The error that refuses to work on such a log."""
@@ -156,6 +156,8 @@ class Damage:
             cure = f"{command} would cut records {self.first} to {self.last} and keep a copy of them in {copy_name(self.first)}"
         elif self.place == "snapshot":
             cure = f"nothing is lost: jobs do without it; {command} --apply removes it"
+        elif self.place == "index":
+            cure = f"nothing is lost: {command} --apply makes the indexes anew from the records"
         elif self.place == "names":
             cure = f"nothing is lost: {command} --apply makes the names anew from the texts"
         elif self.place == "ahead":
