@@ -146,4 +146,21 @@ def _outlook(found: Damage, run: RunFolder) -> str:
         return f"Nothing is lost: the texts are there, and {command} makes their names anew"
     if found.place == "snapshot":
         return f"Nothing is lost: jobs do without it, and {command} removes it"
-    return "It cannot be cut away; restore the run folder or the database from a copy, or start the job anew"
+    else_what = _rescue(run) if found.place in ("middle", "file") else "start the job anew"
+    return f"It cannot be cut away; restore the run folder or the database from a copy, or {else_what}"
+
+
+def _rescue(run: RunFolder) -> str:
+    """What can be done with a log that has damaged records and cannot be restored."""
+    from swarm.errors import StoreError
+    from swarm.runtime.fork import sound_part
+
+    try:
+        with run.reader() as reader:
+            last, cut = sound_part(reader)
+    except StoreError:
+        last = 0
+    if not last or not cut.step:
+        return "start the job anew"
+    command = f"`swarm fork {run.id} --at {cut.step}{run.option}`"
+    return f"go on from what is sound: records 1 to {last}. {command} carries {counted(cut.step, 'step')} over into a new run"

@@ -22,13 +22,13 @@ from swarm.agents.roles import find_role
 from swarm.coordinator import JobState, Phase
 from swarm.coordinator.budget import effective, limit, limit_names
 from swarm.corpus import pin
-from swarm.errors import SpecError, StoreError
+from swarm.errors import DamageError, SpecError, StoreError
 from swarm.events import Event
 from swarm.models.choose import create_model
 from swarm.runtime.people import person
 from swarm.runtime.pins import unpack_block
 from swarm.runtime.prepare import Prepared, check_changed, check_pinned, prepare
-from swarm.runtime.session import read_job
+from swarm.runtime.session import no_job, read_pinned
 from swarm.spec import BudgetSpec, JobSpec, anchored, parse_spec
 from swarm.store.blobs import write_durably
 from swarm.store.connection import naming
@@ -70,12 +70,13 @@ def fork(source: RunFolder, target: RunFolder, at: str, changes: Mapping[str, An
 
     Raises:
         SpecError: there is no such step, no such setting, or it cannot change any more there.
-        StoreError: the target exists, the source is damaged, or its job ended with that step.
+        StoreError: the target exists, the source is damaged before the end of that step, or its job ended with it.
         CorpusError: the inputs are to be read anew, and one is missing or holds no text.
     """
     target.check_free()
     with source.reader() as reader:
-        _, old_spec, old_roles = read_job(reader)
+        creations = _creations(reader)
+        old_spec, old_roles = read_pinned(reader, creations[-1][1])
         spec = changed(old_spec, changes)
         cut = find_cut(reader, at)
         old = prepare(old_spec, old_roles)
@@ -84,7 +85,7 @@ def fork(source: RunFolder, target: RunFolder, at: str, changes: Mapping[str, An
             cut = Cut(0, 0)
         state = _state(reader, cut)
         stood = effective(old_spec.budget, state.raised)
-        limits = _limits(stood, spec.budget, state, [*changes, *_forks_limits(reader, cut)])
+        limits = _limits(stood, spec.budget, state, [*changes, *_forks_limits(reader, creations, cut)])
         differing = _differing("", old_spec.model_dump(mode="json"), spec.model_dump(mode="json"))
         names = tuple(sorted({*differing, *(f"budget.{name}" for name in limits)}))
         if cut.seq:
@@ -114,11 +115,31 @@ def _limits(stood: BudgetSpec, wanted: BudgetSpec, state: JobState, named: Itera
     return {name: limit(wanted, name) for name in found if limit(wanted, name) != limit(stood, name)}
 
 
-def _forks_limits(reader: Reader, cut: Cut) -> Iterator[str]:
+def _creations(reader: Reader) -> list[tuple[int, ev.JobCreated]]:
+    """The job as it was created, and as each fork that led to this one created it, by number of event. Of a log that is damaged,
+    those before the damage: what lies behind the cut need not be sound.
+
+    Raises:
+        StoreError: there is none.
+    """
+    found: list[tuple[int, ev.JobCreated]] = []
+    try:
+        for event in reader.life():
+            if isinstance(event.body, ev.JobCreated):
+                found.append((event.seq, event.body))
+    except DamageError:
+        if not found:
+            raise
+    if not found:
+        raise no_job()
+    return found
+
+
+def _forks_limits(reader: Reader, creations: Iterable[tuple[int, ev.JobCreated]], cut: Cut) -> Iterator[str]:
     """Limits that the source was given as it was forked itself, where the cut is in what it kept: they are its settings."""
-    for created in reader.life():
-        if isinstance(created.body, ev.JobCreated) and created.seq > cut.seq > 0:
-            for event in reader.read(after=created.seq, upto=created.seq + 1):
+    for seq, _ in creations:
+        if seq > cut.seq > 0:
+            for event in reader.read(after=seq, upto=seq + 1):
                 if isinstance(event.body, ev.BudgetChanged):
                     yield from (f"budget.{name}" for name in event.body.new)
 
@@ -178,10 +199,27 @@ def _ends(reader: Reader) -> Iterator[tuple[int, int]]:
     """(number, event) of each step that ended."""
     step = 0
     for event in reader.read():
-        body = event.body
-        if isinstance(body, ev.TaskFinished) or (isinstance(body, ev.TaskFailed) and body.retry_at is None):
+        if _ends_step(event.body):
             step += 1
             yield step, event.seq
+
+
+def _ends_step(body: ev.Body) -> bool:
+    return isinstance(body, ev.TaskFinished) or (isinstance(body, ev.TaskFailed) and body.retry_at is None)
+
+
+def sound_part(reader: Reader) -> tuple[int, Cut]:
+    """How much of a damaged log can be carried over by a fork: the last record before the damage, and the last step of which it
+    is certain that all it caused lies before it too."""
+    seq, step, ended, cut = 0, 0, 0, Cut(0, 0)
+    with suppress(DamageError):
+        for event in reader.read():
+            if ended and event.cause != ended:
+                cut, ended = Cut(seq, step), 0
+            if _ends_step(event.body):
+                step, ended = step + 1, event.seq
+            seq = event.seq
+    return seq, cut
 
 
 def _whole(reader: Reader, seq: int) -> int:

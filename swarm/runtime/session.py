@@ -314,8 +314,13 @@ def open_job(reader: Reader) -> tuple[Opened, JobSpec, dict[str, str]]:
     opened = open_state(reader)
     state = opened.state
     if state.created is None:
-        raise StoreError("holds no job", "log", "the run stopped before it began; remove it with `swarm rm`")
+        raise no_job()
     return opened, *read_pinned(reader, state.created)
+
+
+def no_job() -> StoreError:
+    """The error for a log without a job."""
+    return StoreError("holds no job", "log", "the run stopped before it began; remove it with `swarm rm`")
 
 
 def read_pinned(reader: Reader, created: ev.JobCreated) -> tuple[JobSpec, dict[str, str]]:

@@ -163,7 +163,8 @@ class Damage:
         elif self.place == "ahead":
             cure = f"nothing was changed; restore it from a copy, or go on without them: {command} says how"
         else:
-            cure = "nothing was changed; restore the run folder or the database from a copy, or start the job anew"
+            saved = f"{command} says what can be saved" if self.place in ("middle", "file") else "start the job anew"
+            cure = f"nothing was changed; restore the run folder or the database from a copy, or {saved}"
         return DamageError(self.detail, self.where, cure)
 
 
