@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, Protocol
 
@@ -24,7 +24,7 @@ class Blobs(Protocol):
     """Bytes by hash. `put` returns when they are durable."""
 
     def put(self, hash: str, data: bytes) -> None:
-        """Stores bytes; those that exist are left alone.
+        """Stores bytes. What lies under that name is left alone if it is the same, else replaced: it may be torn.
 
         Raises:
             OSError: they could not be made durable; nothing half-written is left.
@@ -46,7 +46,25 @@ def open_blobs(url: str, folder: Path) -> Blobs:
     Raises:
         StoreError: no such kind of place, or its library is not installed.
     """
-    return RemoteBlobs(url) if url else FolderBlobs(folder / "blobs")
+    return blobs_at(url) if url else FolderBlobs(folder / "blobs")
+
+
+def blobs_at(url: str) -> Blobs:
+    """The blob store at an fsspec URL.
+
+    Raises:
+        StoreError: no such kind of place, or its library is not installed.
+    """
+    from fsspec.core import url_to_fs  # type: ignore[import-untyped]
+    from fsspec.implementations.local import LocalFileSystem  # type: ignore[import-untyped]
+
+    try:
+        files, root = url_to_fs(url)
+    except (ValueError, ImportError) as error:
+        cure = "use a folder or a URL that fsspec knows"
+        raise StoreError(f"bodies cannot be kept here: {error}", url, cure) from error
+    # What fsspec writes into a folder is on the disk at some later time, and half of it at any.
+    return FolderBlobs(Path(root)) if isinstance(files, LocalFileSystem) else RemoteBlobs(url, files, root)
 
 
 class FolderBlobs:
@@ -57,10 +75,8 @@ class FolderBlobs:
 
     def put(self, hash: str, data: bytes) -> None:
         path = self.folder / hash
-        if not path.exists():
-            if not self.folder.exists():
-                self.folder.mkdir(exist_ok=True)
-                sync_folder(self.folder.parent)
+        if not path.exists() or path.read_bytes() != data:
+            _make_durably(self.folder)
             write_durably(path, data)
         sync_folder(self.folder)  # also for one that exists: who wrote it may have died before this line
 
@@ -69,32 +85,21 @@ class FolderBlobs:
         try:
             data = path.read_bytes()
         except FileNotFoundError as error:
-            raise StoreError(
-                "this body is missing", str(path), "restore the run folder from a copy"
-            ) from error
+            raise StoreError("this body is missing", str(path), "restore it from a copy") from error
         return verified(hash, data, str(path))
 
 
 class RemoteBlobs:
     """One object for each blob under an fsspec URL, such as `s3://bucket/folder` or `memory://folder`."""
 
-    def __init__(self, url: str) -> None:
-        from fsspec.core import url_to_fs  # type: ignore[import-untyped]
-
-        self.url = url
-        try:
-            files, root = url_to_fs(url)
-        except (ValueError, ImportError) as error:
-            raise StoreError(
-                f"bodies cannot be kept here: {error}", url, "use a folder or a URL that fsspec knows"
-            ) from error
-        self._files: Any = files
-        self._root = str(root).rstrip("/")
+    def __init__(self, url: str, files: Any, root: str) -> None:
+        self.url, self._files, self._root = url, files, root.rstrip("/")
 
     def put(self, hash: str, data: bytes) -> None:
         path = f"{self._root}/{hash}"
-        if self._files.exists(path) and self._files.size(path) == len(data):
-            return
+        with suppress(FileNotFoundError):  # read, not only measured; and not written anew, lest a crash tears what was whole
+            if self._files.cat_file(path) == data:
+                return
         self._files.makedirs(self._root, exist_ok=True)
         self._files.pipe_file(path, data)
 
@@ -138,6 +143,13 @@ def writing_durably(path: Path) -> Iterator[IO[bytes]]:
         os.replace(draft, path)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def _make_durably(folder: Path) -> None:
+    if not folder.exists():
+        _make_durably(folder.parent)
+        folder.mkdir(exist_ok=True)
+        sync_folder(folder.parent)
 
 
 def sync_folder(folder: Path) -> None:

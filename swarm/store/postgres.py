@@ -18,7 +18,7 @@ from psycopg import errors as pg
 from swarm.errors import DamageError, StoreError
 from swarm.events import Event, body_hash
 from swarm.store import postgres_snapshots
-from swarm.store.blobs import BLOB_BYTES, Blobs, RemoteBlobs, verified
+from swarm.store.blobs import BLOB_BYTES, Blobs, blobs_at, verified
 from swarm.store.connection import LIFE
 from swarm.store.database import Address, Connection, Link, check_schema, fetch, migrate, transaction
 from swarm.store.hold import UNTIL, take
@@ -49,7 +49,7 @@ class PostgresReader:
     def __init__(self, link: Link, id: str, number: int, blobs: str, shared: bool = False) -> None:
         self._link, self.id, self.job, self._shared = link, id, number, shared
         self.where = f"{link.address}, run {id}"
-        self._blobs: Blobs = RemoteBlobs(blobs) if blobs else DatabaseBlobs(link, number, self.where)
+        self._blobs: Blobs = blobs_at(blobs) if blobs else DatabaseBlobs(link, number, self.where)
 
     @classmethod
     def open(cls, address: Address, id: str) -> Self:
@@ -221,7 +221,7 @@ class PostgresWriter(PostgresReader):
             or holds a newer schema.
         """
         if blobs:
-            RemoteBlobs(blobs)  # says what is wrong with it before a job is made
+            blobs_at(blobs)  # says what is wrong with it before a job is made
         link = Link(address, writing=True)
         try:
             link.run(lambda connection, _: migrate(connection, str(address)))
