@@ -10,7 +10,8 @@ import pytest
 from swarm.coordinator import Phase
 from swarm.coordinator.notices import NO_SPACE
 from swarm.errors import NoSpaceError
-from swarm.events import NoticeDue
+from swarm.events import Event, JobEnded, NoticeDue, body_hash
+from swarm.store.blobs import BLOB_BYTES
 from swarm.store.damage import verify
 from swarm.store.folder import RunFolder
 from tests.jobs import answered, contents, events_of, finished, job, resume, run, state_of, write_sources
@@ -47,4 +48,18 @@ def test_a_job_rests_before_its_run_takes_more_bytes_than_it_may(tmp_path: Path)
     folder = run(job(write_sources(tmp_path, 120), budget={"disk": limit}), tmp_path / "runs")
     state = state_of(folder)
     assert (state.status, state.limits[0].limit) == ("budget", "disk") and state.finished["reader"] > 0
-    assert state.limits[0].spent < limit
+    assert 0.7 * limit < state.limits[0].spent < limit, "it does not stop long before"
+    assert 0.7 * limit < folder.size() <= limit, "and what is said afterwards agrees with why it stopped"
+
+
+def test_a_page_that_was_written_many_times_counts_once(tmp_path: Path) -> None:
+    """The write-ahead log of a run at work holds it as often, and it goes into the log in the end."""
+    folder = RunFolder(tmp_path, "one")
+    with folder.writer() as writer:
+        for seq in range(1, 201):
+            writer.append([Event(seq, 1.0, writer.epoch, 0, "", JobEnded(status="done"))], {})
+        large = b"l" * (BLOB_BYTES + 1)
+        writer.append([], {body_hash(large): large})
+        assert folder.log.with_name("log.sqlite-wal").stat().st_size > 200 * 4096
+        at_work = folder.size()
+    assert at_work == folder.size() == folder.log.stat().st_size + len(large)

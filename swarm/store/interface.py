@@ -272,7 +272,7 @@ class Place(Protocol):
         ...
 
     def size(self, folder: Path) -> int:
-        """Bytes of a run's log and bodies, roughly; cheap."""
+        """Bytes that a run's log and bodies take once nobody works on it, roughly; cheap."""
         ...
 
     def damage(self, folder: Path) -> Damage | None:

@@ -9,13 +9,14 @@ import errno
 import os
 import shlex
 import shutil
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 from swarm.errors import StoreError
-from swarm.store import damage, inbox, retention
+from swarm.store import damage, inbox, retention, wal
 from swarm.store.blobs import open_blobs, sync_folder
-from swarm.store.connection import check_removable, create, naming
+from swarm.store.connection import check_removable, create, naming, open_reading
 from swarm.store.interface import Damage, Message, Needless, Place
 from swarm.store.lock import FolderLock, holder
 from swarm.store.sqlite import LOG, SqliteReader, SqliteWriter
@@ -122,10 +123,14 @@ class FolderPlace:
         inbox.heard(folder, id)
 
     def size(self, folder: Path) -> int:
-        blobs = folder / "blobs"
+        log, blobs = folder / LOG, folder / "blobs"
         with naming(folder):
-            files = [folder / LOG, folder / f"{LOG}-wal", *(blobs.iterdir() if blobs.is_dir() else ())]
-            return sum(file.stat().st_size for file in files if file.exists())
+            large = sum(_length(file) for file in (blobs.iterdir() if blobs.is_dir() else ()))
+            if not _length(wal.of(log)):
+                return _length(log) + large
+        # The write-ahead log holds the same page many times, and in the end it goes into the log: what will be there counts.
+        with closing(open_reading(log)) as connection, naming(log):
+            return int(connection.pragma("page_count")) * int(connection.pragma("page_size")) + large
 
     def damage(self, folder: Path) -> Damage | None:
         return damage.verify(folder)
@@ -151,6 +156,13 @@ class FolderPlace:
                 shutil.rmtree(folder)
             finally:
                 lock.release()
+
+
+def _length(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _holds_run(folder: Path) -> bool:
