@@ -260,6 +260,15 @@ def test_a_writer_that_lost_its_hold_is_fenced(store: Store, writer: Writer) -> 
             taker.body(body_hash(b"late"))
 
 
+def test_a_writer_that_lost_its_hold_frees_nobody_elses_as_it_closes(store: Store, writer: Writer) -> None:
+    store.lose_hold()
+    with store.writer() as taker:
+        writer.close()
+        with pytest.raises(StoreError, match="in use by process"):
+            store.writer()
+        taker.append([ended(taker)], {})
+
+
 def test_a_writer_that_does_nothing_learns_that_it_was_fenced(store: Store, writer: Writer) -> None:
     writer.renew()
     store.lose_hold()
