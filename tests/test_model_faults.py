@@ -22,6 +22,7 @@ from swarm.report import render
 from swarm.report.answer import gather
 from swarm.report.markdown import render_markdown
 from swarm.report.shapes import Answer
+from swarm.runtime.outside import outside
 from swarm.runtime.people import answer, questions
 from swarm.spec import JobSpec, ProtocolSpec
 from swarm.store.folder import RunFolder
@@ -246,6 +247,14 @@ def test_the_database_of_another_program_is_not_taken_for_a_record_of_answers(tm
     with pytest.raises(StoreError, match=r"another program's database(.|\n)*move it away, or leave `cache` out"):
         Responses(tmp_path)
     assert (tmp_path / FILE).read_bytes() == content and not (tmp_path / f"{FILE}-wal").exists()
+
+
+def test_a_node_that_cannot_have_a_folder_for_runs_works_without_answers_on_record(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with Endpoint() as endpoint:
+        spec = on(endpoint, write_sources(tmp_path), cache=True).model
+    assert outside(spec, tmp_path / "file" / "runs").responses is None
+    assert outside(spec, tmp_path / "runs" / "here").responses is not None, "one that it can have is made"
 
 
 def test_a_further_sample_is_never_an_earlier_answer(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ answers on record lie (beside the runs, on each host's own disk).
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,4 +24,14 @@ def outside(spec: ModelSpec, root: Path, gate: Callable[[ModelSpec], Gate] | Non
         StoreError: the answers on record cannot be opened.
     """
     way = gate(spec) if gate is not None else own_gate(spec.rate, time.monotonic)
-    return Outside(way if spec.engine == "openai" else None, Responses(root) if spec.cache else None)
+    return Outside(way if spec.engine == "openai" else None, _recorded(root) if spec.cache else None)
+
+
+def _recorded(root: Path) -> Responses | None:
+    """The answers on record. None on a node that cannot have a folder for runs, such as a pod without their volume: no job
+    depends on them, and a host there does its work all the same."""
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return None
+    return Responses(root) if os.access(root, os.W_OK) else None

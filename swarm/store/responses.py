@@ -32,7 +32,6 @@ class Responses:
 
     def __init__(self, folder: Path) -> None:
         check_library(apsw.sqlite_lib_version())
-        folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / FILE
         try:
             self._connection = self._open()
