@@ -12,7 +12,6 @@ import tracemalloc
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings, strategies as st
 
 from swarm.corpus import (
     Document,
@@ -28,9 +27,7 @@ from swarm.corpus import (
     pin,
     read_text,
     resolve,
-    text_of_html,
 )
-from swarm.corpus.html_text import HtmlText
 from swarm.errors import CorpusError
 from swarm.spec import InputSpec
 from swarm.window.tokens import ApproximateTokenizer
@@ -397,44 +394,3 @@ def test_fifty_megabytes_in_one_line(tmp_path: Path, unit: str) -> None:
     assert tokens > 10_000_000
     assert kibibytes < 40_000
     assert seconds < 400
-
-
-# HTML
-
-
-TAGS = (
-    ["<p>", "</p>", "<h2>", "</h2>", "<pre>", "</pre>", "<script>", "</script>", "<td>", "<br", "</", "<"]
-    + ["<![x[", "]]>", "<!--", "-->", "<!DOCTYPE", "&", "&amp;", "&#0;"]
-)  # fmt: skip
-
-
-@settings(max_examples=40)
-@given(
-    parts=st.lists(
-        st.one_of(
-            st.text(max_size=12),
-            st.sampled_from(TAGS),
-        ),
-        max_size=14,
-    ),
-    size=st.integers(1, 20),
-)
-def test_any_page_gives_text_and_blocks_give_the_same(parts: list[str], size: int) -> None:
-    page = "".join(parts)
-    reader = HtmlText()
-    for at in range(0, len(page), size):
-        reader.feed(page[at : at + size])
-    reader.close()
-    text = text_of_html(page)
-    assert "".join(reader.take().split()) == "".join(text.split())
-
-
-def test_what_a_reader_of_a_page_sees() -> None:
-    page = (
-        "<html><head><title>no</title><style>p{}</style><body><h1>A  <i>b</i></h1><script>if (a<b) x</script>"
-        "<p>one &lt;two&gt;<br>three<table><tr><th>x<th>y<tr><td>1<td>2</table><pre>\n# code\n  x\n</pre>"
-        '<img alt="a picture"><svg><text>no</text></svg> end<div><noscript>no</noscript>last'
-    )
-    assert text_of_html(page) == (
-        "# A b\n\none <two>\nthree\n\nx | y\n1 | 2\n\n```\n# code\n  x\n```\n\na picture end\n\nlast"
-    )

@@ -31,7 +31,7 @@ def document_of(source: Source) -> Document:
     """
     meter = _Meter()
     holds_text = False
-    for text in _text(source, meter):
+    for text in _text(source, meter, _page(source)):
         holds_text = holds_text or bool(text.strip())
     if not holds_text:
         raise CorpusError("holds no text", source.path, "Leave it out, or put text into it.")
@@ -58,26 +58,29 @@ def open_spans(
         CorpusError: the source cannot be read, is not text, or is not what was pinned.
     """
     meter = _Meter()
-    texts = _text(source, meter)
+    page = _page(source)
+    texts = _text(source, meter, page)
     if document is None:
         # Spans name their document, and its id needs the digest: one more pass.
         document = document_of(source)
     if is_streamed(document):
-        yield from cut_stream(texts, source.path, tokenizer, document=document.id, max_tokens=max_tokens)
+        spans = cut_stream(texts, source.path, tokenizer, document=document.id, max_tokens=max_tokens)
+    else:
+        whole = "".join(texts)
         _check(source, meter, document)
-        return
-    text = "".join(texts)
+        found = cut_text(
+            whole,
+            source.path,
+            source.media,
+            tokenizer,
+            document=document.id,
+            max_tokens=max_tokens,
+            merge_tokens=merge_tokens,
+        )
+        spans = ((span, whole[span.start : span.end]) for span in found)
+    for span, text in spans:
+        yield page.lines.of(span) if page else span, text
     _check(source, meter, document)
-    for span in cut_text(
-        text,
-        source.path,
-        source.media,
-        tokenizer,
-        document=document.id,
-        max_tokens=max_tokens,
-        merge_tokens=merge_tokens,
-    ):
-        yield span, text[span.start : span.end]
 
 
 def is_streamed(document: Document) -> bool:
@@ -87,7 +90,7 @@ def is_streamed(document: Document) -> bool:
 
 def read_text(source: Source) -> str:
     """The whole text that the offsets of spans mean. Needs as much memory as the text is long."""
-    return "".join(_text(source, _Meter()))
+    return "".join(_text(source, _Meter(), _page(source)))
 
 
 class _Meter:
@@ -127,18 +130,22 @@ def _check(source: Source, meter: _Meter, pinned: Document) -> None:
         )
 
 
-def _text(source: Source, meter: _Meter) -> Iterator[str]:
+def _page(source: Source) -> HtmlText | None:
+    return HtmlText() if source.media == Media.HTML else None
+
+
+def _text(source: Source, meter: _Meter, page: HtmlText | None) -> Iterator[str]:
+    """The text of a source; that of an HTML page as `page` reads it."""
     texts = decoded(meter.over(_blocks(source)), source.path, source.media)
-    return _visible(texts) if source.media == Media.HTML else texts
+    return texts if page is None else _visible(texts, page)
 
 
-def _visible(texts: Iterable[str]) -> Iterator[str]:
-    reader = HtmlText()
+def _visible(texts: Iterable[str], page: HtmlText) -> Iterator[str]:
     for text in texts:
-        reader.feed(text)
-        yield reader.take()
-    reader.close()
-    yield reader.take()
+        page.feed(text)
+        yield page.take()
+    page.close()
+    yield page.take()
 
 
 def _blocks(source: Source) -> Iterator[bytes]:

@@ -1,12 +1,18 @@
 """What a corpus is made of: documents and the spans they are cut into.
 
-Owns the two records, how they are named by content, and what counts as a line. It does not read, decode or cut anything.
+Owns the two records, how they are named by content, and on which lines of a file they stand. It does not read, decode or
+cut anything.
 """
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from array import array
+from bisect import bisect_left, bisect_right
+from dataclasses import dataclass, replace
+
+FORGOTTEN = 4096
+"""Lines of a file that are forgotten at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +38,9 @@ class Span:
     """A passage: characters `start` to `end` of a document's decoded text.
 
     `tokens` is the count of exactly this text, `breadcrumb` says where it stands, `digest` is the blake2b-128
-    (hex) of the text in UTF-8, and `line` is the document's line, from 1, on which it begins.
+    (hex) of the text in UTF-8, and `line` is the document's line, from 1, on which it begins. Where the decoded text is
+    not what the file says (HTML), `turns` are (characters from `start`, line of the file) wherever the text goes on in
+    another line of the file; else it is None, and lines end where they do in the text.
     """
 
     document: str
@@ -42,6 +50,31 @@ class Span:
     breadcrumb: str
     digest: str
     line: int
+    turns: tuple[tuple[int, int], ...] | None = None
+
+
+class FileLines:
+    """On which lines of its file a text stands that was made from it. Spans are asked for in order, and what lies before
+    them is forgotten."""
+
+    def __init__(self) -> None:
+        self._starts, self._lines = array("Q"), array("Q")
+
+    def note(self, start: int, line: int) -> None:
+        """From character `start` on, the text stands on this line."""
+        if not self._lines or self._lines[-1] != line:
+            self._starts.append(start)
+            self._lines.append(line)
+
+    def of(self, span: Span) -> Span:
+        """The span with the file's lines instead of the text's."""
+        first = bisect_right(self._starts, span.start) - 1
+        last = bisect_left(self._starts, span.end)
+        line = self._lines[first]
+        turns = tuple((self._starts[at] - span.start, self._lines[at]) for at in range(first + 1, last))
+        if first >= FORGOTTEN:
+            del self._starts[:first], self._lines[:first]
+        return replace(span, line=line, turns=turns)
 
 
 def line_ends(text: str, start: int, end: int) -> int:

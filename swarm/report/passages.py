@@ -5,12 +5,13 @@ Owns numbering of references and the cutting of a passage into marked pieces. Pi
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 
 from swarm.report.shapes import WITHDRAWN, Cite
-from swarm.report.texts import Texts
+from swarm.report.texts import SpanRow, Texts
 
 LONGEST = 6000
 """Characters of a passage that are shown whole; of a longer one only what stands around the quotes."""
@@ -30,7 +31,7 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A line of a passage. `number` is None where it is not known."""
+    """A line of a passage. `number` is None where it is not known, or as in the line before: HTML may say much in one line."""
 
     number: int | None
     pieces: tuple[Piece, ...]
@@ -79,26 +80,29 @@ def passages(references: References, texts: Texts) -> list[Passage]:
             lines: tuple[Line, ...] = (Line(None, (Piece(WITHDRAWN),)),)
         else:
             lines = _dedented(
-                _lines(text, row.line or None, [(n, c.start - row.start, c.end - row.start) for n, c in cites if c.quote])
+                _lines(text, row, [(n, c.start - row.start, c.end - row.start) for n, c in cites if c.quote])
             )
         kept = _around_quotes(lines) if sum(len(p.text) for line in lines for p in line.pieces) > LONGEST else lines
         out.append(Passage(number, first.document, row.breadcrumb, kept, cites, len(kept) < len(lines)))
     return out
 
 
-def _lines(text: str, first: int | None, marks: list[tuple[int, int, int]]) -> Iterable[Line]:
-    """Cuts a text at line ends and at the edges of marks, (reference, start, end)."""
+def _lines(text: str, row: SpanRow, marks: list[tuple[int, int, int]]) -> Iterable[Line]:
+    """Cuts a text where its lines or the document's begin, and at the edges of marks, (reference, start, end)."""
     edges = {edge for _, start, end in marks for edge in (start, end)}
-    at = 0
-    for index, line in enumerate(text.split("\n")):
-        cuts = sorted({at, at + len(line)} | {edge for edge in edges if at < edge < at + len(line)})
+    begins = {0, len(text), *(found.end() for found in re.finditer("\n", text)), *(at for at, _ in row.turns or ())}
+    before = None
+    for at, after in pairwise(sorted(begins)):
+        stop = after - text.endswith("\n", at, after)
+        cuts = sorted({at, stop} | {edge for edge in edges if at < edge < stop})
         pieces = []
         for start, end in pairwise(cuts):
             over = tuple(number for number, a, b in marks if a < end and b > start)
             begun = tuple(number for number, a, _ in marks if a == start)
             pieces.append(Piece(text[start:end].rstrip("\r"), over, begun))
-        yield Line(None if first is None else first + index, tuple(pieces))
-        at += len(line) + 1
+        number = row.line_at(text, row.start + at)
+        yield Line(number if number != before else None, tuple(pieces))
+        before = number
 
 
 def _dedented(lines: Iterable[Line]) -> tuple[Line, ...]:

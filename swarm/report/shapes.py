@@ -15,8 +15,8 @@ WITHDRAWN = "[text withdrawn]"
 class Cite(Frozen):
     """A place in a pinned document, from an edge of the graph. The quote is cut from the document, never from a model.
 
-    `start` and `end` are characters of the document; `line` and `last_line` count from 1 and are None where the
-    text was withdrawn.
+    `start` and `end` are characters of the document's text, which for HTML is what a reader of the page sees; `line` and
+    `last_line` are lines of the file, from 1, and None where the text was withdrawn or an old log does not know them.
     """
 
     document: str

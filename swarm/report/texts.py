@@ -7,14 +7,16 @@ error. It holds a bounded number of bodies and knows nothing of what a report lo
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import msgpack
 
 from swarm.coordinator import JobState
+from swarm.corpus import Media
 from swarm.corpus.spans import line_ends
 from swarm.errors import StoreError
 from swarm.report.shapes import WITHDRAWN, Cite
@@ -38,6 +40,17 @@ class SpanRow:
     breadcrumb: str
     line: int
     """The document's line on which it begins; 0 where the log does not say."""
+    turns: Sequence[tuple[int, int]] | None
+    """As in `swarm.corpus.Span`."""
+
+    def line_at(self, text: str, at: int) -> int | None:
+        """The document's line of its character `at`; `text` is the span's. None where the log does not say."""
+        if not self.line:
+            return None
+        if self.turns is None:
+            return self.line + line_ends(text, 0, at - self.start)
+        passed = bisect_right(self.turns, at - self.start, key=lambda turn: turn[0])
+        return self.turns[passed - 1][1] if passed else self.line
 
 
 class Texts:
@@ -95,8 +108,8 @@ class Texts:
         document, block, at = self._state.block_of(number)
         rows = self._rows(block)
         if at >= len(rows):  # the block is withdrawn: what it said of its spans is not known any more
-            return SpanRow(number, document, 0, 0, 0, "", "", 0)
-        return _row(number, document, rows[at])
+            return SpanRow(number, document, 0, 0, 0, "", "", 0, None)
+        return self._row(number, document, rows[at])
 
     def path(self, document: str) -> str:
         """A document's path as people know it."""
@@ -112,7 +125,7 @@ class Texts:
             rows = self._rows(block)
             self.fetch(row.digest for row in rows)
             for at, row in enumerate(rows):
-                yield _row(first + at, document, row)
+                yield self._row(first + at, document, row)
 
     def pieces(self, document: str) -> Iterator[tuple[int, str | None, bool]]:
         """A whole document as (first character, text, whether that text is pinned) in order.
@@ -138,6 +151,15 @@ class Texts:
                 self._blocks.popitem(last=False)
         return rows
 
+    def _row(self, number: int, document: str, span: PinnedSpan) -> SpanRow:
+        pinned = self._state.documents.get(document)
+        # Before `turns` were kept, lines of HTML were counted in the text that was made of it.
+        line = 0 if span.turns is None and pinned and pinned.media == Media.HTML else span.line
+        breadcrumb = printable(span.breadcrumb)
+        return SpanRow(
+            number, document, span.start, span.end, span.tokens, span.digest, breadcrumb, line, span.turns
+        )
+
     # ---- lines and cites ----
 
     def cites(self, places: Iterable[tuple[int, int, int]]) -> dict[tuple[int, int, int], Cite]:
@@ -156,20 +178,11 @@ class Texts:
                 text = self.text(span.digest)
                 quote = WITHDRAWN if text is None else text[start - span.start : end - span.start]
                 found[place] = Cite(
-                    document=path, span=number, start=start, end=end, line=_line(span, text, start),
-                    last_line=_line(span, text, max(start, end - 1)), quote=quote,
+                    document=path, span=number, start=start, end=end, quote=quote,
+                    line=None if text is None else span.line_at(text, start),
+                    last_line=None if text is None else span.line_at(text, max(start, end - 1)),
                 )  # fmt: skip
         return found
-
-
-def _row(number: int, document: str, span: PinnedSpan) -> SpanRow:
-    breadcrumb = printable(span.breadcrumb)
-    return SpanRow(number, document, span.start, span.end, span.tokens, span.digest, breadcrumb, span.line)
-
-
-def _line(span: SpanRow, text: str | None, at: int) -> int | None:
-    """The document's line of character `at`; None where the text is withdrawn or the log keeps no lines."""
-    return span.line + line_ends(text, 0, at - span.start) if text is not None and span.line else None
 
 
 def printable(text: str) -> str:

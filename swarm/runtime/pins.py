@@ -24,7 +24,8 @@ BLOCK = 256
 
 
 class PinnedSpan(NamedTuple):
-    """A span as its block's body holds it. `line` is 0 in logs that were written before lines were kept."""
+    """A span as its block's body holds it, with `turns` as `Span` has them. `line` is 0 in logs that were written before
+    lines were kept; in those that were written before `turns` were kept, it is not the file's line for HTML."""
 
     start: int
     end: int
@@ -32,6 +33,7 @@ class PinnedSpan(NamedTuple):
     digest: str
     breadcrumb: str
     line: int = 0
+    turns: tuple[tuple[int, int], ...] | None = None
 
 
 @dataclass(slots=True)
@@ -95,8 +97,9 @@ def _spans_in(state: JobState, document: str) -> int:
 
 
 def pack_block(spans: list[Span]) -> bytes:
+    rows = [PinnedSpan(s.start, s.end, s.tokens, s.digest, s.breadcrumb, s.line, s.turns) for s in spans]
     packed: bytes = msgpack.packb(
-        [(s.start, s.end, s.tokens, s.digest, s.breadcrumb, s.line) for s in spans], unicode_errors="surrogatepass"
+        [row if row.turns is not None else row[:-1] for row in rows], unicode_errors="surrogatepass"
     )
     return packed
 
