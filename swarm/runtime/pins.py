@@ -20,7 +20,7 @@ from swarm.events import Body, body_hash
 from swarm.runtime.prepare import Prepared
 
 BLOCK = 256
-"""Spans that are read, cut and made durable at a time."""
+"""Spans that are read, cut and made durable at a time; at most twice as many where a document ends among them."""
 
 
 class PinnedSpan(NamedTuple):
@@ -57,7 +57,7 @@ def pin_blocks(corpus: Pinned, job: Prepared, state: JobState) -> Iterator[Block
     """
     first, tokens = state.spans, state.span_tokens
     started = state.block_rows[-1][0] if state.block_rows else ""
-    block = Block()
+    block, held = Block(), 0
     for source, document in zip(corpus.sources, corpus.documents, strict=True):
         if document.id in state.documents:
             continue
@@ -70,10 +70,10 @@ def pin_blocks(corpus: Pinned, job: Prepared, state: JobState) -> Iterator[Block
             block.events.append(
                 ev.SpansPinned(document=document.id, first=first, count=len(rows), tokens=size, block=packed)
             )
-            first, tokens, done = first + len(rows), tokens + size, done + len(rows)
-            if len(block.bodies) >= BLOCK:
+            first, tokens, done, held = first + len(rows), tokens + size, done + len(rows), held + len(rows)
+            if held >= BLOCK:  # spans, not bodies: equal passages share one
                 yield block
-                block = Block()
+                block, held = Block(), 0
         block.events.append(
             ev.DocumentPinned(
                 document=document.id, path=block.keep(document.path.encode("utf-8", "surrogatepass")),
