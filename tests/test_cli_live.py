@@ -122,7 +122,10 @@ def test_a_long_stage_says_how_long_it_takes(ran: tuple[RunFolder, JobSpec, list
     view.show(progress)
     clock.now += 12
     view.show(progress)
-    assert lines(console) == ["cutting and pinning the inputs…", "cutting and pinning the inputs… 12 s"]
+    assert lines(console) == [
+        "cutting and pinning the inputs…",
+        "cutting and pinning the inputs… 12 s: 0 documents, 5 passages, 286 tokens so far",
+    ]
 
 
 def test_a_terminal_gets_a_table(ran: tuple[RunFolder, JobSpec, list[Event]]) -> None:
@@ -143,11 +146,33 @@ def test_a_terminal_gets_a_table(ran: tuple[RunFolder, JobSpec, list[Event]]) ->
     assert isinstance(face(plain()), PlainLines)
 
 
+def test_a_terminal_says_how_much_is_pinned(ran: tuple[RunFolder, JobSpec, list[Event]]) -> None:
+    _, spec, events = ran
+    console = Console(file=io.StringIO(), force_terminal=True, width=100, height=30)
+    view, progress = Screen(console), Progress(spec)
+    for event in events[:3]:
+        progress.apply(event)
+    view.show(progress)
+    view.close()
+    assert isinstance(console.file, io.StringIO)
+    assert "0 documents, 5 passages, 286 tokens so far" in console.file.getvalue()
+
+
 def test_following_ends_when_the_job_rests(ran: tuple[RunFolder, JobSpec, list[Event]]) -> None:
     done, spec, events = ran
     console = plain()
     ended = asyncio.run(follow(done, spec, PlainLines(console), lambda progress: progress.state.phase is Phase.ENDED))
     assert ended.state.seq == events[-1].seq
+
+
+def test_a_view_lives_while_nothing_is_added_to_the_log(ran: tuple[RunFolder, JobSpec, list[Event]]) -> None:
+    done, spec, _ = ran
+    clock, console, rests = Clock(), plain(), iter([False, False, True, True])
+    view = PlainLines(console, clock)
+    view.stage("starting in this process")
+    clock.now += LINE_SECONDS
+    asyncio.run(follow(done, spec, view, lambda progress: next(rests)))
+    assert lines(console) == ["starting in this process…", "starting in this process… 5 s"]
 
 
 def test_a_view_that_reads_a_long_log_remembers_only_its_last_half_minute(ran: tuple[RunFolder, JobSpec, list[Event]]) -> None:

@@ -95,6 +95,12 @@ class Progress:
             return "waiting for a person"
         return state.status or "paused"
 
+    def pinned(self) -> str:
+        """How much of the inputs is cut and durable, in the numbers that a plan gives."""
+        state = self.state
+        parts = (len(state.documents), "document"), (state.spans, "passage"), (state.span_tokens, "token")
+        return ", ".join(counted(count, name) for count, name in parts) + " so far"
+
     def roles(self) -> list[tuple[str, int, int]]:
         """(role, tasks done, tasks known) in the order in which roles first had work."""
         state = self.state
@@ -172,14 +178,16 @@ class PlainLines:
         if progress.state.phase is Phase.ENDED:
             return
         self.stage(progress.stage())
-        if progress.state.phase is not Phase.WORKING or not progress.begun:
+        if progress.state.phase is Phase.PINNING:
+            self.tick(f": {progress.pinned()}")
+        elif progress.state.phase is not Phase.WORKING or not progress.begun:
             self.tick()
         elif self._due():
             self.say(summary(progress))
 
-    def tick(self) -> None:
-        if self._due():
-            self.say(f"{self._stage}… {duration(self._clock() - self._since)}")
+    def tick(self, more: str = "") -> None:
+        if self._stage and self._due():
+            self.say(f"{self._stage}… {duration(self._clock() - self._since)}{more}")
 
     def _due(self) -> bool:
         now = self._clock()
@@ -217,7 +225,10 @@ class Screen:
         if stage != self._stage:
             self._stage, self._since = stage, time.monotonic()
         ticking = _Ticking(self._spinner, stage, self._since)
-        self._live.update(Group(ticking, _table(progress), Text(_facts(progress), style="dim")))
+        if progress.state.phase is Phase.PINNING:
+            self._live.update(Group(ticking, Text(progress.pinned(), style="dim")))
+        else:
+            self._live.update(Group(ticking, _table(progress), Text(_facts(progress), style="dim")))
 
     def say(self, text: str) -> None:
         self._live.console.print(text, markup=False)
@@ -273,7 +284,8 @@ def _table(progress: Progress) -> Table:
 async def follow(run: RunFolder, spec: JobSpec, shown: Face, rests: Callable[[Progress], bool]) -> Progress:
     """Reads the log as it grows and shows it, until `rests` says that nothing more will come.
 
-    What stood in the log before is shown once something is added to it, or if nothing ever is.
+    What stood in the log before is shown once something is added to it, or if nothing ever is; until then the stage that
+    led here lasts.
     """
     said = set[str]()
     with run.reader() as reader:
@@ -290,6 +302,8 @@ async def follow(run: RunFolder, spec: JobSpec, shown: Face, rests: Callable[[Pr
                     said.add(question.id)
             if progress.state.seq > old or rests(progress):
                 shown.show(progress)
+            else:
+                shown.tick()
             if rests(progress):
                 return progress
             await asyncio.sleep(LOOK_SECONDS)
