@@ -67,8 +67,12 @@ def cut_stream(
 
     Holds one block and the longest passage in memory.
     """
+    at, line = -1, 1
     for piece, text, shift, lines in cut_prose_stream(texts, path, tokenizer, max_tokens):
-        line = lines + line_ends(text, 0, piece.passage.start)
+        if at < shift:
+            at, line = shift, lines
+        line += line_ends(text, at - shift, piece.passage.start)
+        at = piece.passage.start + shift
         yield _span(piece, text, document, line, shift), text[piece.passage.start : piece.passage.end]
 
 
