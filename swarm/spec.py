@@ -64,7 +64,7 @@ Place = Annotated[str, AfterValidator(_without_nul)]
 class Frozen(BaseModel):
     """A value: never changed, and every key known."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     @field_validator("*", mode="before")
     @classmethod
@@ -139,6 +139,9 @@ class AnswerSpec(Frozen):
                 {"name": name, **(rest if isinstance(rest, dict) else {} if rest is None else {"description": rest})}
                 for name, rest in value.items()
             )
+        if not isinstance(value, (list, tuple)) or not all(isinstance(one, (dict, Column)) for one in value):
+            cure = "must be columns by name, each with what it holds, such as `columns: {exception: name of the exception}`"
+            raise PydanticCustomError(HIDDEN, cure)
         return value
 
     @field_validator("quote_pattern")
@@ -403,7 +406,7 @@ def parse_spec(data: Any, where: str = "job") -> JobSpec:
     try:
         return JobSpec.model_validate(data)
     except ValidationError as error:
-        raise SpecError(*explain(error, JobSpec, where)) from None
+        raise SpecError(*explain(error, JobSpec, where, data)) from None
 
 
 def load_spec(path: str | Path) -> JobSpec:
@@ -433,7 +436,9 @@ def anchored(spec: JobSpec, folder: Path) -> JobSpec:
     def place(text: str) -> str:
         if not text or re.match(r"^[a-z]+:", text) or Path(text).is_absolute():
             return text
-        return str((folder / text).resolve()) if not text.startswith("~") else os.path.expanduser(text)
+        if text.startswith("~"):
+            return os.path.expanduser(text)
+        return os.path.realpath(folder / text)  # which lets a link that leads to itself stand: whoever opens it says so
 
     def own(text: str) -> str:
         """A model's name may as well be one of a hub, with a slash in it: only `./…`, `../…` and `~/…` are surely paths."""

@@ -5,6 +5,7 @@ Owns how such an error is said; what is checked stands with the settings.
 
 from __future__ import annotations
 
+import re
 import reprlib
 from typing import Any, get_args, get_origin
 
@@ -13,6 +14,9 @@ from pydantic_core import ErrorDetails
 
 HIDDEN = "hidden"
 """The type of an error whose value is not to be shown: it may be a secret."""
+_SECRET = re.compile(r"keys?$|token$|secret|passw|passphrase|pwd|auth|credential|bearer", re.IGNORECASE)
+"""What is in the names of settings that people put secrets into, whether or not there are such settings."""
+_USERINFO = re.compile(r"(?<=://)[^/?#\s]*@")
 NAMES = "^[a-z][a-z0-9_"
 """How the patterns of names begin."""
 _WORDS = {
@@ -52,25 +56,52 @@ class _Short(reprlib.Repr):
 _SHORT = _Short()
 
 
-def explain(error: ValidationError, model: type[BaseModel], where: str) -> tuple[str, str, str]:
-    """Turns pydantic's report into (message, where, cure) of our errors."""
+def explain(error: ValidationError, model: type[BaseModel], where: str, data: Any = None) -> tuple[str, str, str]:
+    """Turns pydantic's report into (message, where, cure) of our errors. `data` is what was validated, if it was written by
+    people, whose short forms pydantic does not know."""
     first, more = error.errors()[0], error.error_count() - 1
-    path = ".".join(str(part) for part in first["loc"])
+    path = ".".join(_as_written(first["loc"], data))
     place = f"{where}: {path}" if path else where
+    value = first["input"]
+    hidden = (
+        first["type"] == HIDDEN or isinstance(value, (dict, BaseModel)) or any(_SECRET.search(str(part)) for part in first["loc"])
+    )
+    shown = without_secrets(_SHORT.repr(value))
     if first["type"] == "extra_forbidden":
-        message = f"is no setting (value {_SHORT.repr(first['input'])})"
+        message = "is no setting" + ("" if hidden else f" (value {shown})")
         cure = f"known settings there: {', '.join(_known(model, first['loc']))}"
     elif first["type"] == "missing":
         message, cure = "is missing", "add it"
+    elif first["type"] == "too_short":
+        message, cure = "holds nothing", "name at least one"
     else:
-        value = first["input"]
-        hidden = first["type"] == HIDDEN or isinstance(value, (dict, BaseModel))
-        shown = "" if hidden or value == "" else f", got {_SHORT.repr(value)}"
-        text = _worded(first)
-        message, cure = f"{text}{shown}"[:600], "change that value"
+        got = "" if hidden or value == "" else f", got {shown}"
+        message, cure = f"{_worded(first)}{got}"[:600], "change that value"
         if first["type"] in ("value_error", HIDDEN):
             cure = ""
     return message, place, cure + (f" (and {more} more problem{'s' * (more > 1)})" if more else "")
+
+
+def _as_written(loc: tuple[int | str, ...], data: Any) -> list[str]:
+    """The way to a setting as people wrote it: columns by name, and no further than a value that stands for several settings."""
+    parts: list[str] = []
+    here = data or {}
+    for part in loc:
+        if isinstance(here, dict):
+            if parts[-1:] == ["columns"] and isinstance(part, int):
+                part = list(here)[part]
+            here = here.get(part, {})
+        elif isinstance(here, list):
+            here = here[part] if isinstance(part, int) and part < len(here) else {}
+        else:
+            break
+        parts.append(str(part))
+    return parts
+
+
+def without_secrets(text: str) -> str:
+    """The text without the user and password of any address in it."""
+    return _USERINFO.sub("…@", text)
 
 
 def _known(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:

@@ -55,7 +55,7 @@ def test_an_example_fits_its_windows(path: Path) -> None:
     ("text", "what"),
     [
         ("You read.", "front matter"),
-        ("---\nname: [\n---\n", "not YAML"),
+        ("---\nname: reader\nabout: reads: all\n---\n", "roles/reader.md, line 3, column 13: is not YAML: mapping values"),
         ("---\njust words\n---\n", "no settings"),
         ("---\nname: reader\nabout: reads\nwindw: 3\n---\n", "windw"),
         ("---\nname: Reader\nabout: reads\n---\n", "name"),

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from swarm.errors import SpecError
-from swarm.spec import AnswerSpec, Column, InputSpec, JobSpec, anchored, load_spec, parse_spec
+from swarm.spec import AnswerSpec, Column, InputSpec, JobSpec, ModelSpec, anchored, load_spec, parse_spec
 
 LEAST: dict[str, Any] = {
     "name": "least",
@@ -100,7 +100,7 @@ def test_a_spec_never_changes() -> None:
         ({"model": {"window": 2**70}}, "job.yaml: model.window", "or less"),
         ({"model": {"concurrency": 2**70}}, "job.yaml: model.concurrency", "or less"),
         ({"protocol": {"options": {"a": {"b": [2**64]}}}}, "job.yaml: protocol.options", "64 bits"),
-        ({"inputs": ["a\0b"]}, "job.yaml: inputs.0.source", "NUL"),
+        ({"inputs": ["a\0b"]}, "job.yaml: inputs.0", "NUL"),
         ({"roles": {"reader": "a\0b"}}, "job.yaml: roles.reader", "NUL"),
         ({"model": {"engine": "openai", "url": "http://[::1/v1"}}, "job.yaml: model.url", "is no address"),
         ({"model": {"engine": "openai", "url": "http://h:port/v1"}}, "job.yaml: model.url", "is no address"),
@@ -109,7 +109,13 @@ def test_a_spec_never_changes() -> None:
         ({"answer": {"columns": {"thing": "x"}, "statements": True}}, "job.yaml: answer", "keep one of the two"),
         ({"answer": {"columns": {"quote": "x"}}}, "job.yaml: answer", "choose another"),
         ({"answer": {"columns": {"item": "x", "count": "how many"}}}, "job.yaml: answer", "choose another"),
-        ({"answer": {"columns": {"Thing": "x"}}}, "job.yaml: answer.columns.0.name", "must be lower-case letters, digits and _"),
+        ({"answer": {"columns": {"Thing": "x"}}}, "job.yaml: answer.columns.Thing", "must be lower-case letters, digits and _"),
+        ({"answer": {"columns": {"thing": None}}}, "job.yaml: answer.columns.thing", "is missing"),
+        ({"answer": {"columns": {"thing": {"patern": "x"}}}}, "job.yaml: answer.columns.thing.description", "is missing"),
+        ({"answer": {"columns": ["thing", "other"]}}, "job.yaml: answer.columns", "such as `columns: {exception: name of"),
+        ({"answer": {"columns": "thing"}}, "job.yaml: answer.columns", "must be columns by name"),
+        ({"inputs": []}, "job.yaml: inputs", "holds nothing\n  name at least one"),
+        ({"inputs": {"source": "a", "licens": "x"}}, "job.yaml: inputs.0.licens", "licence"),
         ({"question": ""}, "job.yaml: question", "is empty"),
         ({"budget": {"tokens": "many"}}, "job.yaml: budget.tokens", "must be a whole number, got 'many'"),
         ({"answer": {"columns": {"thing": {"description": "x", "pattern": "["}}}}, "pattern", "regular expression"),
@@ -129,6 +135,34 @@ def test_a_secret_in_an_address_is_refused_and_not_repeated() -> None:
     assert "s3cret" not in str(error) and "me:" not in str(error)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model": {"engine": "openai", "name": "m", "url": "http://h/v1", "key": ["sk-s3cret"]}},
+        {"model": {"engine": "openai", "name": "m", "url": "http://h/v1", "key": "sk-s3cret"}},
+        {"model": {"engine": "openai", "name": "m", "url": "http://h/v1", "api_key": "sk-s3cret"}},
+        {"model": {"headers": {"Authorization": "Bearer s3cret"}}},
+        {"notify": {"webhookToken": "s3cret"}},
+        {"model": {"endpoint": "http://me:s3cret@h/v1"}},
+    ],
+)  # fmt: skip
+def test_what_may_be_a_secret_is_not_repeated(changes: dict[str, Any]) -> None:
+    assert "s3cret" not in str(wrong(**changes))
+
+
+@pytest.mark.parametrize("wrong", [{"url": "http://h/v1", "key": "sk-s3cret"}, {"url": "http://me:s3cret@h/v1"}])
+def test_a_secret_is_not_repeated_to_python_either(wrong: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match=r"key|password") as caught:
+        ModelSpec.model_validate({"engine": "openai", **wrong})
+    assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("changes", [{"inputs": ["loop"]}, {"roles": {"reader": "./loop"}}, {"model": {"tokenizer": "./loop/x"}}])
+def test_a_link_that_leads_to_itself_is_left_to_whoever_opens_it(tmp_path: Path, changes: dict[str, Any]) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    assert f"{tmp_path}/loop" in str(anchored(parse_spec({**LEAST, **changes}), tmp_path))
+
+
 def test_a_few_lines_of_aliases_make_no_long_message() -> None:
     lines = ["l0: &l0 [x, x, x, x, x, x, x, x, x]"]
     lines += [f"l{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 9)}]" for n in range(1, 10)]
@@ -142,6 +176,12 @@ def test_a_few_lines_of_aliases_make_no_long_message() -> None:
 def test_yaml_that_cannot_be_read_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "job.yaml").write_text(text)
     with pytest.raises(SpecError, match="is not YAML"):
+        load_spec(tmp_path / "job.yaml")
+
+
+def test_yaml_that_is_none_is_named_by_line_and_column(tmp_path: Path) -> None:
+    (tmp_path / "job.yaml").write_text("name: least\nquestion: What is it?\ninputs: [a.txt\nanswer: x\n")
+    with pytest.raises(SpecError, match=r"job\.yaml, line 4, column 7: is not YAML: expected ','"):
         load_spec(tmp_path / "job.yaml")
 
 

@@ -52,7 +52,7 @@ def parse_role(text: str, where: str) -> Role:
     head, mark, prompt = text.removeprefix("---\n").partition("\n---\n")
     if not text.startswith("---\n") or not mark:
         raise SpecError("has no YAML front matter", where, "begin the file with a line of `---`, the settings, and `---`")
-    data = read_yaml(head, f"{where}: front matter")
+    data = read_yaml(f"---\n{head}", where)  # as it stands in the file, so that lines are numbered as there
     if not isinstance(data, dict):
         raise SpecError("has front matter that holds no settings", where, "write `name:` and `about:` at least")
     try:
@@ -69,10 +69,11 @@ def find_role(name: str, files: Mapping[str, str]) -> tuple[Role, str]:
     """
     places = [Path(files[name])] if name in files else [Path("roles") / f"{name}.md", shipped("roles") / f"{name}.md"]
     path = next((place for place in places if place.is_file()), None)
+    if path is None and name in files:
+        raise SpecError(f"there is no file {files[name]}", f"roles.{name}", "check the path, or leave that setting out")
     if path is None:
         known = ", ".join(sorted(p.stem for p in shipped("roles").glob("*.md")))
-        place = f" in {files[name]}" if name in files else ""
-        raise SpecError(f"there is no role {name!r}{place}", f"roles.{name}", f"shipped roles: {known}")
+        raise SpecError(f"there is no role {name!r}", f"roles.{name}", f"shipped roles: {known}")
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError:

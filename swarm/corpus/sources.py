@@ -19,6 +19,7 @@ from pathlib import Path
 from swarm.corpus.media import Media, media_of
 from swarm.errors import CorpusError
 from swarm.spec import InputSpec
+from swarm.wording import without_secrets
 
 HIDDEN_NAMED = 5
 """Hidden files and folders that are named of those in one input; all are counted."""
@@ -90,7 +91,7 @@ def _resolved(item: InputSpec, folder: Path, literals: int) -> Iterator[Source |
         case "http" | "https" | "s3" | "gs" | "ftp":
             raise CorpusError(
                 "is an address, and inputs are read from this machine",
-                item.source,
+                without_secrets(item.source),
                 "Download it and name the file.",
             )
     return _paths(item, folder)
