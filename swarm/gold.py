@@ -29,7 +29,7 @@ def gold_rows(path: Path, columns: Sequence[str]) -> set[Pair]:
     a certain one.
 
     Raises:
-        NoGold: it can't be read, a line is no such row, or only some name a document.
+        NoGold: it can't be read, holds no row, a line is no such row, or only some name a document.
     """
     gold: set[Pair] = set()
     try:
@@ -43,11 +43,16 @@ def gold_rows(path: Path, columns: Sequence[str]) -> set[Pair]:
             continue
         try:
             row = json.loads(line)
-            values = tuple(str(row[name]).strip() for name in columns)
-        except (ValueError, KeyError, TypeError) as error:
-            raise NoGold(f"line {number} of the gold {path.name} is no row: {type(error).__name__} {error}") from error
+        except ValueError as error:
+            raise NoGold(f"line {number} of the gold {path.name} is no row: it is not JSON: {error}") from error
+        wrong = [name for name in columns if not isinstance(row, dict) or not isinstance(row.get(name), str)]
+        if wrong:
+            raise NoGold(f"line {number} of the gold {path.name} is no row: it has no text for {', '.join(wrong)}")
+        values = tuple(row[name].strip() for name in columns)
         place = str(row["document"]).strip() if "document" in row and "document" not in columns else ""
         gold.add((place, values))
+    if not gold:
+        raise NoGold(f"the gold {path.name} holds no row")
     if len({bool(place) for place, _ in gold}) > 1:
         raise NoGold(f"some rows of the gold {path.name} name a document and some do not")
     return gold

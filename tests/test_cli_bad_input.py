@@ -122,13 +122,15 @@ def test_a_job_file_that_is_none(tmp_path: Path, text: str) -> None:
         ({"protocol": "no_such"}, ["no_such", "map_reduce"]),
         ({"protocol": "nowhere.py"}, ["nowhere.py"]),
         ({"roles": {"nobody": "x.md"}}, ["roles.nobody", "reader"]),
-        ({"roles": {"reader": "x.md"}}, ["roles.reader", "x.md"]),
+        ({"roles": {"reader": "x.md"}}, ["roles.reader", "there is no file", "x.md"]),
         ({"model": {"engine": "abacus"}}, ["model.engine", "abacus", "vllm"]),
         ({"model": {"engine": "scripted", "nam": "raises"}}, ["model.nam", "name"]),
         ({"model": {"engine": "openai", "name": "x"}}, ["url"]),
         ({"model": {"engine": "openai", "name": "x", "url": "http://h/v1", "key": "sk-secret"}}, ["env:NAME"]),
         ({"answer": {"columns": {}}}, ["answer", "column"]),
         ({"answer": {"columns": {"function": "its name"}, "by": "other"}}, ["by", "other", "function"]),
+        ({"answer": {"columns": {"function": " "}}}, ["answer.columns.function", "is blank", "say what"]),
+        ({"model": {**SCRIPTED, "weights": {"raeder": "base"}}}, ["model.weights.raeder", "their channels: reader"]),
         ({"budget": {"tokens": 0}}, ["budget.tokens", "0"]),
         ({"budget": {"calls": 0}}, ["budget.calls"]),
         ({"budget": {"tokens": 100}}, ["budget.tokens", "100", "swarm plan"]),
@@ -139,7 +141,7 @@ def test_a_job_file_that_is_none(tmp_path: Path, text: str) -> None:
         ({"budget": {"money": 1e-9}, "model": {**SCRIPTED, "price": {"input": 1, "output": 2}}}, ["budget.money", "at least"]),
         ({"budget": {"money": 1}}, ["model.price"]),
         ({"roles": {"reader": "/bin/ls"}}, ["roles.reader", "/bin/ls", "UTF-8"]),
-        ({"inputs": ["a\0b"]}, ["inputs.0.source", "NUL"]),
+        ({"inputs": ["a\0b"]}, ["inputs.0", "NUL"]),
         ({"seed": 2**64}, ["seed"]),
         ({"answer": {"columns": {"a": "b"}, "gold": "nowhere.jsonl"}}, ["answer.gold", "nowhere.jsonl", "ast:raises"]),
         ({"answer": {"columns": {"a": "b"}, "gold": "/bin/ls"}}, ["answer.gold", "UTF-8"]),
@@ -147,8 +149,8 @@ def test_a_job_file_that_is_none(tmp_path: Path, text: str) -> None:
         ({"protocol": "nosuch.module"}, ["nosuch.module", "map_reduce"]),
         ({"protocol": ".."}, ["'..'", "map_reduce"]),
         ({"protocol": "./src"}, ["./src", "map_reduce"]),
-        ({"answer": {"columns": {"temperature": 5}}}, ["answer.columns.0.description", "5"]),
-        ({"answer": {"columns": {"function": [1]}}}, ["answer.columns.0.description", "1"]),
+        ({"answer": {"columns": {"temperature": 5}}}, ["answer.columns.temperature", "5"]),
+        ({"answer": {"columns": {"function": [1]}}}, ["answer.columns.function", "1"]),
         ({"question": " "}, ["question"]),
         ({"name": "Über uns"}, ["name"]),
         ({"inputs": []}, ["inputs"]),
@@ -318,12 +320,34 @@ def test_a_verifier_that_cannot_hold_what_it_judges(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("old", "new", "where", "says"),
+    [
+        ("reads: [word]", "reads: [wrod]", "mine.md: reads", "'wrod' is no kind of note of protocol map_reduce"),
+        ("writes: [row, rejected]", "writes: [rwo]", "mine.md: writes", "its kinds: finding, headline"),
+        ("weights: reader", "weights: raeder", "mine.md: weights", "give model.weights.raeder, or write one of: none, reader"),
+        ("\nYou read", "", "roles.reader", "has no prompt"),
+    ],
+)
+def test_a_role_file_that_names_what_there_is_not(tmp_path: Path, old: str, new: str, where: str, says: str) -> None:
+    text = (ROOT / "roles" / "reader.md").read_text(encoding="utf-8")
+    (tmp_path / "mine.md").write_text(text.replace(old, new) if new else text.partition(old)[0] + "\n")
+    said = refused(tmp_path, roles={"reader": str(tmp_path / "mine.md")})
+    assert said.code == 2 and where in said.err and says in said.err, said.err
+    if "raeder" in new:
+        given = {**SCRIPTED, "weights": {"raeder": "base"}}
+        path = job_file(tmp_path, tmp_path / "code", roles={"reader": str(tmp_path / "mine.md")}, model=given)
+        assert swarm("plan", path).code == 0, "its own channel, which the job gives weights"
+
+
+@pytest.mark.parametrize(
     ("answer", "gold", "says"),
     [
         ({"columns": {"name": "a class", "base": "what it derives from"}}, "ast:raises", "function and exception"),
         ({"statements": True}, "ast:raises", "statements in prose cannot be scored"),
         ({"statements": True}, '{"text": "x"}', "statements in prose cannot be scored"),
         ({"columns": {"name": "a class"}}, '{"name": "A"}\n{"class": "B"}', "line 2 of the gold gold.jsonl is no row"),
+        ({"columns": {"name": "a class"}}, '{"name": "A"}\n{"name": 3}', "line 2 of the gold gold.jsonl is no row: it has no"),
+        ({"columns": {"name": "a class"}}, "\n", "the gold gold.jsonl holds no row"),
         ({"columns": {"name": "a class"}}, '{"name": "A", "document": "a.py"}\n{"name": "B"}', "some rows of the gold"),
     ],
 )

@@ -92,7 +92,6 @@ def row(function: str, exception: str, **more: str) -> dict[str, str]:
         ([row("f", "TypeError"), row("f", "TypeError")], 0.5, 1.0, 0.6667),
         ([row("f", "TypeError"), row("g", "KeyError"), row("h", "OSError")], 1.0, 0.6667, 0.8),
         ([row("h", "OSError")], 0.0, 0.0, 0.0),
-        ([], 0.0, 0.0, 0.0),
         ([row("f", "TypeError", document="a.py"), row("g", "KeyError", document="b.py")], 0.5, 0.5, 0.5),
     ],
 )
@@ -108,6 +107,7 @@ def test_scores(tmp_path: Path, gold: Any, precision: float, recall: float, f1: 
     ("gold", "says"),
     [
         ("/nowhere/gold.jsonl", "cannot be read"),
+        ([], "the gold gold.jsonl holds no row"),
         ([{"function": "f"}], "line 1 of the gold gold.jsonl is no row"),
         ([row("f", "TypeError", document="a.py"), row("g", "KeyError")], "some rows"),
     ],

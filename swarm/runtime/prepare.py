@@ -13,14 +13,14 @@ import msgpack
 from pydantic import TypeAdapter
 
 from swarm import __version__, events as ev
-from swarm.agents.roles import Role, find_role, parse_role
+from swarm.agents.roles import Role, find_role, parse_role, shipped_roles
 from swarm.coordinator import JobState
 from swarm.coordinator.budget import changes, dearest, effective, used
 from swarm.coordinator.needs import BREADCRUMB_TOKENS
 from swarm.errors import SpecError, StoreError
 from swarm.events import body_hash
 from swarm.models.choose import create_tokenizer
-from swarm.protocol import SwarmProtocol, create_protocol, expected
+from swarm.protocol import WORD, SwarmProtocol, create_protocol, expected
 from swarm.rows import columns_text
 from swarm.spec import BudgetSpec, JobSpec
 from swarm.window.compose import role_overhead
@@ -81,7 +81,37 @@ def prepare(spec: JobSpec, role_texts: Mapping[str, str] | None = None) -> Prepa
     overhead = {name: role_overhead(role.prompt, fixed, template, tokenizer) for name, role in roles.items()}
     prepared = Prepared(spec, protocol, digest, roles, texts, tokenizer, template, overhead)
     _check_windows(prepared)
+    if not role_texts:
+        _check_names(prepared)
     return prepared
+
+
+def _check_names(job: Prepared) -> None:
+    """What a new job names or leaves blank so that it would be without effect."""
+    spec = job.spec
+    for column in spec.answer.columns:
+        if not column.description.strip():
+            raise SpecError("is blank", f"answer.columns.{column.name}", "say what the column holds: the readers are told so")
+    for channel in spec.model.weights:
+        if channel not in job.channels():
+            known = ", ".join(sorted(job.channels())) or "none"
+            problem = f"no role of this job uses a channel {channel!r}"
+            raise SpecError(problem, f"model.weights.{channel}", f"their channels: {known}")
+    kinds = {WORD, *job.protocol.note_kinds}
+    channels = {"none", *(role.weights for role in shipped_roles()), *spec.model.weights}
+    for name, role in job.roles.items():
+        if role.weights != "none" and not role.prompt:
+            raise SpecError("has no prompt", f"roles.{name}", "write it below the front matter of the role's file")
+        if name not in spec.roles:
+            continue  # a shipped role may serve a protocol that has less kinds than it knows
+        for field, named in (("reads", role.reads), ("writes", role.writes or ())):
+            if unknown := sorted(set(named) - kinds):
+                problem = f"{unknown[0]!r} is no kind of note of protocol {job.protocol.name}"
+                raise SpecError(problem, f"{spec.roles[name]}: {field}", f"its kinds: {', '.join(sorted(kinds))}")
+        if role.weights and role.weights not in channels:
+            problem = f"nothing says which weights answer the channel {role.weights!r}"
+            cure = f"give model.weights.{role.weights}, or write one of: {', '.join(sorted(channels))}"
+            raise SpecError(problem, f"{spec.roles[name]}: weights", cure)
 
 
 def _check_windows(job: Prepared) -> None:
