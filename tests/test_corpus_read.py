@@ -207,7 +207,7 @@ def test_an_empty_input(tmp_path: Path, content: str) -> None:
 def test_binary_garbage_and_wrong_encodings(tmp_path: Path, content: bytes, said: str) -> None:
     (tmp_path / "a.txt").write_bytes(content)
     error = refused("a.txt", tmp_path)
-    assert said in error.message and error.where == "a.txt"
+    assert said in error.message and error.where == str(tmp_path / "a.txt")
     (tmp_path / "b.txt").write_text("fine")
     pinned = pin([wanted(tmp_path)])
     assert [document.path for document in pinned.documents] == [f"{tmp_path.name}/b.txt"]
@@ -320,6 +320,15 @@ def test_spans_of_a_corpus_are_in_order_and_name_their_documents(tmp_path: Path)
     assert found[0][0].breadcrumb == f"{tmp_path.name}/a.html > Top"
 
 
+def test_an_error_calls_a_file_as_it_is_called_from_the_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "a.txt").write_text(" ")
+    monkeypatch.chdir(tmp_path)
+    assert refused(tmp_path / "deep" / "a.txt").where == refused("deep/a.txt").where == "deep/a.txt"
+
+
 def test_an_input_that_changed_or_went_is_named(tmp_path: Path) -> None:
     for name in ("a.py", "b.txt"):
         (tmp_path / name).write_text("x = 1\n" * 100)
@@ -329,7 +338,7 @@ def test_an_input_that_changed_or_went_is_named(tmp_path: Path) -> None:
     for source, document in zip(pinned.sources, pinned.documents, strict=True):
         with pytest.raises(CorpusError, match="has changed since the job began") as caught:
             list(open_spans(source, TOKENIZER, document=document))
-        assert caught.value.where == document.path
+        assert caught.value.where == str(tmp_path / document.path)
     (tmp_path / "a.py").unlink()
     with pytest.raises(CorpusError, match="No such file"):
         list(pinned.spans(TOKENIZER))

@@ -38,7 +38,7 @@ _TO_UTF8 = "Save it as UTF-8, for instance with: iconv -f ENCODING -t UTF-8."
 _TO_TEXT = "Turn it into text first, or leave it out."
 
 
-def decoded(blocks: Iterable[bytes], path: str, media: str) -> Iterator[str]:
+def decoded(blocks: Iterable[bytes], where: str, media: str) -> Iterator[str]:
     """The text of a stream of bytes, in blocks.
 
     The encoding is that of a byte order mark; else what a Python file or an HTML page declares; else UTF-8,
@@ -51,8 +51,8 @@ def decoded(blocks: Iterable[bytes], path: str, media: str) -> Iterator[str]:
     head = next(stream, b"")
     for mark, kind in _KINDS:
         if head.startswith(mark):
-            raise CorpusError(f"is {kind}, not text", path, _TO_TEXT)
-    encoding, before = _encoding(head[:4096], path, media)
+            raise CorpusError(f"is {kind}, not text", where, _TO_TEXT)
+    encoding, before = _encoding(head[:4096], where, media)
     decoder = codecs.getincrementaldecoder(encoding)()
     block: bytes | None = head[before:]
     while block is not None:
@@ -61,23 +61,23 @@ def decoded(blocks: Iterable[bytes], path: str, media: str) -> Iterator[str]:
         try:
             text = decoder.decode(block, final=following is None)
         except UnicodeDecodeError as problem:
-            raise CorpusError(*_undecodable(problem, encoding, before - pending, path)) from None
+            raise CorpusError(*_undecodable(problem, encoding, before - pending, where)) from None
         if "\0" in text:
             at = before + block.find(b"\0")
-            raise CorpusError(f"is binary, not text: there is a zero byte at offset {at}", path, _TO_TEXT)
+            raise CorpusError(f"is binary, not text: there is a zero byte at offset {at}", where, _TO_TEXT)
         yield text
         before += len(block)
         block = following
 
 
-def _undecodable(problem: UnicodeDecodeError, encoding: str, before: int, path: str) -> tuple[str, str, str]:
+def _undecodable(problem: UnicodeDecodeError, encoding: str, before: int, where: str) -> tuple[str, str, str]:
     at = before + problem.start
     raw = problem.object[problem.start : problem.start + 1]
     found = f"the byte 0x{raw.hex()} at offset {at}" if raw else f"the end at offset {at}"
-    return f"is not {encoding.upper()} text: {found} does not belong there ({problem.reason})", path, _TO_UTF8
+    return f"is not {encoding.upper()} text: {found} does not belong there ({problem.reason})", where, _TO_UTF8
 
 
-def _encoding(head: bytes, path: str, media: str) -> tuple[str, int]:
+def _encoding(head: bytes, where: str, media: str) -> tuple[str, int]:
     """The encoding, and the length of the byte order mark."""
     for mark, encoding in _MARKS:
         if head.startswith(mark):
@@ -92,18 +92,18 @@ def _encoding(head: bytes, path: str, media: str) -> tuple[str, int]:
         found = _HTML_CHARSET.search(head[:2048])
         declared = found[1].decode() if found else ""
     if declared:
-        return _known(declared, path), 0
+        return _known(declared, where), 0
     even, odd = head[::2].count(0), head[1::2].count(0)
     if len(head) >= 4 and max(even, odd) > len(head) // 5 and min(even, odd) * 10 < max(even, odd):
         return ("utf-16-le" if odd > even else "utf-16-be"), 0
     return "utf-8", 0
 
 
-def _known(name: str, path: str) -> str:
+def _known(name: str, where: str) -> str:
     """The codec of that name. A page that can say utf-16 in single bytes is not in UTF-16."""
     try:
         b"a".decode(name, "replace")  # LookupError also for codecs that do not give text
         codec = codecs.lookup(name)
     except LookupError:
-        raise CorpusError(f"declares the encoding {name!r}, which is not known", path, _TO_UTF8) from None
+        raise CorpusError(f"declares the encoding {name!r}, which is not known", where, _TO_UTF8) from None
     return "utf-8" if codec.name.startswith("utf-16") or codec.incrementaldecoder is None else codec.name

@@ -34,7 +34,7 @@ def document_of(source: Source) -> Document:
     for text in _text(source, meter, _page(source)):
         holds_text = holds_text or bool(text.strip())
     if not holds_text:
-        raise CorpusError("holds no text", source.path, "Leave it out, or put text into it.")
+        raise CorpusError("holds no text", source.where, "Leave it out, or put text into it.")
     return _document(source, meter)
 
 
@@ -125,7 +125,7 @@ def _check(source: Source, meter: _Meter, pinned: Document) -> None:
     if meter.digest.hexdigest() != pinned.digest:
         raise CorpusError(
             f"has changed since the job began ({pinned.size} bytes then, {meter.size} now)",
-            source.path,
+            source.where,
             "Put the old content back and resume, or start a new run.",
         )
 
@@ -136,7 +136,7 @@ def _page(source: Source) -> HtmlText | None:
 
 def _text(source: Source, meter: _Meter, page: HtmlText | None) -> Iterator[str]:
     """The text of a source; that of an HTML page as `page` reads it."""
-    texts = decoded(meter.over(_blocks(source)), source.path, source.media)
+    texts = decoded(meter.over(_blocks(source)), source.where, source.media)
     return texts if page is None else _visible(texts, page)
 
 
@@ -159,6 +159,6 @@ def _blocks(source: Source) -> Iterator[bytes]:
     except OSError as problem:
         raise CorpusError(
             f"cannot be read: {problem.strerror or problem}",
-            source.path,
+            source.where,
             "Check that it is there and that you may read it.",
         ) from problem

@@ -44,6 +44,14 @@ class Source:
     literal: bytes | None = None
     found: bool = False
 
+    @property
+    def where(self) -> str:
+        """What an error calls it: its file, from the working folder if it lies in that."""
+        if self.file is None:
+            return self.path
+        file, here = self.file.absolute(), Path.cwd()
+        return _printable(str(file.relative_to(here) if file.is_relative_to(here) else file))
+
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
@@ -208,8 +216,14 @@ def _python(item: InputSpec, name: str) -> Iterator[Source | Skipped]:
     for part in rest:
         if spec is None:
             break
+        if spec.submodule_search_locations is None:
+            raise CorpusError(
+                f"{'.'.join(parts)} is a module and no package: no file of its own is called {name}",
+                item.source,
+                f"Write python:{'.'.join(parts)}, or name the file.",
+            )
         parts.append(part)
-        spec = PathFinder.find_spec(".".join(parts), spec.submodule_search_locations or [])
+        spec = PathFinder.find_spec(".".join(parts), spec.submodule_search_locations)
     if spec is None:
         raise CorpusError(
             f"there is no Python package or module {'.'.join(parts)!r} here",

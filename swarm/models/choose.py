@@ -70,4 +70,4 @@ def create_tokenizer(spec: ModelSpec) -> tuple[Tokenizer, ChatTemplate]:
 
 def _tokenizer_file(name: str) -> Path:
     file = Path(os.path.expanduser(name))
-    return file if file.is_file() else tokenizer_folder(name) / "tokenizer.json"
+    return file if file.is_file() else tokenizer_folder(name, "model.tokenizer") / "tokenizer.json"

@@ -124,7 +124,7 @@ def base_weights(spec: ModelSpec) -> WeightsFolder:
         return embedded.embedded_base()
     folder = Path(os.path.expanduser(spec.name))
     if not folder.is_dir():
-        folder = _downloaded(spec.name, [*WEIGHT_FILES, *TEXT_FILES])
+        folder = _downloaded(spec.name, [*WEIGHT_FILES, *TEXT_FILES], "model.name")
     if not (folder / "config.json").is_file():
         raise WeightsError(
             f"{folder} holds no config.json",
@@ -134,14 +134,15 @@ def base_weights(spec: ModelSpec) -> WeightsFolder:
     return WeightsFolder(folder, folder_digest(folder))
 
 
-def tokenizer_folder(name: str) -> Path:
-    """A folder with the model's tokenizer and chat template; of a hub model only these files are fetched."""
+def tokenizer_folder(name: str, field: str = "model.name") -> Path:
+    """A folder with the model's tokenizer and chat template; of a hub model only these files are fetched. `field` is the setting
+    that names it."""
     if name == "embedded":
         return embedded.embedded_base().path
     folder = Path(os.path.expanduser(name))
     if folder.is_file():
         folder = folder.parent
-    return folder if folder.is_dir() else _downloaded(name, list(TEXT_FILES))
+    return folder if folder.is_dir() else _downloaded(name, list(TEXT_FILES), field)
 
 
 def folder_digest(folder: Path) -> str:
@@ -172,7 +173,9 @@ def _content(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _downloaded(name: str, patterns: list[str]) -> Path:
+def _downloaded(name: str, patterns: list[str], field: str) -> Path:
+    if name.startswith(("/", "./", "../", "~")):
+        raise WeightsError(f"there is no folder {name}", field, "check the path")
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
@@ -181,7 +184,7 @@ def _downloaded(name: str, patterns: list[str]) -> Path:
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as problem:
         raise WeightsError(
             f"there is no folder {name!r} here, and the hub gives no such model: {_first_line(problem)}",
-            "model.name",
+            field,
             f"check the name and the network, or fetch it beforehand: hf download {name}",
         ) from problem
 
