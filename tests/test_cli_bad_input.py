@@ -127,7 +127,7 @@ def test_a_job_file_that_is_none(tmp_path: Path, text: str) -> None:
         ({"model": {"engine": "scripted", "nam": "raises"}}, ["model.nam", "name"]),
         ({"model": {"engine": "openai", "name": "x"}}, ["url"]),
         ({"model": {"engine": "openai", "name": "x", "url": "http://h/v1", "key": "sk-secret"}}, ["env:NAME"]),
-        ({"model": {"engine": "transformers", "name": "./nofolder"}}, ["model.name", "there is no folder", "/nofolder", "check the path"]),
+        ({"model": {"engine": "transformers", "name": "./no"}}, ["model.name", "there is no folder", "/no", "check the path"]),
         ({"model": {**SCRIPTED, "tokenizer": "./loop"}}, ["model.tokenizer", "there is no folder", "/loop"]),
         ({"answer": {"columns": {"a": "b"}, "gold": "loop"}}, ["answer.gold", "loop cannot be read"]),
         ({"inputs": ["loop"]}, ["/loop: cannot be read", "Check the path"]),
@@ -143,6 +143,8 @@ def test_a_job_file_that_is_none(tmp_path: Path, text: str) -> None:
         ({"budget": {"calls": 0}}, ["budget.calls"]),
         ({"budget": {"tokens": 100}}, ["budget.tokens", "100", "swarm plan"]),
         ({"budget": {"tokens": 700}}, ["budget.tokens", "700", "role reader", "at least"]),
+        ({"budget": {"seconds": 0.001}}, ["budget.seconds", "0.001", "give at least 1"]),
+        ({"budget": {"disk": 10}}, ["budget.disk", "10", "give at least 65536"]),
         ({"budget": {"calls": 1}}, ["budget.calls", "role reader", "at least 5"]),
         ({"budget": {"calls": 2}}, ["budget.calls", "role reader", "at least 5"]),
         ({"budget": {"calls": 2}, "protocol": "rolling"}, ["budget.calls", "at least"]),
@@ -227,6 +229,10 @@ def test_an_id_that_exists(tmp_path: Path) -> None:
 
 def test_an_id_that_is_no_name(tmp_path: Path) -> None:
     assert refused(tmp_path, "--id", "../up").code == 2
+    path = job_file(tmp_path, tmp_path / "code")
+    for command in (("run", path, "--local"), ("ask", "What?", path, "--local"), ("submit", path), ("fork", "one", "--at", "0")):
+        said = swarm(*command, "--runs", tmp_path / "runs", "--id", "")
+        assert said.code == 2 and "--id" in said.err and "is empty" in said.err, command
 
 
 def test_an_id_is_looked_at_before_the_inputs(tmp_path: Path) -> None:
@@ -300,13 +306,16 @@ def test_an_endpoint_that_gives_no_answers_pauses_the_job(tmp_path: Path, behavi
 def test_an_endpoint_that_refuses_the_key_at_once(tmp_path: Path) -> None:
     said = answered_so("ok", tmp_path, key="right")
     assert said.code == 1 and "does not accept the key" in said.err
+    assert f"resume with: swarm resume one --runs {tmp_path / 'runs'}\n" in said.err
 
 
 def test_an_endpoint_that_is_not_there(tmp_path: Path) -> None:
     model = {"engine": "openai", "name": "any", "url": "http://127.0.0.1:1/v1"}
     path = job_file(tmp_path, write_sources(tmp_path), model=model)
-    said = swarm("run", path, "--local", "--runs", tmp_path / "runs")
+    said = swarm("run", path, "--local", "--runs", tmp_path / "runs", "--id", "one")
     assert said.code == 1 and "http://127.0.0.1:1/v1" in said.err and "does not answer" in said.err
+    assert "resume with: swarm resume one" in said.err
+    assert "resume with: swarm resume one" in swarm("resume", "one", "--local", "--runs", tmp_path / "runs").err
 
 
 @pytest.mark.parametrize("protocol", ["map_reduce", "rolling"])

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from swarm import __version__
 from swarm.cli.door import Json, Runs, emit, number, people, runs_of, the_run, verb
 from swarm.names import counted
 
@@ -69,7 +70,7 @@ def _machine(root: Path) -> list[tuple[bool, str]]:
 
     here = ".".join(map(str, sys.version_info[:3]))
     tested = "" if sys.version_info[:2] == TESTED else f"; tests run on {TESTED[0]}.{TESTED[1]} only"
-    findings = [(sys.version_info[:2] >= TESTED, f"Python {here}{tested}")]
+    findings = [(True, f"swarmloom {__version__}"), (sys.version_info[:2] >= TESTED, f"Python {here}{tested}")]
     for package in CORE:
         found = version_of(package)
         findings.append((bool(found), f"{package} {found or 'is not installed: pip install swarmloom'}"))

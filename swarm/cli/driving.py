@@ -22,7 +22,7 @@ from swarm.coordinator.ending import most_frequent
 from swarm.coordinator.state import OVER_BUDGET
 from swarm.coordinator.tables import failure_word
 from swarm.corpus import glance
-from swarm.errors import ExitCode, ModelError, SpecError, StoreError, SwarmError
+from swarm.errors import ExitCode, ModelError, ProtocolError, SpecError, StoreError, SwarmError
 from swarm.names import counted
 from swarm.plan import Plan, Range, estimate, measure
 from swarm.report import Answer, gather, render
@@ -58,22 +58,26 @@ class Drive:
         self.as_json, self.console, self._new = as_json, err(), new
         self.shown: Face = face(self.console)
         self.plan: Plan | None = None
+        self._run: RunFolder | None = None
         self._beside: asyncio.Task[Any] | None = None
 
     async def __aenter__(self) -> Drive:
         self._beside = asyncio.create_task(tick(self.shown))
         return self
 
-    async def __aexit__(self, *_: object) -> None:
+    async def __aexit__(self, kind: object, error: object, trace: object) -> None:
         if self._beside is not None:
             self._beside.cancel()
             await asyncio.gather(self._beside, return_exceptions=True)  # a view that breaks never stops a job
         self.shown.close()
+        if self._run is not None and isinstance(error, (ModelError, ProtocolError)):  # they leave the job paused
+            self.console.print(f"resume with: swarm resume {self._run.id}{self._run.option}", markup=False)
 
     def opened(self, spec: JobSpec) -> Callable[[Opened], None]:
         """What to do once the run's log can be read: say where it is, and watch it."""
 
         def callback(opened: Opened) -> None:
+            self._run = opened.run
             self.shown.say(f"run {opened.run.id} in {opened.run.path}")
             if not Path(opened.run.where).is_relative_to(opened.run.path):
                 self.shown.say(f"its log: {opened.run.where}")

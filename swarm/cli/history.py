@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from swarm.cli.door import Json, RunId, Runs, duration, emit, err, json_seen, number, out, people, the_run, verb
-from swarm.cli.jobs import Address, Agents, Local, Overrides, Wait
+from swarm.cli.jobs import Address, Agents, Local, Overrides, Wait, not_blank
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -76,7 +76,7 @@ def fork(
         str, typer.Option("--at", metavar="STEP", help="The last step that is kept: its number, or @SEQ; 0 for none.")
     ],
     overrides: Overrides = None,
-    new: Annotated[str, typer.Option("--id", metavar="NEW", help="Name of the new run.")] = "",
+    new: Annotated[str, typer.Option("--id", metavar="NEW", callback=not_blank, help="Name of the new run.")] = "",
     runs: Runs = None,
     local: Local = False,
     address: Address = "",

@@ -19,12 +19,25 @@ if TYPE_CHECKING:
     from swarm.runtime.launch import Options
     from swarm.spec import JobSpec
 
+
+
+def not_blank(option: typer.CallbackParam, context: typer.Context, value: str) -> str:
+    """Refuses an empty name that was given: a script's variable may be unset."""
+    source = context.get_parameter_source(str(option.name))
+    if not value and source is not None and source.name != "DEFAULT":
+        raise typer.BadParameter("is empty; give a name, or leave the option out")
+    return value
+
+
 Local = Annotated[bool, typer.Option("--local", help="Run in this process, without Ray.")]
 Address = Annotated[
     str,
     typer.Option("--address", metavar="HOST:PORT", help="Join this Ray cluster (`auto`: the one on this machine)."),
 ]
-Id = Annotated[str, typer.Option("--id", metavar="ID", help="Name of the run; made from the job's name if not given.")]
+Id = Annotated[
+    str,
+    typer.Option("--id", metavar="ID", callback=not_blank, help="Name of the run; made from the job's name if not given."),
+]
 Agents = Annotated[
     int,
     typer.Option(

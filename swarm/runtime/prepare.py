@@ -27,6 +27,9 @@ from swarm.window.compose import role_overhead
 from swarm.window.pack import ChatTemplate
 from swarm.window.tokens import Tokenizer
 
+LEAST_SECONDS, LEAST_DISK = 1, 1 << 16
+"""What a job takes that has no task yet: time to begin, and bytes of its log."""
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -174,12 +177,15 @@ def _check_price(spec: JobSpec, begins: str = "budget.") -> None:
 
 
 def check_own_limits(job: Prepared, budget: BudgetSpec, begins: str, names: Container[str] | None = None) -> None:
-    """Refuses limits of roles and agents that would not do for one task, or one call: all of them, or those of `names`.
-    `begins` is how a limit's name begins where it was given.
+    """Refuses limits of roles and agents that would not do for one task, or one call, and of time and disk that would not do for
+    none: all of them, or those of `names`. `begins` is how a limit's name begins where it was given.
 
     Raises:
         SpecError: naming the limit and what it must be at least; or a role that is none.
     """
+    for limit, most, least in (("seconds", budget.seconds, LEAST_SECONDS), ("disk", budget.disk, LEAST_DISK)):
+        if most is not None and most < least and (names is None or limit in names):
+            raise SpecError(f"{most:g} will not do for any job", begins + limit, f"give at least {least}")
     needs: dict[str, tuple[float | None, float, str]] = {}
     costs = _least_costs(job)
     for name, own in budget.roles.items():
