@@ -29,8 +29,8 @@ from swarm.runtime.fork import fork as make_fork
 from swarm.runtime.people import Question
 from swarm.spec import JobSpec, anchored, load_spec
 from swarm.store.folder import RunFolder, new_id, read_status
-from swarm.store.interface import Reader
-from swarm.store.place import FILES, FolderPlace
+from swarm.store.interface import FILES, Reader
+from swarm.store.place import FolderPlace
 from swarm.store.runs import open_runs
 
 if TYPE_CHECKING:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,7 +86,7 @@ def test_a_damaged_tail_is_refused_then_cut_with_a_copy_kept(kept: Kept) -> None
     found = run.damage()
     assert found and (found.place, found.first, found.last, found.kept) == ("tail", 18, 20, None)
     for attempt in (run.writer, run.verify, lambda: list(run.reader().read())):
-        with pytest.raises(DamageError, match=r"record 18 is damaged(.|\n)*swarm doctor --repair demo"):
+        with pytest.raises(DamageError, match=rf"record 18 is damaged(.|\n)*swarm doctor --repair demo{re.escape(run.option)}`"):
             attempt()
     done = run.repair()
     assert done and done.mended and done.kept == run.path / "log.damaged-18.jsonl"

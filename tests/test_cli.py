@@ -347,6 +347,7 @@ def test_a_run_that_has_ended_lies_in_one_file(place: Path) -> None:
 def test_doctor_finds_nothing_wrong_here(place: Path) -> None:
     said = swarm("doctor", "--runs", place / "runs", "--json")
     assert said.code == 0 and all(one["ok"] for one in said.document)
+    assert said.document[0]["what"] == f"swarmloom {__version__}"
     assert "nothing is wrong" in over(place, "doctor", "--repair", "first").out
     assert swarm("doctor", "--apply").code == 2
 

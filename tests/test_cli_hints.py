@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import re
 import shlex
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import apsw
 import pytest
 
 from swarm.runtime.driver import Launch
@@ -71,6 +73,16 @@ def test_a_question_is_answered_by_the_command_that_is_printed(tmp_path: Path, e
     assert said.code == 0 and hinted(said.err) == [onward]
     assert hinted(swarm("watch", "one", "--runs", elsewhere).out) == [onward]
     assert swarm(*onward, "--local").code == 0
+
+
+@pytest.mark.parametrize("seq", ["max(seq)", "1"], ids=["tail", "first"])
+def test_a_damaged_log_is_looked_at_by_the_command_that_is_printed(tmp_path: Path, elsewhere: Path, seq: str) -> None:
+    assert swarm("run", job_file(tmp_path, write_sources(tmp_path)), "--local", "--runs", elsewhere, "--id", "one").code == 0
+    with closing(apsw.Connection(str(elsewhere / "one" / "log.sqlite"))) as connection:
+        connection.execute(f"UPDATE events SET payload = x'00' WHERE seq = (SELECT {seq} FROM events)")
+    (command,) = hinted(swarm("logs", "one", "--runs", elsewhere).err)
+    assert command == ["doctor", "--repair", "one", "--runs", str(elsewhere)]
+    assert "damaged" in swarm(*command).out
 
 
 class Restarted:

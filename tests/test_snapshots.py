@@ -203,7 +203,7 @@ def test_the_doctor_names_a_bad_snapshot_and_removes_it(finished: RunFolder) -> 
     assert verify(finished.path) is None
     tamper(finished, "UPDATE snapshot SET state = x'00'")
     found = repair(finished.path)
-    assert found and found.place == "snapshot" and "nothing is lost" in str(found.error())
+    assert found and found.place == "snapshot" and "nothing is lost" in str(found.error(""))
     assert opened(finished)[1], "saying so has changed nothing"
     done = repair(finished.path, apply=True)
     assert done and done.mended and done.kept is None

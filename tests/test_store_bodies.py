@@ -244,7 +244,7 @@ def test_damaged_names_are_found_and_made_anew(tmp_path: Path, harm: str, detail
     found = verify(run)
     assert found and found.place == "names" and found.mendable and detail in found.detail
     assert found == repair(run) == verify(run), "saying so has changed nothing"
-    assert "nothing is lost: `swarm doctor --repair demo` --apply makes the names anew" in str(found.error())
+    assert "nothing is lost: `swarm doctor --repair demo` --apply makes the names anew" in str(found.error(""))
     said = swarm("doctor", "--repair", "demo", "--runs", tmp_path)
     assert said.code == 1 and detail in said.out and "Nothing is lost: the texts are there" in said.out
 

@@ -26,7 +26,7 @@ from swarm.store import indexes, named, snapshots, wal
 from swarm.store.blobs import Blobs, open_blobs, sync_folder
 from swarm.store.bodies import Bodies, bodies_of, every
 from swarm.store.connection import naming, open_reading, open_writing
-from swarm.store.interface import Damage, copy_name
+from swarm.store.interface import Damage, copy_name, folder_option
 from swarm.store.lock import FolderLock
 from swarm.store.records import COLUMNS, Row, sound, to_event
 
@@ -137,7 +137,7 @@ def repair(folder: Path, apply: bool = False) -> Damage | None:
     if found is None or not apply:
         return found
     if not found.mendable:
-        raise found.error()
+        raise found.error(folder_option(folder.parent))
     if found.place == "ahead":
         with _locked(folder):
             return _give_up(path, found)

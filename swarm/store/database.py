@@ -7,6 +7,7 @@ errors. What stands in the tables is the business of the modules beside it.
 from __future__ import annotations
 
 import errno
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -94,6 +95,11 @@ class Address:
         if host.startswith("/"):
             return f"postgresql://{user}@/{parts.get('dbname', '')}?host={host}"
         return f"postgresql://{user}{'@' if user else ''}{host}{':' if port else ''}{port}/{parts.get('dbname', '')}"
+
+    @property
+    def option(self) -> str:
+        """What a command line needs to be led here: nothing where $SWARM_RUNS does; the URL is never in it."""
+        return "" if os.environ.get("SWARM_RUNS") == self.url else " --runs URL"
 
     def connect(self, writing: bool) -> Connection:
         """A connection in which each statement is a transaction of its own, unless BEGIN says otherwise.

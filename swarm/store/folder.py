@@ -24,7 +24,7 @@ from swarm.store.blobs import sync_folder
 from swarm.store.connection import naming
 from swarm.store.interface import Damage, Message, Needless, Place, Reader, Writer
 from swarm.store.lock import FolderLock
-from swarm.store.place import FILES, FOLDERS, LATEST, SPEC
+from swarm.store.place import FOLDERS, LATEST, SPEC
 from swarm.store.sqlite import LOG
 
 _BEFORE = {"lock", *(f"{LOG}.new{ending}" for ending in ("", "-journal", "-wal", "-shm"))}
@@ -103,7 +103,7 @@ class RunFolder:
     def option(self) -> str:
         """What a command line that names this run needs beside its id, to be found from here: ` --runs DIR`, or nothing where
         $SWARM_RUNS or the default leads to it. Every hint on how to go on ends with this."""
-        return self.place.option(self.root, os.environ.get("SWARM_RUNS") or FILES)
+        return self.place.option(self.root)
 
     # ---- the log and what belongs to it ----
 
@@ -147,7 +147,7 @@ class RunFolder:
     def verify(self) -> None:
         """As `damage`, which it raises."""
         if (found := self.damage()) is not None:
-            raise found.error()
+            raise found.error(self.option)
 
     def repair(self) -> Damage | None:
         """Mends what `damage` finds; see `Place.repair`."""

@@ -7,6 +7,8 @@ engine and all that a run needs of it: log, bodies, inbox, and who works on it.
 
 from __future__ import annotations
 
+import os
+import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +16,9 @@ from typing import Literal, Protocol, Self
 
 from swarm.errors import DamageError
 from swarm.events import Event, record
+
+FILES = "runs"
+"""The folder, in the working folder, of runs whose place was not named or is no folder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,9 +154,9 @@ class Damage:
         """Whether a repair is possible, at the cost of what `detail` says."""
         return self.place in ("tail", "ahead", "index", "names", "snapshot")
 
-    def error(self) -> DamageError:
-        """The error that refuses to work on such a log."""
-        command = f"`swarm doctor --repair {self.run}`"
+    def error(self, option: str) -> DamageError:
+        """The error that refuses to work on such a log. `option` is what a command line needs to find it from here."""
+        command = f"`swarm doctor --repair {self.run}{option}`"
         if self.place == "tail":
             cure = f"{command} would cut records {self.first} to {self.last} and keep a copy of them in {copy_name(self.first)}"
         elif self.place == "snapshot":
@@ -166,6 +171,13 @@ class Damage:
             saved = f"{command} says what can be saved" if self.place in ("middle", "file") else "start the job anew"
             cure = f"nothing was changed; restore the run folder or the database from a copy, or {saved}"
         return DamageError(self.detail, self.where, cure)
+
+
+def folder_option(root: Path) -> str:
+    """` --runs DIR`, or nothing where $SWARM_RUNS or the default leads to the runs of this folder."""
+    said = os.environ.get("SWARM_RUNS") or FILES
+    here = "://" not in said and Path(os.path.expanduser(said)).absolute() == root.absolute()
+    return "" if here else f" --runs {shlex.quote(str(root))}"
 
 
 def copy_name(first: int, ending: str = ".jsonl") -> str:
@@ -196,8 +208,8 @@ class Place(Protocol):
         """What to call the place before people: a folder, or a database without its password."""
         ...
 
-    def option(self, root: Path, said: str) -> str:
-        """What a command line needs to be led here, such as ` --runs DIR`; empty if `said`, which holds without it, leads here.
+    def option(self, root: Path) -> str:
+        """What a command line needs to be led here, such as ` --runs DIR`; empty if $SWARM_RUNS or the default leads here.
         The URL of a database is never in it."""
         ...
 

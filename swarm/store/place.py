@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shlex
 import shutil
 from contextlib import closing
 from dataclasses import dataclass
@@ -17,13 +16,11 @@ from swarm.errors import StoreError
 from swarm.store import damage, inbox, retention, wal
 from swarm.store.blobs import open_blobs, sync_folder
 from swarm.store.connection import check_removable, create, naming, open_reading
-from swarm.store.interface import Damage, Message, Needless, Place
+from swarm.store.interface import Damage, Message, Needless, Place, folder_option
 from swarm.store.lock import FolderLock, holder
 from swarm.store.sqlite import LOG, SqliteReader, SqliteWriter
 
 LATEST = "latest"
-FILES = "runs"
-"""The folder, in the working folder, of runs whose place was not named or is no folder."""
 SPEC = "spec.yaml"
 
 
@@ -37,9 +34,8 @@ class FolderPlace:
     def title(self, root: Path) -> str:
         return str(root)
 
-    def option(self, root: Path, said: str) -> str:
-        here = "://" not in said and Path(os.path.expanduser(said)).absolute() == root.absolute()
-        return "" if here else f" --runs {shlex.quote(str(root))}"
+    def option(self, root: Path) -> str:
+        return folder_option(root)
 
     def ids(self, root: Path) -> list[str]:
         with naming(root):

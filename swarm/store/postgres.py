@@ -194,7 +194,7 @@ class PostgresReader:
         return self._link.query(query, bindings, self.where)
 
     def _damaged(self, seq: int) -> DamageError:
-        cure = f"`swarm doctor --repair {self.id}` says what can be done"
+        cure = f"`swarm doctor --repair {self.id}{self._link.address.option}` says what can be done"
         return DamageError(f"record {seq} is damaged or missing", self.where, cure)
 
 

@@ -58,8 +58,8 @@ class PostgresPlace:
     def title(self, root: Path) -> str:
         return str(self.address)
 
-    def option(self, root: Path, said: str) -> str:
-        return "" if said == self.address.url else " --runs URL"
+    def option(self, root: Path) -> str:
+        return self.address.option
 
     def ids(self, root: Path) -> list[str]:
         return [id for (id,) in self._read("SELECT id FROM swarmloom.jobs")]
@@ -185,7 +185,7 @@ class PostgresPlace:
         if found is None:
             return None
         if not found.mendable:
-            raise found.error()
+            raise found.error(self.address.option)
         self.make_folder(folder)
 
         def work(connection: Connection) -> Damage | None:

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from swarm.errors import SpecError, StoreError
 from swarm.store.folder import RunFolder, RunStatus, may_name, read_status
-from swarm.store.interface import Needless, Place
-from swarm.store.place import FILES, FOLDERS, LATEST, FolderPlace
+from swarm.store.interface import FILES, Needless, Place
+from swarm.store.place import FOLDERS, LATEST, FolderPlace
 
 
 @dataclass(frozen=True, slots=True)

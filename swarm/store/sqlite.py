@@ -21,7 +21,7 @@ from swarm.store.blobs import BLOB_BYTES, Blobs, open_blobs, verified
 from swarm.store.bodies import BULK, BodyRow, bodies_of
 from swarm.store.connection import LIFE, create, naming, open_reading, open_writing
 from swarm.store.damage import checksum_at, missing, walk
-from swarm.store.interface import Damage, Snapshot
+from swarm.store.interface import Damage, Snapshot, folder_option
 from swarm.store.lock import FolderLock
 from swarm.store.records import COLUMNS, FAULT, START, Row, Tip, fenced, intact, repeated, to_event, to_rows
 
@@ -102,7 +102,7 @@ class SqliteReader:
         outside: list[str] = []
         for hash in wanted:
             if hash not in stored:
-                cure = f"restore the run folder from a copy; `swarm doctor --repair {self.path.parent.name}` says if less will do"
+                cure = f"restore the run folder from a copy; {self._doctor()} says if less will do"
                 raise StoreError(f"the body {hash} is missing", str(self.path), cure)
             if (data := stored[hash]) is None:
                 outside.append(hash)
@@ -151,8 +151,11 @@ class SqliteReader:
         return DamageError(
             f"record {seq} is damaged or missing",
             str(self.path),
-            f"`swarm doctor --repair {self.path.parent.name}` says what can be done",
+            f"{self._doctor()} says what can be done",
         )
+
+    def _doctor(self) -> str:
+        return f"`swarm doctor --repair {self.path.parent.name}{folder_option(self.path.parent.parent)}`"
 
 
 class SqliteWriter(SqliteReader):
@@ -321,14 +324,14 @@ def _check_whole(connection: apsw.Connection, path: Path) -> None:
     with naming(path):
         damage = missing(connection, path)
     if damage:
-        raise damage.error()
+        raise damage.error(folder_option(path.parent.parent))
 
 
 def _checked_tip(connection: apsw.Connection, path: Path) -> Tip:
     last: Any = connection.execute("SELECT max(seq) FROM events").get or 0
     damage: Damage | None = walk(connection, path, max(0, last - TAIL))
     if damage:
-        raise damage.error()
+        raise damage.error(folder_option(path.parent.parent))
     row: Any = connection.execute("SELECT seq, time, checksum FROM events WHERE seq = ?", (last,)).fetchone()
     return Tip(*row) if row else START
 

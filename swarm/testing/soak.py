@@ -226,7 +226,7 @@ class Soak:
     def check(self) -> int:
         """Reads the whole log and objects to what must not be in it. Returns how many steps were finished."""
         if (damage := verify(self.run.path)) is not None:
-            self.violated(str(damage.error()))
+            self.violated(str(damage.error(self.run.option)))
         watch, steps, opened = LogWatch(), Counter[str](), 0
         with self.run.reader() as reader:
             for event in reader.read():
