@@ -41,6 +41,7 @@ def read_yaml(text: str, where: str, cure: str = "mend that line") -> Any:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         place = f"{where}, line {mark.line + 1}, column {mark.column + 1}" if mark else where
-        raise SpecError(f"is not YAML: {error.problem}", place, cure) from None
+        problem = ", ".join(part for part in (error.context, error.problem) if part)
+        raise SpecError(f"is not YAML: {problem}", place, cure) from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # dates and numbers that are none are ValueErrors
         raise SpecError(f"is not YAML: {str(error).splitlines()[0]}", where, cure) from None

@@ -198,7 +198,7 @@ class ModelSpec(Frozen):
     """`embedded`, or a folder or tokenizer.json; empty means the model's own, or an over-counting estimate for `openai`."""
     weights: dict[str, Place] = Field(default_factory=dict)
     """Channel → adapter folder, `shipped:reader`, or `base`. Channels that a role names and that stand not here are
-    `shipped:CHANNEL` for the embedded model and `base` for any other."""
+    `shipped:CHANNEL` for the embedded model and `base` for any other; but a channel that no shipped role has must stand here."""
     window: int = Field(default=2048, ge=256, le=MOST)
     """Tokens of one window: prompt and output together."""
     concurrency: int = Field(default=64, ge=1, le=MOST)

@@ -181,7 +181,7 @@ def test_yaml_that_cannot_be_read_is_named(tmp_path: Path, text: str) -> None:
 
 def test_yaml_that_is_none_is_named_by_line_and_column(tmp_path: Path) -> None:
     (tmp_path / "job.yaml").write_text("name: least\nquestion: What is it?\ninputs: [a.txt\nanswer: x\n")
-    with pytest.raises(SpecError, match=r"job\.yaml, line 4, column 7: is not YAML: expected ','"):
+    with pytest.raises(SpecError, match=r"job\.yaml, line 4, column 7: is not YAML: while parsing a flow sequence, expected ','"):
         load_spec(tmp_path / "job.yaml")
 
 

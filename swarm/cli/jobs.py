@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from swarm.spec import JobSpec
 
 
-
 def not_blank(option: typer.CallbackParam, context: typer.Context, value: str) -> str:
     """Refuses an empty name that was given: a script's variable may be unset."""
     source = context.get_parameter_source(str(option.name))
