@@ -67,7 +67,7 @@ def test_a_damaged_index_is_told_and_made_anew_and_nothing_is_lost(
     assert harm(run, table, how) != "ok"
     found = verify(run)
     assert found and found.place == "index" and found.mendable and found == repair(run)
-    assert "nothing is lost: `swarm doctor --repair demo` --apply makes the indexes anew" in str(found.error())
+    assert "nothing is lost: `swarm doctor --repair demo` --apply makes the indexes anew" in str(found.error(""))
     said = swarm("doctor", "--repair", "demo", "--runs", run.parent)
     assert said.code == 1 and "an index of this log is damaged" in said.out and "Nothing is lost" in said.out
     assert verify(run) == found, "saying so has changed nothing"
