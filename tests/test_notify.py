@@ -21,6 +21,7 @@ import pytest
 from swarm import events as ev
 from swarm.coordinator.notices import EACH
 from swarm.errors import SpecError, SwarmError
+from swarm.events import body_hash
 from swarm.protocol import AddTask, Decision, Finish, View
 from swarm.runtime.caretaker import Caretaker
 from swarm.runtime.outbox import ATTEMPTS, WAY_SECONDS, Outbox, post_webhook, run_command
@@ -333,6 +334,26 @@ def test_what_a_dead_driver_did_not_tell_the_supervisor_tells(tmp_path: Path, re
     watch = LogWatch()
     for event in events_of(folder):
         watch.see(event)
+
+
+def test_a_notice_waits_its_time_though_its_log_is_ahead_of_the_clock(tmp_path: Path, receiver: Receiver) -> None:
+    """How long it has waited before this supervisor came, nobody can say: it is tried at once, and from then on in turn."""
+    folder = run(job(write_sources(tmp_path), notify={"webhook": receiver.url}), tmp_path / "runs", id="one")
+    receiver.status, ahead, passed = 503, time.time() + 86400, 0.0
+    left = ev.NoticeDue(notice="question:1", occasion="waiting", reason="why?", ways=("webhook",))
+    failed = ev.NoticeFailed(notice="question:1", way="webhook", error=body_hash(b"x"), retry_at=ahead + 60)
+    with Caretaker.take(folder, clock=lambda: ahead) as keeper:
+        keeper.append([left], {})
+        keeper.append([failed], {body_hash(b"x"): b"x"})
+    supervisor = Supervisor([str(folder.root)], ticks=lambda: passed)
+    tried = []
+    for _ in range(8):
+        tried.append(len(asyncio.run(supervisor.look())))
+        passed += 1.0
+    assert tried == [1, 0, 0, 0, 0, 1, 0, 0], "after its second failure it waits 4 s from the next look on"
+    receiver.status = 200
+    (seen,) = asyncio.run(Supervisor([str(folder.root)]).look())
+    assert (seen.what, seen.detail) == ("told", "1 of 1 notices"), "as one that looks once does"
 
 
 def test_nothing_of_a_notice_is_half_said() -> None:

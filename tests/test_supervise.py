@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
 import shlex
@@ -18,14 +19,16 @@ from typing import Any
 import pytest
 
 from swarm.events import JobOpened, TaskFinished
-from swarm.runtime.driver import SWARM, Launch, opened, start_again, starts
+from swarm.runtime.caretaker import Caretaker
+from swarm.runtime.driver import SWARM, Launch, Start, opened, start_again, starts
 from swarm.runtime.people import questions
 from swarm.runtime.session import Session, check
 from swarm.runtime.supervise import GRACE_SECONDS, STARTS, WITHIN_SECONDS, Seen, Supervisor, in_vain, orphaned
 from swarm.store.folder import RunFolder, read_status
 from swarm.store.lock import FolderLock
 from tests.commands import job_file, start, swarm
-from tests.jobs import events_of, finished, job, write_sources
+from tests.jobs import events_of, finished, job, resume, write_sources
+from tests.test_runtime_local import crash
 
 COPIES = 4
 SLOW = {"engine": "scripted", "name": "raises+slow:0.3"}
@@ -241,11 +244,13 @@ def test_a_driver_that_hangs_is_ended_and_keeps_no_other_run_waiting(run: RunFol
 def test_starts_count_from_the_last_finished_step(run: RunFolder) -> None:
     killed(run)
     events, status = events_of(run), read_status(run)
-    last = max(event.time for event in events if isinstance(event.body, TaskFinished))
-    begun = [last - 1, last - 0.5, last + 1, last + 2, last + 3]
-    assert in_vain(run, status, begun, last + 4) == 3
-    assert in_vain(run, status, [last + at for at in range(1, 7)], last + 9) == 6
-    assert in_vain(run, status, [last + at for at in range(1, 7)], last + WITHIN_SECONDS + 10) == 0
+    last = max(event.seq for event in events if isinstance(event.body, TaskFinished))
+    begun = [Start(100.0 + at, last + at) for at in (-2, -1, 0, 1, 2)]
+    assert in_vain(run, status, begun, 104.0) == 3
+    begun = [Start(100.0 + at, last) for at in range(6)]
+    assert in_vain(run, status, begun, 109.0) == 6
+    assert in_vain(run, status, begun, 100.0 + WITHIN_SECONDS + 10) == 0
+    assert in_vain(run, status, begun, 90.0 - WITHIN_SECONDS) == 0, "noted by a clock that was ahead"
 
 
 def test_a_store_that_fails_is_told_and_looked_at_again(run: RunFolder) -> None:
@@ -272,6 +277,99 @@ def orphan(tmp_path: Path) -> RunFolder:
     session.master.open("local")
     session.store.close()
     return run
+
+
+class Time:
+    """A clock that goes on when it is told to, and begins `ahead` seconds before or after the true one."""
+
+    def __init__(self, ahead: float = 0.0) -> None:
+        self.passed, self._began = 0.0, time.time() + ahead
+
+    def clock(self) -> float:
+        return self._began + self.passed
+
+    def ticks(self) -> float:
+        return self.passed
+
+
+def supervised(run: RunFolder, clock: Time, **how: Any) -> Supervisor:
+    return Supervisor([str(run.root)], clock=clock.clock, ticks=clock.ticks, **how)
+
+
+def set_ahead(run: RunFolder, seconds: float = 86400.0) -> None:
+    """Its log goes on from there, as that of a clock that was ahead."""
+    with Caretaker.take(run, clock=lambda: time.time() + seconds):
+        pass
+
+
+@pytest.mark.parametrize(("kind", "what"), [("ClusterError", "away"), ("StoreError", "error")])
+def test_a_cluster_that_is_away_is_waited_for_and_is_no_crash_loop(
+    orphan: RunFolder, tmp_path: Path, kind: str, what: str
+) -> None:
+    said, tries, back = tmp_path / "said", tmp_path / "tries", tmp_path / "back"
+    error = {"kind": kind, "message": "does not answer", "where": "Ray at 10.0.0.1:6379", "cure": "start it", "exit_code": 1}
+    said.write_text(json.dumps({"error": error}, indent=2))
+    script = f'[ -e {back} ] && exec {shlex.join(SWARM)} "$@"; echo >> {tries}; cat {said}; exit 1'
+    clock, told, at = Time(GRACE_SECONDS), list[Seen](), list[float]()
+    one = supervised(orphan, clock, say=told.append, program=("sh", "-c", script, "swarm"))
+    for _ in range(217):
+        asyncio.run(one.look())
+        if tries.exists():
+            at.append(clock.passed)
+            tries.unlink()
+        clock.passed += 1
+    assert [later - before for before, later in itertools.pairwise(at)] == [5, 10, 20, 30, 30, 30, 30, 30, 30]
+    assert {(seen.what, seen.detail) for seen in told} == {(what, "Ray at 10.0.0.1:6379: does not answer\n  start it")}
+    assert len(told) == 1 or what == "error", "told once"
+    assert starts(orphan)[0] == [] and read_status(orphan).status == "interrupted"
+    back.touch()
+    clock.passed += 30
+    assert [seen.what for seen in asyncio.run(one.look())] == ["resumed"] and len(starts(orphan)[0]) == 1
+    wait_for(lambda: read_status(orphan).status == "done" and orphan.holder() is None)
+
+
+def test_a_log_that_is_ahead_of_the_clock_is_taken_up_when_it_was_quiet_for_a_while(orphan: RunFolder) -> None:
+    clock = Time(-86400)
+    (orphan.path / "driver.json").write_text(json.dumps({"starts": [[time.time(), 1]], "last": {"local": True}}))
+    one = supervised(orphan, clock)
+    seen = []
+    for _ in range(3):
+        seen += asyncio.run(one.look())
+        clock.passed += GRACE_SECONDS / 2
+    assert [each.what for each in seen] == ["waits", "waits", "resumed"]
+    wait_for(lambda: read_status(orphan).status == "done" and orphan.holder() is None)
+
+
+def test_a_crash_loop_is_one_where_the_log_is_ahead_of_the_clock(orphan: RunFolder, tmp_path: Path) -> None:
+    set_ahead(orphan)
+    assert crash(job(tmp_path / "code"), orphan, 8) and finished(events_of(orphan))
+    clock, seen = Time(), list[Seen]()
+    one = supervised(orphan, clock, program=("/bin/false",))
+    for _ in range(STARTS + 2):
+        seen += asyncio.run(one.look())
+        clock.passed += GRACE_SECONDS
+    assert [each.what for each in seen] == ["waits", *["error"] * STARTS, "given up"]
+    assert read_status(orphan).detail.startswith("crash loop: 5 starts")
+
+
+def test_a_question_lapses_in_its_time_though_its_log_is_ahead_of_the_clock(tmp_path: Path) -> None:
+    protocol = tmp_path / "hurried.py"
+    protocol.write_text(HURRIED.replace("seconds=0.1", "seconds=60"))
+    asking = {"name": str(protocol), "options": {"span_tokens": 160, "approve_plan": True}}
+    run = RunFolder(tmp_path / "runs", "one")
+    Session.create(*check(job(write_sources(tmp_path), protocol=asking)), run).store.close()
+    set_ahead(run)
+    resume(run)
+    assert read_status(run).status == "waiting" and len(questions(run)) == 1
+    clock = Time()
+    one = supervised(run, clock)
+    assert asyncio.run(one.look()) == []
+    clock.passed += 59
+    assert asyncio.run(one.look()) == []
+    clock.passed += 1
+    (seen,) = asyncio.run(one.look())
+    assert seen.what == "resumed", seen
+    wait_for(lambda: read_status(run).status == "done" and run.holder() is None)
 
 
 def test_nonsense_in_the_note_of_the_last_start_counts_as_not_said(orphan: RunFolder, tmp_path: Path) -> None:

@@ -70,8 +70,8 @@ def supervise(
     """Start the drivers of live jobs again that have lost theirs: killed, or gone with their machine or cluster.
 
     Jobs that are paused or ended are left alone, and those that wait for a person until there is an answer, or the time for
-    it is over. A job that comes up five times within 20 minutes without a finished step is paused, with the reason. With
-    --once the exit code is 1 if a run could not be looked after.
+    it is over. A job that comes up five times within 20 minutes without a finished step is paused, with the reason; while
+    its cluster is away, it is tried again every 30 seconds. With --once the exit code is 1 if a run could not be looked after.
     """
     from swarm.runtime.supervise import Supervisor
 
@@ -82,9 +82,9 @@ def supervise(
     found = asyncio.run(supervisor.look())
     if as_json:
         emit([asdict(one) for one in found])
-    raise typer.Exit(int(any(one.what == "error" for one in found)))
+    raise typer.Exit(int(any(one.what in ("error", "away") for one in found)))
 
 
 def _told(seen: Seen, quiet: bool) -> None:
-    where = err() if quiet or seen.what == "error" else people(False)
+    where = err() if quiet or seen.what in ("error", "away") else people(False)
     where.print(f"{seen.id}: {seen.what}: {seen.detail}" if seen.detail else f"{seen.id}: {seen.what}", markup=False)

@@ -177,7 +177,7 @@ async def _resume_job(run: RunFolder, options: Options, as_json: bool) -> int:
     check_open(run, state)  # before a cluster is started for nothing
     if options.budget:
         raise_budget(prepare(spec, roles), state, run.size(), options.budget)
-    if state.phase is Phase.WAITING and not options.wait and not may_go_on(run, time.time()):
+    if state.phase is Phase.WAITING and not options.wait and not may_go_on(run, max(time.time(), state.time)):
         return await _told(run, spec, as_json)
     async with Drive(as_json) as drive:
         drive.shown.say(f"{spec.name}: {spec.question}")

@@ -20,10 +20,10 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any, NamedTuple, Protocol
 
 from swarm import errors
-from swarm.errors import StoreError, SwarmError
+from swarm.errors import ClusterError, StoreError, SwarmError
 from swarm.events import JobOpened
 from swarm.spec import JobSpec
 from swarm.store.blobs import write_durably
@@ -38,6 +38,16 @@ TAKE_SECONDS = 180.0
 REMEMBERED = 50
 """Starts that `driver.json` remembers."""
 SWARM = (sys.executable, "-P", "-m", "swarm")
+AWAY = (ClusterError, StoreError)
+"""What a driver ends with before it takes a job if what it needs around it is not there, as after a reboot: no fault of the
+job's, so such a start is not remembered."""
+
+
+class Start(NamedTuple):
+    """A start of a driver: when, in seconds since 1970, and the number of the log's last event then."""
+
+    time: float
+    after: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +182,7 @@ async def start_new(spec: JobSpec, run: RunFolder, how: Launch) -> DriverProcess
             await asyncio.sleep(LOOK_SECONDS)
         with naming(run.driver_log):
             os.replace(early, run.driver_log)  # the driver's end of it stays open
-        _remember(run, how)
+        _remember(run, how, 0)
     finally:
         early.unlink(missing_ok=True)
         starting.path.unlink(missing_ok=True)
@@ -196,8 +206,8 @@ async def start_again(
     try:
         if (other := await asyncio.to_thread(run.holder)) is not None:
             raise StoreError(f"is worked on by {other}", run.id, f"`swarm watch {run.id}{run.option}` follows it")
-        before = await asyncio.to_thread(opened, run)
-        _remember(run, how)
+        before, last = await asyncio.to_thread(opened, run), await asyncio.to_thread(_last, run)
+        earlier = _remember(run, how, last)
         command = ["resume", run.id, *([] if at is None else ["--at", str(at)])]
         driver = await asyncio.to_thread(DriverProcess, command, how, run.driver_log)
         end = time.monotonic() + patience
@@ -208,7 +218,10 @@ async def start_again(
                 raise SwarmError(problem, run.id, f"see {run.driver_log}")
             if await driver.ended():
                 untold = SwarmError("the driver ended before it took the job", run.id, f"see {run.driver_log}")
-                raise await driver.error() or untold
+                error = await driver.error() or untold
+                if isinstance(error, AWAY):
+                    _note(run, how, earlier)
+                raise error
             await asyncio.sleep(LOOK_SECONDS)
         return driver
     finally:
@@ -217,10 +230,12 @@ async def start_again(
 
 def begun(run: RunFolder) -> bool:
     """Whether the job's first event is durable: from then on whoever finds the run can go on with it."""
-    if not run.exists():
-        return False
+    return run.exists() and _last(run) > 0
+
+
+def _last(run: RunFolder) -> int:
     with run.reader() as reader:
-        return reader.last() > 0
+        return reader.last()
 
 
 def opened(run: RunFolder) -> int:
@@ -229,18 +244,25 @@ def opened(run: RunFolder) -> int:
         return max((event.seq for event in reader.life() if isinstance(event.body, JobOpened)), default=0)
 
 
-def starts(run: RunFolder) -> tuple[list[float], dict[str, Any]]:
-    """When drivers of this run were started, in seconds since 1970, and with which settings the last one was."""
+def starts(run: RunFolder) -> tuple[list[Start], dict[str, Any]]:
+    """The starts of this run's drivers that are remembered, and with which settings the last one was started."""
     try:
         noted = json.loads((run.path / "driver.json").read_text(encoding="utf-8"))
-        return [float(one) for one in noted["starts"]], dict(noted["last"])
-    except (OSError, ValueError, KeyError, TypeError, OverflowError):
+        # once only times were noted: these starts count no more, the settings do
+        return [Start(float(one[0]), int(one[1])) for one in noted["starts"] if isinstance(one, list)], dict(noted["last"])
+    except (OSError, ValueError, LookupError, TypeError, OverflowError):
         return [], {}  # a note for comfort: without it a supervisor begins to count anew
 
 
-def _remember(run: RunFolder, how: Launch) -> None:
+def _remember(run: RunFolder, how: Launch, after: int) -> list[Start]:
+    """Notes a start; returns those before it."""
     before, _ = starts(run)
+    _note(run, how, [*before, Start(time.time(), after)])
+    return before
+
+
+def _note(run: RunFolder, how: Launch, begun: Sequence[Start]) -> None:
     last = {"local": how.local, "address": how.address, "agents": how.agents, "pinned": how.pinned}
-    note = {"starts": [*before, time.time()][-REMEMBERED:], "last": last}
+    note = {"starts": begun[-REMEMBERED:], "last": last}
     with naming(run.path):
         write_durably(run.path / "driver.json", json.dumps(note).encode())

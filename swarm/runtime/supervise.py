@@ -8,6 +8,7 @@ do no harm. Who works on a job is decided by the store's lock alone.
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import signal
 import time
@@ -15,10 +16,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from swarm.errors import SwarmError
+from swarm.errors import ClusterError, SwarmError
 from swarm.events import CARETAKER, DESK, ApprovalAnswered, ApprovalAsked, Event, JobOpened, PhaseChanged, TaskFinished
 from swarm.runtime.caretaker import Caretaker
-from swarm.runtime.driver import SWARM, TAKE_SECONDS, Launch, start_again, starts
+from swarm.runtime.driver import AWAY, SWARM, TAKE_SECONDS, Launch, Start, start_again, starts
 from swarm.runtime.launch import SIGNALS
 from swarm.runtime.outbox import Outbox, undelivered
 from swarm.runtime.session import LEFT
@@ -33,8 +34,10 @@ STARTS, WITHIN_SECONDS = 5, 1200.0
 """So many starts within so many seconds, without a step finished between them, are a crash loop."""
 AT_ONCE = 4
 """Drivers that are started at the same time."""
+FIRST_SECONDS, MOST_SECONDS = 5.0, 30.0
+"""How long a start waits that found the cluster or the store away, which doubles each time, and the longest."""
 REPEAT_SECONDS = 60.0
-"""How often the same trouble with a run is told again."""
+"""How often the same trouble with a run is told again; that its cluster is away, once."""
 PASSING = (LEFT, SIGNALS[signal.SIGTERM])
 """Reasons of pauses that no person asked for: an error ended the driver, or its machine stopped. Ctrl-C is a person's."""
 CHUNK = 500
@@ -42,7 +45,7 @@ CHUNK = 500
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What was done about a run: `resumed`, `given up`, `told`, `waits` (for its grace) or `error`."""
+    """What was done about a run: `resumed`, `given up`, `told`, `waits` (for its grace), `away` (its cluster is) or `error`."""
 
     id: str
     what: str
@@ -52,7 +55,7 @@ class Seen:
 class Supervisor:
     """Looks after all runs of some places, each as `--runs` names it, empty for what the environment says.
 
-    `say` is told what was done; `clock` gives seconds since 1970.
+    `say` is told what was done; `clock` gives seconds since 1970, and `ticks` those that truly pass.
     """
 
     def __init__(
@@ -63,14 +66,19 @@ class Supervisor:
         program: tuple[str, ...] = SWARM,
         clock: Callable[[], float] = time.time,
         patience: float = TAKE_SECONDS,
+        ticks: Callable[[], float] = time.monotonic,
     ) -> None:
         self._places, self._address, self._program, self._patience = places, address, program, patience
-        self._say, self._clock = say, clock
+        self._say, self._clock, self._ticks = say, clock, ticks
         self._told: dict[tuple[str, str], float] = {}
-        self._since: dict[Path, float] = {}
-        """Since when a run has been an orphan, in monotonic seconds: for a log whose time lies ahead of this clock."""
+        self._seen: dict[Path, tuple[float, float]] = {}
+        """The time of a log's last event, and the tick at which it was first seen so."""
+        self._away: dict[Path, tuple[float, float]] = {}
+        """Until which tick a run waits that found its cluster or store away, and for how long that is."""
         self._nothing_left: dict[Path, int] = {}
         """How long the log of a run was when nothing was left to tell people."""
+        self._tried: set[Path] = set()
+        """Runs whose people this process has tried to tell."""
         self._slots = asyncio.Semaphore(AT_ONCE)
 
     async def watch(self) -> None:
@@ -110,9 +118,12 @@ class Supervisor:
 
     def _tell(self, seen: Seen) -> None:
         """Says what was done; what did not change is said again only now and then."""
-        key, now = (seen.id, seen.detail), time.monotonic()
-        if seen.what in ("error", "waits") and now - self._told.get(key, -REPEAT_SECONDS) < REPEAT_SECONDS:
+        key, now = (seen.id, seen.detail), self._ticks()
+        again = {"error": REPEAT_SECONDS, "waits": REPEAT_SECONDS, "away": math.inf}.get(seen.what, 0.0)
+        if now - self._told.get(key, -math.inf) < again:
             return
+        if seen.what == "resumed":  # what was told before it is over
+            self._told = {key: at for key, at in self._told.items() if key[0] != seen.id}
         self._told[key] = now
         self._say(seen)
 
@@ -120,15 +131,23 @@ class Supervisor:
         try:
             if not status.legible:
                 return Seen(run.id, "error", f"{status.detail}; {status.cure}")
-            if not await asyncio.to_thread(orphaned, run, status, self._clock()):
-                self._since.pop(run.path, None)
-                return None if status.holder is not None else await self._deliver(run, status)
+            now = self._now(run, status)
+            if not await asyncio.to_thread(orphaned, run, status, now):
+                return None if status.holder is not None else await self._deliver(run, status, now)
             async with self._slots:
-                return await self._take_up(place, run, status)
+                return await self._take_up(place, run, status, now)
         except Exception as error:  # noqa: BLE001  whatever it is, it is this run's trouble, and no other's
             return Seen(run.id, "error", _words(error))
 
-    async def _deliver(self, run: RunFolder, status: RunStatus) -> Seen | None:
+    def _now(self, run: RunFolder, status: RunStatus) -> float:
+        """What time it is for a log. One that is ahead of the clock, which was set since, goes on from its last event, as it
+        does with a new master."""
+        seen = self._seen.get(run.path)
+        if seen is None or seen[0] != status.updated:
+            seen = self._seen[run.path] = status.updated, self._ticks()
+        return max(self._clock(), status.updated + self._ticks() - seen[1])
+
+    async def _deliver(self, run: RunFolder, status: RunStatus, now: float) -> Seen | None:
         """Tells people what the driver of a resting job did not come to tell."""
         if self._nothing_left.get(run.path) == status.events or not status.events:
             return None
@@ -136,28 +155,46 @@ class Supervisor:
             due = undelivered(reader)
         if due is None:
             self._nothing_left[run.path] = status.events
-        if due is None or due > self._clock():
             return None
-        with Caretaker.take(run, status.events, self._clock) as keeper:
+        if status.updated > self._clock() and run.path not in self._tried:
+            now = max(now, due)  # for how long it has rested before, nobody can say
+        self._tried.add(run.path)
+        if due > now:
+            return None
+
+        def clock() -> float:
+            return max(self._clock(), now)
+
+        with Caretaker.take(run, status.events, clock) as keeper:
             before = len(keeper.state.outbox)
-            await Outbox(run, keeper.spec, keeper.state, keeper.store, keeper.append, self._clock).deliver()
+            await Outbox(run, keeper.spec, keeper.state, keeper.store, keeper.append, clock).deliver()
             return Seen(run.id, "told", f"{before - len(keeper.state.outbox)} of {before} notices")
 
-    async def _take_up(self, place: str, run: RunFolder, status: RunStatus) -> Seen:
+    async def _take_up(self, place: str, run: RunFolder, status: RunStatus, now: float) -> Seen | None:
+        until, wait = self._away.get(run.path, (0.0, 0.0))
+        if self._ticks() < until:
+            return None
         begun, last = await asyncio.to_thread(starts, run)
-        since = self._since.setdefault(run.path, time.monotonic())
-        quiet = self._clock() - max(status.updated, begun[-1] if begun else 0.0)
-        if 0 <= quiet < GRACE_SECONDS or (quiet < 0 and time.monotonic() - since < GRACE_SECONDS):
+        quiet = min([now - status.updated, *(abs(self._clock() - one.time) for one in begun[-1:])])
+        if quiet < GRACE_SECONDS:
             return Seen(run.id, "waits", f"for {GRACE_SECONDS:g} s of quiet")
         vain = await asyncio.to_thread(in_vain, run, status, begun, self._clock())
         if vain >= STARTS:
             reason = f"crash loop: {vain} starts in {WITHIN_SECONDS / 60:g} minutes without a finished step"
             await asyncio.to_thread(give_up, run, status.events, reason)
             return Seen(run.id, "given up", f"{reason}; see {run.driver_log}, and then `swarm resume {run.id}{run.option}`")
-        how = await asyncio.to_thread(self._how, place, run, last)
-        driver = await start_again(run, how, status.events, self._patience)
-        self._since.pop(run.path, None)
-        return Seen(run.id, "resumed", f"by process {driver.pid}, {quiet:.0f} s after its last event")
+        how, at = await asyncio.to_thread(self._how, place, run, last), status.events
+        if status.status == "waiting" and now > self._clock():
+            with Caretaker.take(run, at, lambda: now) as keeper:  # or the driver's clock begins before a question's time is over
+                at = keeper.state.seq
+        try:
+            driver = await start_again(run, how, at, self._patience)
+        except AWAY as error:
+            wait = min(MOST_SECONDS, 2 * wait or FIRST_SECONDS)
+            self._away[run.path] = self._ticks() + wait, wait
+            return Seen(run.id, "away" if isinstance(error, ClusterError) else "error", _words(error))
+        self._away.pop(run.path, None)
+        return Seen(run.id, "resumed", f"by process {driver.pid}, {now - status.updated:.0f} s after its last event")
 
     def _how(self, place: str, run: RunFolder, last: dict[str, object]) -> Launch:
         """As the job was started last, by its driver's note, else by its log. What is nonsense in the note counts as not said."""
@@ -181,7 +218,7 @@ def _words(error: Exception) -> str:
 
 def orphaned(run: RunFolder, status: RunStatus, now: float) -> bool:
     """Whether a job is alive, nobody works on it, and nobody wanted that. One that waits for a person is not, until it has
-    no need to wait any more."""
+    no need to wait any more. `now` is the time for its log."""
     if status.holder is not None:
         return False
     if status.status == "waiting":
@@ -200,20 +237,18 @@ def may_go_on(run: RunFolder, now: float) -> bool:
     return any(body.until is not None and body.until <= now for body in asked)
 
 
-def in_vain(run: RunFolder, status: RunStatus, begun: Sequence[float], now: float) -> int:
-    """How often the job was started lately since it last finished a step."""
-    since = now - WITHIN_SECONDS
-    lately = [one for one in begun if one > since]
+def in_vain(run: RunFolder, status: RunStatus, begun: Sequence[Start], now: float) -> int:
+    """How often the job was started lately since it last finished a step. Times are compared among starts alone: the log's
+    may be those of a clock that was set since."""
+    lately = [one.after for one in begun if abs(now - one.time) < WITHIN_SECONDS]
     if len(lately) < STARTS:
         return len(lately)
     with run.reader() as reader:
         upto = status.events
-        while upto > 0:
-            for event in reversed(list(reader.read(after=max(0, upto - CHUNK), upto=upto))):
-                if event.time < lately[0]:
-                    return len(lately)
+        while upto > lately[0]:
+            for event in reversed(list(reader.read(after=max(lately[0], upto - CHUNK), upto=upto))):
                 if _settles(event):
-                    return sum(one > event.time for one in lately)
+                    return sum(one >= event.seq for one in lately)
             upto -= CHUNK
     return len(lately)
 
