@@ -87,9 +87,12 @@ class JobMaster:
         self._keep(self.coordinator.record(self._clock(), *bodies), texts)
         self._commit()
 
-    def open(self, shell: str) -> None:
-        """Takes the job under the store's new epoch."""
+    def open(self, shell: str, pause: str = "") -> None:
+        """Takes the job under the store's new epoch. With `pause` it is paused for this reason in the same append, so that no
+        crash leaves it as one that goes on."""
         self._keep(self.coordinator.open(self._clock(), socket.gethostname(), os.getpid(), shell, __version__), {})
+        if pause:
+            self._keep(self.coordinator.pause(self._clock(), pause), {})
         if self._ignored:
             self._keep(self.coordinator.record(self._clock(), SnapshotIgnored(reason=self._ignored)), {})
         self._commit()

@@ -20,7 +20,7 @@ from swarm.events import DESK, ApprovalAnswered, ApprovalAsked, PhaseChanged
 from swarm.runtime.caretaker import Caretaker
 from swarm.runtime.launch import Render, cancel_resting
 from swarm.runtime.session import Session
-from swarm.runtime.supervise import orphaned
+from swarm.runtime.supervise import PASSING, orphaned
 from swarm.store.folder import RunFolder, RunStatus, read_status
 from swarm.store.interface import Reader
 
@@ -178,19 +178,17 @@ def answer(run: RunFolder, number: int | None, verdict: str, render: Render, cho
 def attend(run: RunFolder, render: Render) -> None:
     """Is the master of a job that nobody works on until it has heard what waits in its inbox.
 
-    A job that was paused is paused again; one that waited for the answer is left as one that somebody should go on with;
-    of one that comes to its end by it, the report is written.
+    A job that rests for a person stays paused all the while; one that waited for the answer, or whose driver left, is left as
+    one that somebody should go on with; of one that comes to its end by it, the report is written.
 
     Raises:
         SwarmError: somebody works on it, or it cannot be taken up.
     """
     session = Session.resume(run, pinned=True)
     try:
-        master, before = session.master, (session.master.state.phase, session.master.state.reason)
-        master.open(DESK)
+        master, reason = session.master, session.master.state.reason
+        master.open(DESK, pause=reason if master.state.phase is Phase.PAUSED and reason not in PASSING else "")
         session.hear()
-        if before[0] is Phase.PAUSED and master.state.phase in (Phase.WORKING, Phase.PINNING):
-            master.pause(before[1])
         session.raise_failed()
         if master.state.settled:
             session.reported(render(run))
