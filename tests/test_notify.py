@@ -19,17 +19,21 @@ from typing import Any
 import pytest
 
 from swarm import events as ev
+from swarm.cli.driving import account_lines
 from swarm.coordinator.notices import EACH
-from swarm.errors import SpecError, SwarmError
+from swarm.errors import SpecError, StoreError, SwarmError
 from swarm.events import body_hash
 from swarm.protocol import AddTask, Decision, Finish, View
+from swarm.report import gather
+from swarm.report.notices import notices
 from swarm.runtime.caretaker import Caretaker
 from swarm.runtime.outbox import ATTEMPTS, WAY_SECONDS, Outbox, post_webhook, run_command
 from swarm.runtime.supervise import Supervisor
-from swarm.store.folder import read_status
+from swarm.store.folder import RunFolder, read_status
 from swarm.testing.invariants import LogWatch
+from tests.commands import swarm
 from tests.desk import Desk, Plain, called, done, failed, readers
-from tests.jobs import events_of, job, run, write_sources
+from tests.jobs import events_of, job, resume, run, state_of, write_sources
 from tests.test_budget import given, over, writer_at_the_end
 
 
@@ -113,10 +117,10 @@ def test_each_share_of_a_limit_is_told_once() -> None:
 def test_the_shares_of_the_seconds_are_told_when_they_are_used_though_no_call_ends() -> None:
     desk = Desk(Plain(readers(8)), budget={"seconds": 100, "reserve": 0}, **WAYS)
     desk.one()
-    for seconds, notices in ((49, 0), (1, 1), (29, 1), (1, 2), (19, 2), (1, 3)):
+    for seconds, count in ((49, 0), (1, 1), (29, 1), (1, 2), (19, 2), (1, 3)):
         desk.now += seconds
         desk.keep(desk.core.look(desk.now)[0])
-        assert len(due(desk.log)) == notices
+        assert len(due(desk.log)) == count
     assert due(desk.log) == ["budget:seconds:50", "budget:seconds:80", "budget:seconds:100"]
 
 
@@ -354,6 +358,61 @@ def test_a_notice_waits_its_time_though_its_log_is_ahead_of_the_clock(tmp_path: 
     receiver.status = 200
     (seen,) = asyncio.run(Supervisor([str(folder.root)]).look())
     assert (seen.what, seen.detail) == ("told", "1 of 1 notices"), "as one that looks once does"
+
+
+@pytest.mark.parametrize(
+    ("notify", "says"),
+    [
+        ({"command": ["/no/such/program"]}, r"notify\.command: '/no/such/program' is no program(.|\n)*make it executable"),
+        ({"command": [__file__]}, r"notify\.command: .* is no program"),
+        ({"webhook": "env:NO_SUCH_HOOK"}, r"notify\.webhook: the environment variable NO_SUCH_HOOK is not set\n  set it"),
+        ({"webhook": "https://x/", "key": "env:NO_SUCH_KEY"}, r"notify\.key: the environment variable NO_SUCH_KEY is not set"),
+    ],
+)
+def test_what_can_reach_nobody_is_known_before_anything_is_spent(tmp_path: Path, notify: dict[str, Any], says: str) -> None:
+    with pytest.raises(SpecError, match=says):
+        run(job(write_sources(tmp_path), notify=notify), tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_who_resumes_a_job_hears_that_its_notices_reach_nobody_and_a_supervisor_is_not_kept(tmp_path: Path) -> None:
+    tell = tmp_path / "tell"
+    tell.symlink_to("/bin/true")
+    folder, calls = RunFolder(tmp_path / "runs", "one"), {"calls": 5}
+    run(job(write_sources(tmp_path), budget=calls, notify={"command": [str(tell)]}), folder.root, id="one", agents=1)
+    tell.unlink()
+    with pytest.raises(SpecError, match=r"notify\.command"):
+        resume(folder, budget=("calls=none",))
+    assert read_status(folder).status == "budget"
+    with pytest.raises(StoreError, match="has moved on from event 1"):
+        resume(folder, budget=("calls=none",), at=1)
+
+
+def test_what_nobody_was_told_is_said_with_the_reason(tmp_path: Path) -> None:
+    folder = run(job(write_sources(tmp_path)), tmp_path / "runs", id="one")
+    dead, down = b"tell.sh ended with exit code 3: no such phone", b"the webhook answers 503"
+    ways = ("command", "webhook")
+    with Caretaker.take(folder) as keeper:
+        for notice in ("question:1", "question:2", "finished"):
+            keeper.append([ev.NoticeDue(notice=notice, occasion=notice.partition(":")[0], reason="x", ways=ways)], {})
+            gone = ev.NoticeFailed(notice=notice, way="command", error=body_hash(dead), retry_at=None)
+            keeper.append([gone], {body_hash(dead): dead})
+        waits = ev.NoticeFailed(notice="finished", way="webhook", error=body_hash(down), retry_at=time.time() + 9)
+        first = waits.model_copy(update={"notice": "question:1"})
+        keeper.append([first, ev.NoticeSent(notice="question:1", way="webhook"), waits], {body_hash(down): down})
+    said = [
+        f"3 notices by command (question, finished): {dead.decode()}; not tried again",
+        f"1 notice by webhook (finished): {down.decode()}",
+    ]
+    status = swarm("status", "one", "--runs", folder.root)
+    assert all(f"  not told  {line}\n" in status.out for line in said)
+    document = swarm("status", "one", "--runs", folder.root, "--json").document
+    assert [one["way"] for one in document["untold"]] == ["command", "command", "command", "webhook"]
+    lines = account_lines(folder, state_of(folder), job(tmp_path / "code"), None, None)
+    assert [line for line in lines if "told" in line] == [f"not told: {line}" for line in said]
+    with folder.reader() as reader:
+        (warning,) = [one for one in notices(gather(reader)) if one.title == "Not told"]
+    assert all(line in warning.text for line in said)
 
 
 def test_nothing_of_a_notice_is_half_said() -> None:

@@ -30,6 +30,7 @@ from swarm.report.answer import WHY_GIVEN_UP
 from swarm.report.drawing import shortened
 from swarm.runtime.driver import begun
 from swarm.runtime.launch import Opened, Options, run_again, run_new, stopped
+from swarm.runtime.outbox import untold, untold_words
 from swarm.runtime.people import questions
 from swarm.runtime.prepare import prepare, raise_budget
 from swarm.runtime.session import check, check_open, read_job
@@ -279,6 +280,8 @@ def account_lines(run: RunFolder, state: JobState, spec: JobSpec, plan: Plan | N
         )
     if state.failed:
         lines.append(given_up_line(run, state))
+    with run.reader() as reader:
+        lines += [f"not told: {line}" for line in untold_words(untold(reader))]
     if plan is not None and plan.calls is not None and state.phase is Phase.ENDED:
         lines.append("against the plan: " + ", ".join(_off(plan, spent.calls, spent.tokens, seconds)))
     if answer is not None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from swarm.cli.live import Progress
+    from swarm.runtime.outbox import Untold
     from swarm.store.folder import RunFolder, RunStatus
 
 WIDEST = 1000
@@ -59,6 +60,9 @@ def _table(found: list[RunStatus], console: Console) -> Any:
 @verb
 def status(id: RunId, runs: Runs = None, as_json: Json = False) -> None:
     """Say how a run stands: its phase, tasks by role, notes, cost and what is left of the budget."""
+    from dataclasses import asdict
+
+    from swarm.runtime.outbox import untold
     from swarm.store.folder import read_status
 
     run = the_run(id, runs)
@@ -68,10 +72,12 @@ def status(id: RunId, runs: Runs = None, as_json: Json = False) -> None:
 
         raise StoreError(known.detail, run.where, known.cure)
     progress = _progress(run)
-    for line in _status_lines(run, known, progress):
+    with run.reader() as reader:
+        failed = untold(reader)
+    for line in _status_lines(run, known, progress, failed):
         people(as_json).print(line, markup=False)
     if as_json:
-        emit(_status_document(run, known, progress))
+        emit(_status_document(run, known, progress) | {"untold": [asdict(one) for one in failed]})
 
 
 def _progress(run: RunFolder) -> Progress:
@@ -84,9 +90,10 @@ def _progress(run: RunFolder) -> Progress:
         return Progress(spec, open_state(reader).state)
 
 
-def _status_lines(run: RunFolder, known: RunStatus, progress: Progress) -> list[str]:
+def _status_lines(run: RunFolder, known: RunStatus, progress: Progress, failed: list[Untold]) -> list[str]:
     from swarm.coordinator.budget import limits_reached
     from swarm.coordinator.state import OVER_BUDGET
+    from swarm.runtime.outbox import untold_words
 
     state = progress.state
     spent, now = state.total(), time.time() if known.holder else state.time
@@ -109,6 +116,7 @@ def _status_lines(run: RunFolder, known: RunStatus, progress: Progress) -> list[
     if state.failed:
         told = f"swarm logs {run.id} --kind TaskFailed{run.option}"
         lines.append(f"  given up  {counted(len(state.failed), 'task')} (`{told}`)")
+    lines += [f"  not told  {line}" for line in untold_words(failed)]
     if known.status in ("paused", "interrupted", "answered", "budget") and not known.ended:
         more = "".join(f" --budget {name}=+MORE" for name in limits_reached(state))
         lines.append(f"  go on with: swarm resume {run.id}{more}{run.option}")

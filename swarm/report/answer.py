@@ -42,6 +42,7 @@ from swarm.report.shapes import (
     Weights,
 )
 from swarm.report.texts import Texts, printable
+from swarm.runtime.outbox import untold
 from swarm.spec import JobSpec, parse_spec
 from swarm.store.interface import Reader
 
@@ -82,7 +83,8 @@ def gather_with_texts(reader: Reader, held: bool = True) -> Gathered:
         raise StoreError("holds no job", "log", "the run stopped before it began; remove it with `swarm rm`")
     spec = parse_spec(msgpack.unpackb(reader.body(state.created.spec)), f"job {state.created.job}")
     texts = Texts(reader, state)
-    return Gathered(_Gathering(spec, state, activity, people, texts).answer(held), texts)
+    answer = _Gathering(spec, state, activity, people, texts).answer(held)
+    return Gathered(answer.model_copy(update={"untold": tuple(untold(reader))}), texts)
 
 
 class _Gathering:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from swarm.coordinator.budget import AGENT
 from swarm.names import counted
 from swarm.report.shapes import Answer, PerhapsPaid
+from swarm.runtime.outbox import untold_words
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +26,8 @@ class Notice:
 
 def notices(answer: Answer) -> list[Notice]:
     """The warnings of an answer, the gravest first."""
-    return [*_about_models(answer), *_about_status(answer), *_about_payment(answer), *_about_evidence(answer)]
+    about = (_about_models, _about_status, _about_payment, _about_evidence, _about_people)
+    return [notice for one in about for notice in one(answer)]
 
 
 def _about_models(answer: Answer) -> Iterator[Notice]:
@@ -98,3 +100,8 @@ def _about_evidence(answer: Answer) -> Iterator[Notice]:
         yield Notice(
             "unsure", "Text withdrawn", f"{answer.withdrawn:,} texts that this rests on are no longer in the store."
         )
+
+
+def _about_people(answer: Answer) -> Iterator[Notice]:
+    if answer.untold:
+        yield Notice("unsure", "Not told", f"Nobody got what this job had to tell: {'. '.join(untold_words(answer.untold))}.")

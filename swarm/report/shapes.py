@@ -6,6 +6,7 @@ Fields that do not apply to a job are None and are left out of the file.
 
 from __future__ import annotations
 
+from swarm.runtime.outbox import Untold
 from swarm.spec import Frozen
 
 WITHDRAWN = "[text withdrawn]"
@@ -348,6 +349,8 @@ class Answer(Frozen):
     words: tuple[Word, ...] = ()
     """What people said to the job."""
     questions: tuple[Question, ...] = ()
+    untold: tuple[Untold, ...] = ()
+    """Notices that people have not got when this was gathered: their delivery failed."""
     timeline: Timeline
     picture: Picture
     provenance: Provenance

@@ -1,8 +1,8 @@
 """Delivering what people are to be told: by a command, by a webhook.
 
-Owns one delivery, its tries and what is recorded of them. What is due, the log says, and it says so until a delivery is
-recorded: a driver that dies between the two leaves it to the next one, so that a notice arrives at least once, and at most
-one in each way twice. Its `id` is the same each time.
+Owns one delivery, its tries, what is recorded of them, and what there is to say of those that failed. What is due, the log
+says, and it says so until a delivery is recorded: a driver that dies between the two leaves it to the next one, so that a notice
+arrives at least once, and at most one in each way twice. Its `id` is the same each time.
 """
 
 from __future__ import annotations
@@ -10,18 +10,21 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Any
 
 from swarm import events as ev
 from swarm.coordinator import JobState
 from swarm.coordinator.tables import OVER_BUDGET, NoticeRow
-from swarm.errors import SwarmError
+from swarm.errors import SpecError, SwarmError
 from swarm.events import Body, body_hash
+from swarm.names import counted
 from swarm.spec import JobSpec, NotifySpec
 from swarm.store.folder import RunFolder, reason_words
 from swarm.store.interface import Reader
@@ -110,10 +113,42 @@ class Outbox:
         return f"task {task} is given up" + (f": {reason_words(self._reader, f'model:{error}')}" if error else "")
 
 
+@dataclass(frozen=True, slots=True)
+class Untold:
+    """A notice that people have not got in one of its ways. `due` is the log time from which it is tried, None for never
+    again; `error` what its last delivery failed with, empty before that."""
+
+    occasion: str
+    way: str
+    due: float | None
+    error: str = ""
+
+
 def undelivered(reader: Reader) -> float | None:
-    """The log time from which something can be delivered, read from the few events about notices; None if nothing is left.
-    What stands before the job was made is of the one that it was forked from."""
-    open_: dict[tuple[str, str], float] = {}
+    """The log time from which something can be delivered; None if nothing is left."""
+    return min((one.due for one in _open(reader) if one.due is not None), default=None)
+
+
+def untold(reader: Reader) -> list[Untold]:
+    """The notices whose delivery failed, and that people have not got since."""
+    return [one for one in _open(reader) if one.error]
+
+
+def untold_words(failed: Sequence[Untold]) -> list[str]:
+    """What people were not told, and why, on a line for each cause."""
+    causes: dict[tuple[str, str, bool], list[str]] = {}
+    for one in failed:
+        causes.setdefault((one.way, one.error, one.due is None), []).append(one.occasion)
+    return [
+        f"{counted(len(occasions), 'notice')} by {way} ({', '.join(dict.fromkeys(occasions))}): {error}"
+        + ("; not tried again" if over else "")
+        for (way, error, over), occasions in causes.items()
+    ]
+
+
+def _open(reader: Reader) -> list[Untold]:
+    """Read from the few events about notices. What stands before the job was made is of the one that it was forked from."""
+    found: dict[tuple[str, str], Untold] = {}
     made = max((event.seq for event in reader.life() if isinstance(event.body, ev.JobCreated)), default=0)
     for event in reader.keyed("notice:"):
         if event.seq < made:
@@ -121,12 +156,30 @@ def undelivered(reader: Reader) -> float | None:
         body = event.body
         match body:
             case ev.NoticeDue():
-                open_ |= {(body.notice, way): event.time for way in body.ways}
-            case ev.NoticeFailed() if body.retry_at is not None:
-                open_[body.notice, body.way] = body.retry_at
-            case ev.NoticeSent() | ev.NoticeFailed():
-                open_.pop((body.notice, body.way), None)
-    return min(open_.values(), default=None)
+                found |= {(body.notice, way): Untold(body.occasion, way, event.time) for way in body.ways}
+            case ev.NoticeFailed() if (one := found.get((body.notice, body.way))) is not None:
+                why = reason_words(reader, f"model:{body.error}")
+                found[body.notice, body.way] = replace(one, due=body.retry_at, error=why)
+            case ev.NoticeSent():
+                found.pop((body.notice, body.way), None)
+    return list(found.values())
+
+
+def check_ways(notify: NotifySpec) -> None:
+    """Looks whether notices can be delivered from here, before anything is spent.
+
+    Raises:
+        SpecError: the program cannot be run, or an environment variable holds nothing.
+    """
+    if notify.command and shutil.which(notify.command[0]) is None:
+        cure = "give a program on the PATH or its path, make it executable, or leave notify.command out"
+        raise SpecError(f"{notify.command[0]!r} is no program that can be run here", "notify.command", cure)
+    for field, value in (("webhook", notify.webhook), ("key", notify.key)):
+        try:
+            _secret(value)
+        except _NotDeliveredError as error:
+            cure = f"set it where the driver runs, or leave notify.{field} out"
+            raise SpecError(error.message, f"notify.{field}", cure) from None
 
 
 class _NotDeliveredError(SwarmError):

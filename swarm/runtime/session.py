@@ -30,7 +30,7 @@ from swarm.gold import NoGold, gold_rows
 from swarm.models.choose import create_model
 from swarm.runtime.master import JobMaster
 from swarm.runtime.opening import Opened, open_state
-from swarm.runtime.outbox import WAY_SECONDS, Outbox
+from swarm.runtime.outbox import WAY_SECONDS, Outbox, check_ways
 from swarm.runtime.pins import Block, check_unchanged, pin_blocks
 from swarm.runtime.prepare import Prepared, check_budget, check_pinned, prepare, raise_budget
 from swarm.spec import RAISES, RAISES_COLUMNS, AnswerSpec, JobSpec, parse_spec
@@ -260,6 +260,7 @@ def check(spec: JobSpec) -> tuple[Prepared, Pinned]:
     check_budget(job)
     _check_gold(spec.answer)
     create_model(spec.model, job.channels())  # says now what is missing; loads nothing
+    check_ways(spec.notify)
     return job, pin(spec.inputs)
 
 
