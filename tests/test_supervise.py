@@ -23,7 +23,7 @@ from swarm.runtime.caretaker import Caretaker
 from swarm.runtime.driver import SWARM, Launch, Start, opened, start_again, starts
 from swarm.runtime.people import questions
 from swarm.runtime.session import Session, check
-from swarm.runtime.supervise import GRACE_SECONDS, STARTS, WITHIN_SECONDS, Seen, Supervisor, in_vain, orphaned
+from swarm.runtime.supervise import GRACE_SECONDS, STARTS, STILL_SECONDS, WITHIN_SECONDS, Seen, Supervisor, in_vain, orphaned
 from swarm.store.folder import RunFolder, read_status
 from swarm.store.lock import FolderLock
 from tests.commands import job_file, start, swarm
@@ -326,6 +326,16 @@ def test_a_cluster_that_is_away_is_waited_for_and_is_no_crash_loop(
     clock.passed += 30
     assert [seen.what for seen in asyncio.run(one.look())] == ["resumed"] and len(starts(orphan)[0]) == 1
     wait_for(lambda: read_status(orphan).status == "done" and orphan.holder() is None)
+
+
+def test_a_job_whose_driver_holds_it_and_does_nothing_is_told_of_once(orphan: RunFolder) -> None:
+    clock, told = Time(), list[Seen]()
+    one, lock = supervised(orphan, clock, say=told.append), FolderLock.take(orphan.lock)
+    for times in (0, 0, 1, 1):
+        asyncio.run(one.look())
+        assert [(seen.what, "its log does not move" in seen.detail) for seen in told] == [("still", True)] * times
+        clock.passed += STILL_SECONDS * 0.6
+    lock.release()
 
 
 def test_a_log_that_is_ahead_of_the_clock_is_taken_up_when_it_was_quiet_for_a_while(orphan: RunFolder) -> None:

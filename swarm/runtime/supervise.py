@@ -37,7 +37,9 @@ AT_ONCE = 4
 FIRST_SECONDS, MOST_SECONDS = 5.0, 30.0
 """How long a start waits that found the cluster or the store away, which doubles each time, and the longest."""
 REPEAT_SECONDS = 60.0
-"""How often the same trouble with a run is told again; that its cluster is away, once."""
+"""How often the same trouble with a run is told again; that its cluster is away or its log still, once."""
+STILL_SECONDS = 1800.0
+"""A job that somebody works on and whose log has not moved for so long is told of: a model that is silent pauses it sooner."""
 PASSING = (LEFT, SIGNALS[signal.SIGTERM])
 """Reasons of pauses that no person asked for: an error ended the driver, or its machine stopped. Ctrl-C is a person's."""
 CHUNK = 500
@@ -45,7 +47,8 @@ CHUNK = 500
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What was done about a run: `resumed`, `given up`, `told`, `waits` (for its grace), `away` (its cluster is) or `error`."""
+    """What was done about a run: `resumed`, `given up`, `told`, or nothing: it `waits` for its grace, its cluster is `away`, it
+    is `still` though somebody works on it, or an `error`."""
 
     id: str
     what: str
@@ -119,7 +122,7 @@ class Supervisor:
     def _tell(self, seen: Seen) -> None:
         """Says what was done; what did not change is said again only now and then."""
         key, now = (seen.id, seen.detail), self._ticks()
-        again = {"error": REPEAT_SECONDS, "waits": REPEAT_SECONDS, "away": math.inf}.get(seen.what, 0.0)
+        again = {"error": REPEAT_SECONDS, "waits": REPEAT_SECONDS, "away": math.inf, "still": math.inf}.get(seen.what, 0.0)
         if now - self._told.get(key, -math.inf) < again:
             return
         if seen.what == "resumed":  # what was told before it is over
@@ -133,7 +136,10 @@ class Supervisor:
                 return Seen(run.id, "error", f"{status.detail}; {status.cure}")
             now = self._now(run, status)
             if not await asyncio.to_thread(orphaned, run, status, now):
-                return None if status.holder is not None else await self._deliver(run, status, now)
+                if status.holder is None:
+                    return await self._deliver(run, status, now)
+                still = status.status == "working" and now - status.updated > STILL_SECONDS
+                return Seen(run.id, "still", f"{status.holder} holds it, and its log does not move") if still else None
             async with self._slots:
                 return await self._take_up(place, run, status, now)
         except Exception as error:  # noqa: BLE001  whatever it is, it is this run's trouble, and no other's
