@@ -30,6 +30,7 @@ LINE_CHARACTERS = 120
 PATTERN_SECONDS = 1.0
 """How long a job's pattern may be tried on one text."""
 _LINE_END = re.compile("[\r\n]")
+_UNPARTED = regex.compile(r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]")
 EXCERPT_BEFORE, EXCERPT_AFTER, EXCERPT_CHARACTERS = 12, 2, 600
 
 USUAL_BREADCRUMB = 16
@@ -305,7 +306,8 @@ def _cuts_word(text: str, at: int) -> bool:
 
 
 def _in_word(letter: str) -> bool:
-    return letter.isalnum() or letter == "_"
+    """Whether a letter is one of those that words are made of which white space parts. Some scripts have none between words."""
+    return (letter.isalnum() or letter == "_") and not (letter > "\u0dff" and _UNPARTED.match(letter))
 
 
 def _places(text: str, words: Sequence[str]) -> Iterator[tuple[int, int]]:

@@ -455,6 +455,18 @@ def test_a_piece_of_a_word_is_no_evidence(quote: str, stands: bool) -> None:
     assert (find_quote("the word stands here", quote) is not None) == stands
 
 
+def test_text_without_spaces_between_words_can_be_quoted_and_holds_its_values() -> None:
+    text = "函数读取文件时会抛出错误。関数はエラーを返す。"
+    for quote in ("会抛出错误", "エラーを返す"):
+        found = find_quote(text, quote)
+        assert found is not None and text[slice(*found)] == quote
+    column = (Column(name="error", description="what is thrown", found_in="quote"),)
+    place = Passage(0, "d", "a.txt", 0, text, 9, "a.txt", True)
+    notes = read_rows(place, '[["错误","会抛出错误"]]', "stop", column, "")
+    assert isinstance(notes, tuple) and [note.kind for note in notes] == ["row"]
+    assert find_quote("réception", "cept") is None and find_quote("получение", "луч") is None
+
+
 def test_rows_of_one_key_show_every_value_that_their_quotes_support() -> None:
     answer = AnswerSpec.model_validate({"columns": {"function": "f", "exception": "e"}, "key": ["exception"]})
     rows: list[NotedRow] = [
