@@ -127,3 +127,7 @@ class WeightsError(SwarmError):
 
 class ClusterError(SwarmError):
     """A Ray cluster that does not answer, or lacks what the job needs."""
+
+
+class AwayError(ClusterError):
+    """A Ray cluster that is not there, or not yet, as after a reboot: no fault of a job's."""

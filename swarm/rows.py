@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -248,11 +249,11 @@ def find_quote(text: str, quote: str, taken: Iterable[int] = ()) -> tuple[int, i
     """Where a quote stands in a text: word for word, white space aside; a place not taken yet if there is one.
 
     A quote whose end slipped is cut back to the words that do stand there, as long as they are most of it and enough to
-    know the place by: what is kept as evidence is always the text's own. One without a letter or digit shows nothing.
+    know the place by: what is kept as evidence is always the text's own. One of mere punctuation shows nothing.
     Returns (start, end) in characters, or None.
     """
     words, used = quote.split(), set(taken)
-    if not any(letter.isalnum() for letter in quote):
+    if not any(letter.isalnum() or unicodedata.category(letter)[0] == "S" for letter in quote):
         return None
     if (place := _free_place(text, [quote.strip()], used)) is not None and place[0] not in used:
         return place  # letter by letter goes before a place where only the words are the same

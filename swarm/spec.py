@@ -441,7 +441,8 @@ def anchored(spec: JobSpec, folder: Path) -> JobSpec:
         return os.path.realpath(folder / text)  # which lets a link that leads to itself stand: whoever opens it says so
 
     def own(text: str) -> str:
-        """A model's name may as well be one of a hub, with a slash in it: only `./…`, `../…` and `~/…` are surely paths."""
+        """A model's name may as well be one of a hub, with a slash in it, and a program one of the PATH: only `./…`, `../…` and
+        `~/…` are surely paths."""
         return place(text) if re.match(r"^(\.{1,2}|~)/", text) else text
 
     return spec.model_copy(
@@ -456,6 +457,9 @@ def anchored(spec: JobSpec, folder: Path) -> JobSpec:
                 }
             ),
             "answer": spec.answer.model_copy(update={"gold": place(spec.answer.gold)}),
+            "notify": spec.notify.model_copy(
+                update={"command": (*map(own, spec.notify.command[:1]), *spec.notify.command[1:])}
+            ),
             "protocol": spec.protocol.model_copy(
                 update={"name": place(spec.protocol.name) if spec.protocol.name.endswith(".py") else spec.protocol.name}
             ),

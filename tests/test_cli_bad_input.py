@@ -357,6 +357,30 @@ def test_a_role_file_that_names_what_there_is_not(tmp_path: Path, old: str, new:
         assert swarm("plan", path).code == 0, "its own channel, which the job gives weights"
 
 
+def test_a_role_that_is_made_from_a_shipped_one_may_name_what_that_one_does(tmp_path: Path) -> None:
+    text = (ROOT / "roles" / "reducer.md").read_text(encoding="utf-8")
+    (tmp_path / "mine.md").write_text(text + "\nBe brief.\n")
+    roles = {"reducer": str(tmp_path / "mine.md")}
+    assert swarm("plan", job_file(tmp_path, write_sources(tmp_path), protocol="rolling", roles=roles)).code == 0
+
+
+def test_a_typo_in_the_roles_of_the_working_folder_or_of_a_fork_is_seen_as_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = job_file(tmp_path, write_sources(tmp_path))
+    assert swarm("run", path, "--local", "--runs", tmp_path / "runs", "--id", "one").code == 0
+    text = (ROOT / "roles" / "reader.md").read_text(encoding="utf-8")
+    (tmp_path / "roles").mkdir()
+    (tmp_path / "roles" / "reader.md").write_text(text.replace("writes: [row,", "writes: [rwo,"))
+    changed = ("--set", f"roles.reader={tmp_path / 'roles' / 'reader.md'}")
+    for change in (changed, ("--set", "model.weights.nobody=base")):
+        said = swarm("fork", "one", "--at", 0, *change, "--local", "--runs", tmp_path / "runs", "--id", "two")
+        assert said.code == 2 and ("'rwo' is no kind" in said.err or "'nobody'" in said.err), said.err
+    monkeypatch.chdir(tmp_path)
+    said = swarm("plan", path)
+    assert said.code == 2 and "roles/reader.md: writes: 'rwo' is no kind of note" in said.err, said.err
+
+
 @pytest.mark.parametrize(
     ("answer", "gold", "says"),
     [

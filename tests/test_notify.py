@@ -21,7 +21,7 @@ import pytest
 from swarm import events as ev
 from swarm.cli.driving import account_lines
 from swarm.coordinator.notices import EACH
-from swarm.errors import SpecError, StoreError, SwarmError
+from swarm.errors import SpecError, SwarmError
 from swarm.events import body_hash
 from swarm.protocol import AddTask, Decision, Finish, View
 from swarm.report import gather
@@ -29,11 +29,11 @@ from swarm.report.notices import notices
 from swarm.runtime.caretaker import Caretaker
 from swarm.runtime.outbox import ATTEMPTS, WAY_SECONDS, Outbox, post_webhook, run_command
 from swarm.runtime.supervise import Supervisor
-from swarm.store.folder import RunFolder, read_status
+from swarm.store.folder import read_status
 from swarm.testing.invariants import LogWatch
 from tests.commands import swarm
 from tests.desk import Desk, Plain, called, done, failed, readers
-from tests.jobs import events_of, job, resume, run, state_of, write_sources
+from tests.jobs import events_of, job, run, state_of, write_sources
 from tests.test_budget import given, over, writer_at_the_end
 
 
@@ -373,19 +373,6 @@ def test_what_can_reach_nobody_is_known_before_anything_is_spent(tmp_path: Path,
     with pytest.raises(SpecError, match=says):
         run(job(write_sources(tmp_path), notify=notify), tmp_path / "runs")
     assert not (tmp_path / "runs").exists()
-
-
-def test_who_resumes_a_job_hears_that_its_notices_reach_nobody_and_a_supervisor_is_not_kept(tmp_path: Path) -> None:
-    tell = tmp_path / "tell"
-    tell.symlink_to("/bin/true")
-    folder, calls = RunFolder(tmp_path / "runs", "one"), {"calls": 5}
-    run(job(write_sources(tmp_path), budget=calls, notify={"command": [str(tell)]}), folder.root, id="one", agents=1)
-    tell.unlink()
-    with pytest.raises(SpecError, match=r"notify\.command"):
-        resume(folder, budget=("calls=none",))
-    assert read_status(folder).status == "budget"
-    with pytest.raises(StoreError, match="has moved on from event 1"):
-        resume(folder, budget=("calls=none",), at=1)
 
 
 def test_what_nobody_was_told_is_said_with_the_reason(tmp_path: Path) -> None:

@@ -464,6 +464,7 @@ def test_text_without_spaces_between_words_can_be_quoted_and_holds_its_values() 
     place = Passage(0, "d", "a.txt", 0, text, 9, "a.txt", True)
     notes = read_rows(place, '[["错误","会抛出错误"]]', "stop", column, "")
     assert isinstance(notes, tuple) and [note.kind for note in notes] == ["row"]
+    assert find_quote("Who agrees? 👍", "👍") == (12, 13) and find_quote("Who agrees? 👍", "?") is None
     assert find_quote("réception", "cept") is None and find_quote("получение", "луч") is None
 
 

@@ -204,6 +204,7 @@ def test_relative_paths_start_from_the_job_file(tmp_path: Path) -> None:
         "protocol": "ways/mine.py",
         "answer": {**LEAST["answer"], "gold": "gold.jsonl"},
         "model": {"name": "../base", "tokenizer": "org/name", "weights": {"reader": "./mine", "writer": "shipped:reader"}},
+        "notify": {"command": ["./tell.sh", "./loud"]},
     }
     (tmp_path / "job.yaml").write_text(yaml.safe_dump(data))
     spec = load_spec(tmp_path / "job.yaml")
@@ -215,6 +216,7 @@ def test_relative_paths_start_from_the_job_file(tmp_path: Path) -> None:
     assert spec.answer.gold == f"{tmp_path}/gold.jsonl"
     assert (spec.model.name, spec.model.tokenizer) == (f"{tmp_path.parent}/base", "org/name")
     assert spec.model.weights == {"reader": f"{tmp_path}/mine", "writer": "shipped:reader"}
+    assert spec.notify.command == (f"{tmp_path}/tell.sh", "./loud"), "arguments are its own business"
     assert anchored(spec, Path("/elsewhere")) == spec
 
 

@@ -50,7 +50,7 @@ class EndpointModel:
 
     template: ChatTemplate = ENDPOINT
     start_s = 20.0
-    """How long the list of models may take, which no model has to work for: a silent address shows early."""
+    """How long the list of models is waited for: whoever is silent for longer may be waking up."""
 
     def __init__(self, spec: ModelSpec, tokenizer: Tokenizer) -> None:
         self._spec, self.tokenizer = spec, tokenizer
@@ -65,7 +65,7 @@ class EndpointModel:
 
     async def start(self) -> None:
         """Opens the connections and asks once for the list of models, so that a wrong address or key shows at
-        once. An endpoint without such a list is taken as it is."""
+        once. An endpoint without such a list, or that is silent for now, is taken as it is."""
         self._client = httpx.AsyncClient(
             headers={"Authorization": f"Bearer {self._key}"} if self._key else {},
             limits=httpx.Limits(
@@ -78,6 +78,11 @@ class EndpointModel:
             response = await self._send("GET", "/models", min(self.start_s, self._spec.timeout_s))
             if response.status_code in (401, 403):
                 raise self._refusal(response)
+        except ModelError as error:
+            if error.kind == "timeout":
+                return
+            await self.close()
+            raise
         except BaseException:
             await self.close()
             raise

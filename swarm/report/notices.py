@@ -104,4 +104,4 @@ def _about_evidence(answer: Answer) -> Iterator[Notice]:
 
 def _about_people(answer: Answer) -> Iterator[Notice]:
     if answer.untold:
-        yield Notice("unsure", "Not told", f"Nobody got what this job had to tell: {'. '.join(untold_words(answer.untold))}.")
+        yield Notice("unsure", "Not told", f"This did not get through: {'. '.join(untold_words(answer.untold))}.")

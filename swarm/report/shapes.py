@@ -30,7 +30,7 @@ class Cite(Frozen):
 
 
 class Row(Frozen):
-    """A merged row. `count` is how many readings it rests on; `verdict` is the weakest among theirs."""
+    """A merged row. `count` is how many rows of readers it rests on, one for each quote; `verdict` is the weakest of theirs."""
 
     note: str
     values: dict[str, str]

@@ -20,7 +20,7 @@ from swarm.store.folder import RunFolder
 from swarm.store.interface import Reader
 
 EVIDENCE = (
-    "row.readings", "row.verdict", "quote.source", "quote.line", "quote.character", "quote", "row.sources",
+    "row.quotes", "row.verdict", "quote.source", "quote.line", "quote.character", "quote", "row.sources",
 )  # fmt: skip
 """What rows.csv says beside the values; `quote.character` is the offset of the quote in the source's text."""
 

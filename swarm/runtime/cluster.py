@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
-from swarm.errors import ClusterError, SwarmError
+from swarm.errors import AwayError, ClusterError, SwarmError
 
 NAMESPACE = "swarm"
 ANSWER_SECONDS = 5.0
@@ -47,7 +47,8 @@ def connect(address: str, dashboard: bool = True) -> Cluster:
         )  # fmt: skip
     except Exception as error:  # Ray raises bare Exceptions as well when one of its processes does not start
         said = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ClusterError(
+        kind = AwayError if address else ClusterError
+        raise kind(
             f"did not let this driver in: {said}", f"Ray at {address or 'this machine'}",
             "check that it runs (`ray status`), its version, and RAY_AUTH_TOKEN",
         ) from error  # fmt: skip
@@ -76,7 +77,7 @@ def _check_answers(address: str) -> None:
         with socket.create_connection((host, int(port)), ANSWER_SECONDS):
             pass
     except OSError as error:
-        raise ClusterError(
+        raise AwayError(
             f"does not answer: {error.strerror or error}", where, "start it with `ray start --head`, or leave --address out"
         ) from error
 

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple, Protocol
 
 from swarm import errors
-from swarm.errors import ClusterError, StoreError, SwarmError
+from swarm.errors import AwayError, StoreError, SwarmError
 from swarm.events import JobOpened
 from swarm.spec import JobSpec
 from swarm.store.blobs import write_durably
@@ -38,9 +38,6 @@ TAKE_SECONDS = 180.0
 REMEMBERED = 50
 """Starts that `driver.json` remembers."""
 SWARM = (sys.executable, "-P", "-m", "swarm")
-AWAY = (ClusterError, StoreError)
-"""What a driver ends with before it takes a job if what it needs around it is not there, as after a reboot: no fault of the
-job's, so such a start is not remembered."""
 
 
 class Start(NamedTuple):
@@ -207,7 +204,7 @@ async def start_again(
         if (other := await asyncio.to_thread(run.holder)) is not None:
             raise StoreError(f"is worked on by {other}", run.id, f"`swarm watch {run.id}{run.option}` follows it")
         before, last = await asyncio.to_thread(opened, run), await asyncio.to_thread(_last, run)
-        earlier = _remember(run, how, last)
+        earlier = _remember(run, how, last)  # taken back where its cluster was away: that is no fault of the job's
         command = ["resume", run.id, *([] if at is None else ["--at", str(at)])]
         driver = await asyncio.to_thread(DriverProcess, command, how, run.driver_log)
         end = time.monotonic() + patience
@@ -219,8 +216,8 @@ async def start_again(
             if await driver.ended():
                 untold = SwarmError("the driver ended before it took the job", run.id, f"see {run.driver_log}")
                 error = await driver.error() or untold
-                if isinstance(error, AWAY):
-                    _note(run, how, earlier)
+                if isinstance(error, AwayError):
+                    _note(run, *earlier)
                 raise error
             await asyncio.sleep(LOOK_SECONDS)
         return driver
@@ -254,15 +251,15 @@ def starts(run: RunFolder) -> tuple[list[Start], dict[str, Any]]:
         return [], {}  # a note for comfort: without it a supervisor begins to count anew
 
 
-def _remember(run: RunFolder, how: Launch, after: int) -> list[Start]:
-    """Notes a start; returns those before it."""
-    before, _ = starts(run)
-    _note(run, how, [*before, Start(time.time(), after)])
+def _remember(run: RunFolder, how: Launch, after: int) -> tuple[list[Start], dict[str, Any]]:
+    """Notes a start; returns what was noted before it."""
+    before = starts(run)
+    last = {"local": how.local, "address": how.address, "agents": how.agents, "pinned": how.pinned}
+    _note(run, [*before[0], Start(time.time(), after)], last)
     return before
 
 
-def _note(run: RunFolder, how: Launch, begun: Sequence[Start]) -> None:
-    last = {"local": how.local, "address": how.address, "agents": how.agents, "pinned": how.pinned}
+def _note(run: RunFolder, begun: Sequence[Start], last: dict[str, Any]) -> None:
     note = {"starts": begun[-REMEMBERED:], "last": last}
     with naming(run.path):
         write_durably(run.path / "driver.json", json.dumps(note).encode())

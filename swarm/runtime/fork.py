@@ -27,7 +27,7 @@ from swarm.events import Event
 from swarm.models.choose import create_model
 from swarm.runtime.people import person
 from swarm.runtime.pins import unpack_block
-from swarm.runtime.prepare import Prepared, check_changed, check_pinned, prepare
+from swarm.runtime.prepare import Prepared, check_changed, check_names, check_pinned, prepare
 from swarm.runtime.session import no_job, read_pinned
 from swarm.spec import BudgetSpec, JobSpec, anchored, parse_spec
 from swarm.store.blobs import write_durably
@@ -248,7 +248,10 @@ def _prepared(old: Prepared, spec: JobSpec) -> Prepared:
     for name in {*spec.roles, *old.spec.roles}:
         if spec.roles.get(name) != old.spec.roles.get(name) and name in texts:
             texts[name] = find_role(name, spec.roles)[1]
-    return prepare(spec, texts)
+    job = prepare(spec, texts)
+    if texts != dict(old.role_texts) or spec.model.weights != old.spec.model.weights:
+        check_names(job)
+    return job
 
 
 def _pins_anew(old: Prepared, job: Prepared) -> bool:

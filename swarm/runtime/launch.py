@@ -23,9 +23,8 @@ from swarm.events import ReportWritten
 from swarm.runtime.caretaker import Caretaker
 from swarm.runtime.environment import settle
 from swarm.runtime.opening import open_state
-from swarm.runtime.outbox import check_ways
 from swarm.runtime.prepare import Prepared
-from swarm.runtime.session import Session, check, check_open, read_job
+from swarm.runtime.session import Session, check, check_open
 from swarm.spec import JobSpec
 from swarm.store.folder import RunFolder, new_id
 from swarm.store.runs import Runs
@@ -104,13 +103,10 @@ async def run_again(run: RunFolder, options: Options, render: Render, opened: Ca
 
     Raises:
         BudgetError: its budget is spent, and no more was given.
-        SwarmError: it has ended, someone else holds it, an input changed, nobody can be told, or it was impossible to go on.
+        SwarmError: it has ended, someone else holds it, an input changed, or it was impossible to go on.
     """
     if not options.budget and (spent := over_budget(run)) is not None:
         raise spent
-    if options.at is None:  # who resumes it by itself has nobody to mend it: the job is worth more than its notices
-        with run.reader() as reader:
-            check_ways(read_job(reader)[1].notify)
     if options.at is None and run.holder() is None:  # a person wants it to go on, whatever pause nobody has heard
         for message in run.messages():
             if message.kind == "pause":

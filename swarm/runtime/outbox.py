@@ -131,7 +131,7 @@ def undelivered(reader: Reader) -> float | None:
 
 def untold(reader: Reader) -> list[Untold]:
     """The notices whose delivery failed, and that people have not got since."""
-    return [one for one in _open(reader) if one.error]
+    return [replace(one, error=reason_words(reader, f"model:{one.error}")) for one in _open(reader) if one.error]
 
 
 def untold_words(failed: Sequence[Untold]) -> list[str]:
@@ -147,7 +147,8 @@ def untold_words(failed: Sequence[Untold]) -> list[str]:
 
 
 def _open(reader: Reader) -> list[Untold]:
-    """Read from the few events about notices. What stands before the job was made is of the one that it was forked from."""
+    """Read from the few events about notices; `error` is a body's hash. What stands before the job was made is of the one that it
+    was forked from."""
     found: dict[tuple[str, str], Untold] = {}
     made = max((event.seq for event in reader.life() if isinstance(event.body, ev.JobCreated)), default=0)
     for event in reader.keyed("notice:"):
@@ -158,8 +159,7 @@ def _open(reader: Reader) -> list[Untold]:
             case ev.NoticeDue():
                 found |= {(body.notice, way): Untold(body.occasion, way, event.time) for way in body.ways}
             case ev.NoticeFailed() if (one := found.get((body.notice, body.way))) is not None:
-                why = reason_words(reader, f"model:{body.error}")
-                found[body.notice, body.way] = replace(one, due=body.retry_at, error=why)
+                found[body.notice, body.way] = replace(one, due=body.retry_at, error=body.error)
             case ev.NoticeSent():
                 found.pop((body.notice, body.way), None)
     return list(found.values())

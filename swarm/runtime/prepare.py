@@ -85,12 +85,16 @@ def prepare(spec: JobSpec, role_texts: Mapping[str, str] | None = None) -> Prepa
     prepared = Prepared(spec, protocol, digest, roles, texts, tokenizer, template, overhead)
     _check_windows(prepared)
     if not role_texts:
-        _check_names(prepared)
+        check_names(prepared)
     return prepared
 
 
-def _check_names(job: Prepared) -> None:
-    """What a new job names or leaves blank so that it would be without effect."""
+def check_names(job: Prepared) -> None:
+    """Looks at what a new job names or leaves blank so that it would be without effect.
+
+    Raises:
+        SpecError: which setting, or which line of a role's file, it is.
+    """
     spec = job.spec
     for column in spec.answer.columns:
         if not column.description.strip():
@@ -100,21 +104,26 @@ def _check_names(job: Prepared) -> None:
             known = ", ".join(sorted(job.channels())) or "none"
             problem = f"no role of this job uses a channel {channel!r}"
             raise SpecError(problem, f"model.weights.{channel}", f"their channels: {known}")
-    kinds = {WORD, *job.protocol.note_kinds}
-    channels = {"none", *(role.weights for role in shipped_roles()), *spec.model.weights}
+    ours = {role.name: role for role in shipped_roles()}
+    channels = {"none", *(role.weights for role in ours.values()), *spec.model.weights}
     for name, role in job.roles.items():
+        if role == (shipped := ours.get(name)):
+            continue
+        file = spec.roles.get(name) or f"roles/{name}.md"
         if role.weights != "none" and not role.prompt:
-            raise SpecError("has no prompt", f"roles.{name}", "write it below the front matter of the role's file")
-        if name not in spec.roles:
-            continue  # a shipped role may serve a protocol that has less kinds than it knows
+            cure = "write it below the front matter, or `weights: none` there if no model is asked"
+            raise SpecError("has no prompt", f"roles.{name}", cure)
+        kinds = {WORD, *job.protocol.note_kinds}
+        if shipped is not None:  # it may serve a protocol that has less kinds than it knows, and so may what is made from it
+            kinds |= {*shipped.reads, *(shipped.writes or ())}
         for field, named in (("reads", role.reads), ("writes", role.writes or ())):
             if unknown := sorted(set(named) - kinds):
                 problem = f"{unknown[0]!r} is no kind of note of protocol {job.protocol.name}"
-                raise SpecError(problem, f"{spec.roles[name]}: {field}", f"its kinds: {', '.join(sorted(kinds))}")
+                raise SpecError(problem, f"{file}: {field}", f"its kinds: {', '.join(sorted(kinds))}")
         if role.weights and role.weights not in channels:
             problem = f"nothing says which weights answer the channel {role.weights!r}"
             cure = f"give model.weights.{role.weights}, or write one of: {', '.join(sorted(channels))}"
-            raise SpecError(problem, f"{spec.roles[name]}: weights", cure)
+            raise SpecError(problem, f"{file}: weights", cure)
 
 
 def _check_windows(job: Prepared) -> None:

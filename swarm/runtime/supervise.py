@@ -16,14 +16,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from swarm.errors import ClusterError, SwarmError
+from swarm.errors import AwayError, SwarmError
 from swarm.events import CARETAKER, DESK, ApprovalAnswered, ApprovalAsked, Event, JobOpened, PhaseChanged, TaskFinished
 from swarm.runtime.caretaker import Caretaker
-from swarm.runtime.driver import AWAY, SWARM, TAKE_SECONDS, Launch, Start, start_again, starts
+from swarm.runtime.driver import SWARM, TAKE_SECONDS, Launch, Start, start_again, starts
 from swarm.runtime.launch import SIGNALS
 from swarm.runtime.outbox import Outbox, undelivered
 from swarm.runtime.session import LEFT
-from swarm.store.folder import RunFolder, RunStatus
+from swarm.store.folder import RunFolder, RunStatus, read_status
 from swarm.store.runs import open_runs
 
 LOOK_SECONDS = 5.0
@@ -35,11 +35,13 @@ STARTS, WITHIN_SECONDS = 5, 1200.0
 AT_ONCE = 4
 """Drivers that are started at the same time."""
 FIRST_SECONDS, MOST_SECONDS = 5.0, 30.0
-"""How long a start waits that found the cluster or the store away, which doubles each time, and the longest."""
+"""How long a start waits that found the cluster away, which doubles each time, and the longest."""
+NEVER = (-math.inf, 0.0)
 REPEAT_SECONDS = 60.0
-"""How often the same trouble with a run is told again; that its cluster is away or its log still, once."""
+"""How often the same trouble with a run is told again."""
 STILL_SECONDS = 1800.0
-"""A job that somebody works on and whose log has not moved for so long is told of: a model that is silent pauses it sooner."""
+"""A job that somebody works on and whose log has not moved for so long is told of: a model that is silent pauses it sooner. So
+often that is told again, or that a cluster is away."""
 PASSING = (LEFT, SIGNALS[signal.SIGTERM])
 """Reasons of pauses that no person asked for: an error ended the driver, or its machine stopped. Ctrl-C is a person's."""
 CHUNK = 500
@@ -77,7 +79,7 @@ class Supervisor:
         self._seen: dict[Path, tuple[float, float]] = {}
         """The time of a log's last event, and the tick at which it was first seen so."""
         self._away: dict[Path, tuple[float, float]] = {}
-        """Until which tick a run waits that found its cluster or store away, and for how long that is."""
+        """Until which tick a run waits that found its cluster away, and for how long that is."""
         self._nothing_left: dict[Path, int] = {}
         """How long the log of a run was when nothing was left to tell people."""
         self._tried: set[Path] = set()
@@ -122,7 +124,8 @@ class Supervisor:
     def _tell(self, seen: Seen) -> None:
         """Says what was done; what did not change is said again only now and then."""
         key, now = (seen.id, seen.detail), self._ticks()
-        again = {"error": REPEAT_SECONDS, "waits": REPEAT_SECONDS, "away": math.inf, "still": math.inf}.get(seen.what, 0.0)
+        often, seldom = REPEAT_SECONDS, STILL_SECONDS
+        again = {"error": often, "waits": often, "away": seldom, "still": seldom}.get(seen.what, 0.0)
         if now - self._told.get(key, -math.inf) < again:
             return
         if seen.what == "resumed":  # what was told before it is over
@@ -140,8 +143,10 @@ class Supervisor:
                     return await self._deliver(run, status, now)
                 still = status.status == "working" and now - status.updated > STILL_SECONDS
                 return Seen(run.id, "still", f"{status.holder} holds it, and its log does not move") if still else None
+            if self._ticks() < self._away.get(run.path, NEVER)[0]:
+                return None
             async with self._slots:
-                return await self._take_up(place, run, status, now)
+                return await self._take_up(place, run)
         except Exception as error:  # noqa: BLE001  whatever it is, it is this run's trouble, and no other's
             return Seen(run.id, "error", _words(error))
 
@@ -176,9 +181,10 @@ class Supervisor:
             await Outbox(run, keeper.spec, keeper.state, keeper.store, keeper.append, clock).deliver()
             return Seen(run.id, "told", f"{before - len(keeper.state.outbox)} of {before} notices")
 
-    async def _take_up(self, place: str, run: RunFolder, status: RunStatus, now: float) -> Seen | None:
-        until, wait = self._away.get(run.path, (0.0, 0.0))
-        if self._ticks() < until:
+    async def _take_up(self, place: str, run: RunFolder) -> Seen | None:
+        status = await asyncio.to_thread(read_status, run)  # as it is now, after the wait for others
+        now = self._now(run, status)
+        if not await asyncio.to_thread(orphaned, run, status, now):
             return None
         begun, last = await asyncio.to_thread(starts, run)
         quiet = min([now - status.updated, *(abs(self._clock() - one.time) for one in begun[-1:])])
@@ -190,15 +196,15 @@ class Supervisor:
             await asyncio.to_thread(give_up, run, status.events, reason)
             return Seen(run.id, "given up", f"{reason}; see {run.driver_log}, and then `swarm resume {run.id}{run.option}`")
         how, at = await asyncio.to_thread(self._how, place, run, last), status.events
-        if status.status == "waiting" and now > self._clock():
+        if status.status == "waiting" and not await asyncio.to_thread(may_go_on, run, max(self._clock(), status.updated)):
             with Caretaker.take(run, at, lambda: now) as keeper:  # or the driver's clock begins before a question's time is over
                 at = keeper.state.seq
         try:
             driver = await start_again(run, how, at, self._patience)
-        except AWAY as error:
-            wait = min(MOST_SECONDS, 2 * wait or FIRST_SECONDS)
+        except AwayError as error:
+            wait = min(MOST_SECONDS, 2 * self._away.get(run.path, NEVER)[1] or FIRST_SECONDS)
             self._away[run.path] = self._ticks() + wait, wait
-            return Seen(run.id, "away" if isinstance(error, ClusterError) else "error", _words(error))
+            return Seen(run.id, "away", _words(error))
         self._away.pop(run.path, None)
         return Seen(run.id, "resumed", f"by process {driver.pid}, {now - status.updated:.0f} s after its last event")
 
