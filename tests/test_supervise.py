@@ -303,6 +303,9 @@ def set_ahead(run: RunFolder, seconds: float = 86400.0) -> None:
         pass
 
 
+NOTED = {"local": True, "address": "", "agents": 8, "pinned": False}
+
+
 def ending_with(kind: str, said: Path) -> None:
     """What a driver says that ends with such an error before it takes its job."""
     error = {"kind": kind, "message": "does not answer", "where": "Ray at 10.0.0.1:6379", "cure": "start it", "exit_code": 1}
@@ -312,8 +315,7 @@ def ending_with(kind: str, said: Path) -> None:
 def test_a_cluster_that_is_away_is_waited_for_and_is_no_crash_loop(orphan: RunFolder, tmp_path: Path) -> None:
     said, tries, back = tmp_path / "said", tmp_path / "tries", tmp_path / "back"
     ending_with("AwayError", said)
-    noted = {"local": True, "address": "", "agents": 8, "pinned": False}
-    (orphan.path / "driver.json").write_text(json.dumps({"starts": [], "last": noted}))
+    (orphan.path / "driver.json").write_text(json.dumps({"starts": [], "last": NOTED}))
     script = f'[ -e {back} ] && exec {shlex.join(SWARM)} "$@"; echo >> {tries}; cat {said}; exit 1'
     clock, told, at = Time(GRACE_SECONDS), list[Seen](), list[float]()
     one = supervised(orphan, clock, say=told.append, program=("sh", "-c", script, "swarm"))
@@ -325,7 +327,7 @@ def test_a_cluster_that_is_away_is_waited_for_and_is_no_crash_loop(orphan: RunFo
         clock.passed += 1
     assert [later - before for before, later in itertools.pairwise(at)] == [5, 10, 20, 30, 30, 30, 30, 30, 30]
     assert [(seen.what, seen.detail) for seen in told] == [("away", "Ray at 10.0.0.1:6379: does not answer\n  start it")]
-    assert starts(orphan) == ([], noted) and read_status(orphan).status == "interrupted"
+    assert starts(orphan) == ([], NOTED) and read_status(orphan).status == "interrupted"
     back.touch()
     clock.passed += 30
     assert [seen.what for seen in asyncio.run(one.look())] == ["resumed"] and len(starts(orphan)[0]) == 1
@@ -345,10 +347,10 @@ def test_whatever_else_ends_a_driver_before_it_takes_its_job_counts(orphan: RunF
 
 
 def test_a_start_from_afar_that_finds_no_cluster_leaves_the_note_as_it_was(orphan: RunFolder) -> None:
-    before = starts(orphan)
+    (orphan.path / "driver.json").write_text(json.dumps({"starts": [], "last": NOTED}))
     with pytest.raises(AwayError, match="does not answer"):
-        asyncio.run(start_again(orphan, Launch(str(orphan.root), False, "127.0.0.1:9", 8)))
-    assert starts(orphan) == before
+        asyncio.run(start_again(orphan, Launch(str(orphan.root), False, "127.0.0.1:9", 64)))
+    assert starts(orphan) == ([], NOTED)
 
 
 def test_a_job_whose_driver_holds_it_and_does_nothing_is_told_of_once(orphan: RunFolder) -> None:
