@@ -14,6 +14,7 @@ import pytest
 
 from swarm import events as ev
 from swarm.events import Event
+from swarm.runtime.session import read_job
 from swarm.store.folder import RunFolder
 from swarm.store.runs import Runs, open_runs
 from swarm.testing.postgres import EmbeddedPostgres
@@ -24,22 +25,22 @@ from tests.stores import Postgres
 
 @dataclass(frozen=True)
 class Made:
-    """A finished run called `one`, and a way to do to its records what only faults do."""
+    """Runs of which `one` is finished, and a way to do to the records of run `id` what only faults do."""
 
     runs: Runs
     place: str
-    execute: Callable[[str], object]
+    execute: Callable[[str, str], object]
 
     @property
     def one(self) -> RunFolder:
         return self.runs.run("one")
 
-    def harm(self, seq: int) -> None:
-        self.execute(f"UPDATE @events SET payload = x'00' WHERE seq = {seq}")
+    def harm(self, seq: int, id: str = "one", how: str = "payload = x'00'") -> None:
+        self.execute(id, f"UPDATE @events SET {how} WHERE seq = {seq}")
 
-    def advice(self) -> list[str]:
+    def advice(self, id: str = "one") -> list[str]:
         """The command that doctor gives."""
-        said = swarm("doctor", "--repair", "one", "--runs", self.place)
+        said = swarm("doctor", "--repair", id, "--runs", self.place)
         assert said.code == 1
         found = re.search("`swarm (fork[^`]*)`", said.out)
         return shlex.split(found[1].replace("--runs URL", f"--runs {self.place}")) if found else []
@@ -51,8 +52,8 @@ def made(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
     if request.param == "folder":
         place = str(tmp_path / "runs")
 
-        def execute(statement: str) -> None:
-            connection = apsw.Connection(str(tmp_path / "runs" / "one" / "log.sqlite"))
+        def execute(id: str, statement: str) -> None:
+            connection = apsw.Connection(str(tmp_path / "runs" / id / "log.sqlite"))
             connection.execute(statement.replace("@", "")).fetchall()
             connection.close()
 
@@ -63,7 +64,10 @@ def made(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
         found = Made(
             open_runs(store.url, {}),
             store.url,
-            lambda statement: store.execute(statement.replace("@", "swarmloom.").replace("x'00'", "'\\x00'")),
+            lambda id, statement: store.execute(
+                statement.replace("@", "swarmloom.").replace("x'00'", "'\\x00'")
+                + f" AND job = (SELECT number FROM swarmloom.jobs WHERE id = '{id}')"
+            ),
         )
     path = job_file(tmp_path, write_sources(tmp_path))
     assert swarm("run", path, "--local", "--id", "one", "--runs", found.place).code == 0
@@ -121,3 +125,55 @@ def test_where_no_step_can_be_saved_doctor_says_so(made: Made) -> None:
     assert "or start the job anew" in swarm("doctor", "--repair", "one", "--runs", made.place).out
     said = swarm("fork", "one", "--at", 0, "--id", "two", "--local", "--runs", made.place)
     assert said.code == 1 and "record 1 is damaged" in said.err
+
+
+LIMITS = ("--set", "budget.tokens=50000", "--set", "model.timeout_s=77")
+
+
+def fork_of(made: Made, source: str, id: str, at: int, *more: str) -> list[Event]:
+    """The events of a new run `id`, made of the first `at` steps."""
+    said = swarm("fork", source, "--at", at, *more, "--id", id, "--local", "--runs", made.place)
+    assert said.code == 0, said.err
+    return events_of(made.runs.run(id))
+
+
+def settings(run: RunFolder) -> tuple[float | None, float]:
+    with run.reader() as reader:
+        spec = read_job(reader)[1]
+    return spec.budget.tokens, spec.model.timeout_s
+
+
+def own(events: list[Event]) -> int:
+    return max(event.seq for event in events if isinstance(event.body, ev.JobCreated))
+
+
+def test_a_fork_of_a_damaged_fork_has_the_settings_of_the_fork(made: Made) -> None:
+    """Its own creation stands behind what it copied, and here behind damage to a record of how the job stood."""
+    events = fork_of(made, "one", "two", 4, *LIMITS)
+    made.harm(ends_of(events)[3] - 1, "two", "kind = 'JobOpened'")
+    command = made.advice("two")
+    assert command[:4] == ["fork", "two", "--at", "3"]
+    assert swarm(*command, "--id", "three", "--local").code == 0
+    assert settings(made.runs.run("three")) == (50_000, 77)
+
+
+@pytest.mark.parametrize("how", ["payload = x'00'", "kind = 'Unknown'"])
+@pytest.mark.parametrize("whose", ["two", "three"])
+def test_what_may_have_lost_its_settings_is_not_forked(made: Made, whose: str, how: str) -> None:
+    """Neither with an ancestor's, nor without those that the fork between them was given."""
+    events = fork_of(made, "one", "two", 4, *LIMITS)
+    if whose == "three":
+        fork_of(made, "two", "three", 5)
+    made.harm(own(events), whose, how)
+    assert made.advice(whose) == []
+    said = swarm("fork", whose, "--at", 2, "--id", "four", "--local", "--runs", made.place)
+    assert said.code == 1 and f"record {own(events)} is damaged" in said.err and "was created" in said.err
+    assert f"`swarm doctor --repair {whose}" in said.err and not made.runs.run("four").exists()
+
+
+@pytest.mark.parametrize("made", ["folder"], indirect=True)
+def test_a_fork_whose_folder_was_renamed_keeps_its_settings(made: Made) -> None:
+    fork_of(made, "one", "two", 4, *LIMITS)
+    made.runs.run("two").path.rename(made.runs.run("renamed").path)
+    fork_of(made, "renamed", "three", 2)
+    assert settings(made.runs.run("three")) == (50_000, 77)

@@ -67,7 +67,7 @@ class MemoryStore:
     def keyed(self, prefix: str) -> Iterator[Event]:
         return (event for event in self.events if event.key.startswith(prefix))
 
-    def life(self) -> Iterator[Event]:
+    def life(self, sound: bool = False) -> Iterator[Event]:
         return (event for event in self.events if event.kind in ("JobCreated", "JobOpened", "PhaseChanged", "JobEnded"))
 
     def renew(self) -> None:

@@ -111,8 +111,8 @@ class TimedStore:
     def body(self, hash: str) -> bytes:
         return self._store.body(hash)
 
-    def life(self) -> Iterator[Event]:
-        return self._store.life()
+    def life(self, sound: bool = False) -> Iterator[Event]:
+        return self._store.life(sound)
 
     def renew(self) -> None:
         self._store.renew()

@@ -158,7 +158,7 @@ def _rescue(run: RunFolder) -> str:
 
     try:
         with run.reader() as reader:
-            last, cut = sound_part(reader)
+            last, cut = sound_part(reader, run.id)
     except StoreError:
         last = 0
     if not last or not cut.step:

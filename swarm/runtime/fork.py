@@ -75,7 +75,7 @@ def fork(source: RunFolder, target: RunFolder, at: str, changes: Mapping[str, An
     """
     target.check_free()
     with source.reader() as reader:
-        creations = _creations(reader)
+        creations = _creations(reader, source.id)
         old_spec, old_roles = read_pinned(reader, creations[-1][1])
         spec = changed(old_spec, changes)
         cut = find_cut(reader, at)
@@ -115,21 +115,24 @@ def _limits(stood: BudgetSpec, wanted: BudgetSpec, state: JobState, named: Itera
     return {name: limit(wanted, name) for name in found if limit(wanted, name) != limit(stood, name)}
 
 
-def _creations(reader: Reader) -> list[tuple[int, ev.JobCreated]]:
-    """The job as it was created, and as each fork that led to this one created it, by number of event. Of a log that is damaged,
-    those before the damage: what lies behind the cut need not be sound.
+def _creations(reader: Reader, id: str) -> list[tuple[int, ev.JobCreated]]:
+    """The job as it was created, and as each fork that led to run `id` created it, by number of event. The last is the run's own.
+
+    It may stand behind damage, and so may an ancestor's: only the names tell whether one that cannot be read is left out.
 
     Raises:
-        StoreError: there is none.
+        StoreError: there is none, or one may be left out, whose settings would be lost.
     """
-    found: list[tuple[int, ev.JobCreated]] = []
+    found = [(event.seq, event.body) for event in reader.life(sound=True) if isinstance(event.body, ev.JobCreated)]
     try:
-        for event in reader.life():
-            if isinstance(event.body, ev.JobCreated):
-                found.append((event.seq, event.body))
-    except DamageError:
-        if not found:
-            raise
+        before = (event.body for seq, _ in found[1:] for event in reader.read(after=seq - 2, upto=seq - 1))
+        origins = [body.origin for body in before if isinstance(body, ev.Forked)]
+        if [created.job for _, created in found] != [*origins, id]:
+            for _ in reader.read():  # if all is sound, a run was only renamed
+                pass
+    except DamageError as error:
+        problem = f"{error.message}, and no sound record says with what settings {id} was created"
+        raise DamageError(problem, error.where, f"{error.cure}; if a run was renamed, give it its old name back") from error
     if not found:
         raise no_job()
     return found
@@ -208,9 +211,14 @@ def _ends_step(body: ev.Body) -> bool:
     return isinstance(body, ev.TaskFinished) or (isinstance(body, ev.TaskFailed) and body.retry_at is None)
 
 
-def sound_part(reader: Reader) -> tuple[int, Cut]:
-    """How much of a damaged log can be carried over by a fork: the last record before the damage, and the last step of which it
-    is certain that all it caused lies before it too."""
+def sound_part(reader: Reader, id: str) -> tuple[int, Cut]:
+    """How much of the damaged log of run `id` can be carried over by a fork: the last record before the damage, and the last step
+    of which it is certain that all it caused lies before it too.
+
+    Raises:
+        StoreError: nothing, for the settings that it was to go on with cannot be read.
+    """
+    creations = _creations(reader, id)
     seq, step, ended, cut = 0, 0, 0, Cut(0, 0)
     with suppress(DamageError):
         for event in reader.read():
@@ -219,6 +227,7 @@ def sound_part(reader: Reader) -> tuple[int, Cut]:
             if _ends_step(event.body):
                 step, ended = step + 1, event.seq
             seq = event.seq
+    list(_forks_limits(reader, creations, cut))
     return seq, cut
 
 

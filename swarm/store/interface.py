@@ -64,8 +64,13 @@ class Reader(Protocol):
         """Durable events whose key starts with `prefix`, in order."""
         ...
 
-    def life(self) -> Iterator[Event]:
-        """The few events that say how the job stands (created, opened, phases, ended), in order and found by an index."""
+    def life(self, sound: bool = False) -> Iterator[Event]:
+        """The few events that say how the job stands (created, opened, phases, ended), in order and found by an index. With
+        `sound`, those of them that are sound, whatever is not.
+
+        Raises:
+            StoreError: one of them is damaged, and `sound` was not asked for; or one is of a newer version.
+        """
         ...
 
     def snapshot(self) -> Snapshot | None:

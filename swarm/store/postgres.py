@@ -102,11 +102,11 @@ class PostgresReader:
         else:
             yield from self._chosen("e.key <> '' AND e.key >= %s", (first,))
 
-    def life(self) -> Iterator[Event]:
-        """The few events that say how the job stands (created, opened, phases, ended), found by an index."""
-        yield from self._chosen(f"({LIFE.replace('kind', 'e.kind')})", ())
+    def life(self, sound: bool = False) -> Iterator[Event]:
+        """The few events that say how the job stands (created, opened, phases, ended), found by an index; see `Reader.life`."""
+        yield from self._chosen(f"({LIFE.replace('kind', 'e.kind')})", (), sound)
 
-    def _chosen(self, condition: str, bindings: tuple[Any, ...]) -> Iterator[Event]:
+    def _chosen(self, condition: str, bindings: tuple[Any, ...], sound: bool = False) -> Iterator[Event]:
         columns = ", ".join(f"e.{name}" for name in COLUMNS.split(", "))
         query = (
             f"SELECT {columns}, p.checksum FROM swarmloom.events e LEFT JOIN swarmloom.events p"
@@ -118,10 +118,11 @@ class PostgresReader:
             found = self._query(query, (self.job, after, *bindings))
             for *fields, before in found:
                 row, previous = _row(fields), START.checksum if fields[0] == 1 else before
-                if previous is None or not intact(row, previous):
-                    raise self._damaged(row[0])
-                yield to_event(row)
                 after = row[0]
+                if previous is not None and intact(row, previous):
+                    yield to_event(row)
+                elif not sound:
+                    raise self._damaged(after)
             more = len(found) == _CHUNK
 
     def bodies(self, hashes: Iterable[str]) -> dict[str, bytes]:
