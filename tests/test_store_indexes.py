@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
 import apsw
 import pytest
 
-from swarm.errors import DamageError, StoreError
+from swarm.errors import DamageError, NoSpaceError, StoreError
 from swarm.store.damage import repair, verify
 from swarm.store.sqlite import SqliteReader, SqliteWriter
 from tests.commands import swarm
@@ -87,6 +87,39 @@ def test_a_damaged_index_is_told_and_made_anew_and_nothing_is_lost(
 def test_whoever_meets_a_damaged_index_is_led_to_its_repair(run: Path) -> None:
     harm(run, "keys", zeros)
     assert "`swarm doctor --repair demo` says if less will do" in refused(run)
+
+
+@pytest.fixture
+def copies() -> Iterator[list[int]]:
+    """Page limits that the copies to come are made under, the last one first: 0 is none."""
+    limits: list[int] = []
+
+    def limit(connection: apsw.Connection) -> None:
+        if not connection.filename:
+            connection.execute(f"PRAGMA max_page_count = {limits.pop() or 2**31}").fetchall()
+
+    apsw.connection_hooks.append(limit)
+    yield limits
+    apsw.connection_hooks.remove(limit)
+
+
+def test_a_full_temporary_folder_is_not_taken_for_the_disk_of_the_log(run: Path, copies: list[int]) -> None:
+    harm(run, "keys", zeros)
+    copies[:] = [10]
+    with pytest.raises(NoSpaceError) as caught:
+        verify(run)
+    assert caught.value.message.startswith("SQLite's temporary folder has no room for a copy of this log")
+    assert "name another folder in SQLITE_TMPDIR" in caught.value.cure and caught.value.where == f"{run}/log.sqlite"
+
+
+def test_a_look_makes_one_copy_and_mending_one_more(run: Path, copies: list[int]) -> None:
+    harm(run, "keys", zeros)
+    copies[:] = [0, 0, 0, 0]
+    found = verify(run)
+    assert found and found.place == "index" and len(copies) == 3
+    mended = repair(run, apply=True)
+    assert mended and mended.mended and len(copies) == 1
+    assert verify(run) is None and len(copies) == 1
 
 
 @pytest.mark.parametrize("index", [None, "life"])

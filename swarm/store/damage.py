@@ -103,7 +103,9 @@ def verify(folder: Path) -> Damage | None:
         raise
 
 
-def _structure(connection: apsw.Connection, path: Path) -> Damage | None:
+def _structure(connection: apsw.Connection, path: Path, mend: bool = False) -> Damage | None:
+    """What SQLite finds wrong. If nothing is lost by it, and with `mend`, a copy that is made from the tables takes the place of
+    the log, in one transaction."""
     found: Any = connection.execute("PRAGMA integrity_check(1)").get
     if found == "ok":
         return None
@@ -112,6 +114,9 @@ def _structure(connection: apsw.Connection, path: Path) -> Damage | None:
         if indexes.tables_sound(connection):
             with closing(indexes.anew(connection)) as copy:
                 if _content(copy, path) is None:
+                    if mend:
+                        with connection.backup("main", copy, "main") as all_pages:
+                            all_pages.step()
                     return Damage(str(path), path.parent.name, "index", f"an index of this log is damaged ({said})")
     return Damage(str(path), path.parent.name, "file", f"SQLite finds its structure damaged ({said})")
 
@@ -143,7 +148,10 @@ def repair(folder: Path, apply: bool = False) -> Damage | None:
             return _give_up(path, found)
     with _locked(folder), closing(open_writing(path)) as connection, naming(path):
         if found.place == "index":
-            return _index_anew(connection, path)
+            again = _structure(connection, path, mend=True)  # once more, now that nobody else can write
+            if again is None or again.place != "index":
+                return again
+            return _structure(connection, path) or _content(connection, path) or replace(again, mended=True)
         bodies = bodies_of(connection)
         found = (  # once more, now that nobody else can write
             walk(connection, path, 0)
@@ -166,16 +174,6 @@ def repair(folder: Path, apply: bool = False) -> Damage | None:
             connection.execute("DELETE FROM events WHERE seq >= ?", (found.first,))
             snapshots.drop(connection)  # it may be of what was cut; a master takes another
     return found
-
-
-def _index_anew(connection: apsw.Connection, path: Path) -> Damage | None:
-    """Puts a copy that is made from the tables in the place of the log, in one transaction."""
-    found = _structure(connection, path)  # once more, now that nobody else can write
-    if found is None or found.place != "index":
-        return found
-    with closing(indexes.anew(connection)) as copy, connection.backup("main", copy, "main") as all_pages:
-        all_pages.step()
-    return _structure(connection, path) or _content(connection, path) or replace(found, mended=True)
 
 
 def _give_up(path: Path, damage: Damage) -> Damage:

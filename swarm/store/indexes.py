@@ -11,6 +11,7 @@ import re
 
 import apsw
 
+from swarm.errors import NoSpaceError
 from swarm.store.bodies import bodies_of
 
 _TABLES = ("meta", "events", "bodies")
@@ -34,9 +35,11 @@ def _elsewhere(fault: str, pages: set[str]) -> bool:
 
 
 def anew(connection: apsw.Connection) -> apsw.Connection:
-    """The log that the tables amount to, in a file without a name that goes with its connection.
+    """The log that the tables amount to, in a file without a name that goes with its connection. It lies in SQLite's temporary
+    folder: a mere look must not need the right to write beside the log.
 
     Raises:
+        NoSpaceError: that folder is full.
         apsw.Error: a table cannot be read, or holds what cannot stand in it.
     """
     copy = apsw.Connection("")
@@ -52,7 +55,11 @@ def anew(connection: apsw.Connection) -> apsw.Connection:
             copy.pragma(pragma, connection.pragma(pragma))
         bodies_of(copy).rename(copy)
         copy.execute("COMMIT")
-    except BaseException:
+    except BaseException as error:
         copy.close()
+        if isinstance(error, apsw.FullError):
+            problem = "SQLite's temporary folder has no room for a copy of this log, made to see whether anything is lost"
+            cure = "free some space there (SQLITE_TMPDIR, TMPDIR, /var/tmp or /tmp), or name another folder in SQLITE_TMPDIR"
+            raise NoSpaceError(problem, connection.filename, cure) from error
         raise
     return copy
