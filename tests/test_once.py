@@ -15,6 +15,7 @@ from swarm.spec import Price
 from swarm.store.folder import RunFolder, read_status
 from tests.commands import Said, job_file, start, swarm
 from tests.jobs import events_of, job, run as run_job, state_of, write_sources
+from tests.test_supervise import HURRIED, set_ahead
 
 
 def once(place: Path, file: Path) -> tuple[object, ...]:
@@ -79,6 +80,50 @@ def test_whoever_works_on_it_is_followed_and_then_it_goes_on(tmp_path: Path) -> 
     holder.close()
     out, err = asking.communicate()
     assert asking.returncode == 0 and json.loads(out)["status"] == "done", err
+
+
+FIRST = """
+import subprocess, sys
+from pathlib import Path
+from swarm.protocol import find_protocol
+
+def create(spec):
+    place = Path(spec.protocol.name).parent
+    if not (place / "first").exists():
+        (place / "first").touch()
+        subprocess.run([sys.executable, *(place / "command").read_text().splitlines()], check=True, capture_output=True)
+    return find_protocol("map_reduce")[0].create(spec)
+"""
+"""A protocol that has another driver do the whole job before it is made for the first one."""
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_whoever_finds_it_done_by_another_has_its_answer(tmp_path: Path, there: bool) -> None:
+    protocol = tmp_path / "first.py"
+    protocol.write_text(FIRST)
+    asking = {"name": str(protocol), "options": {"span_tokens": 160}}
+    file = job_file(tmp_path, write_sources(tmp_path), protocol=asking)
+    (tmp_path / "command").write_text("\n".join(map(str, ("-m", "swarm", *once(tmp_path, file)))))
+    if there:
+        (tmp_path / "first").touch()
+        Session.create(*check(job(write_sources(tmp_path), protocol=asking)), run_of(tmp_path)).store.close()
+        (tmp_path / "first").unlink()
+    said = swarm(*once(tmp_path, file))
+    assert said.code == 0 and said.document["status"] == "done", said.err
+    kinds = Counter(event.kind for event in events_of(run_of(tmp_path)))
+    assert kinds["JobCreated"] == kinds["JobOpened"] == kinds["JobEnded"] == 1
+
+
+def test_a_question_whose_time_is_over_by_its_log_is_over(tmp_path: Path) -> None:
+    protocol = tmp_path / "hurried.py"
+    protocol.write_text(HURRIED.replace("seconds=0.1", "seconds=60"))
+    asking = {"name": str(protocol), "options": {"span_tokens": 160, "approve_plan": True}}
+    run = run_of(tmp_path)
+    run_job(job(write_sources(tmp_path), protocol=asking), run.root, id="one")
+    assert read_status(run).status == "waiting" and asked(tmp_path, protocol=asking).code == 5
+    set_ahead(run)
+    assert read_status(run).status == "waiting"
+    assert asked(tmp_path, protocol=asking).code == 0
 
 
 def test_of_many_at_once_one_does_it_and_all_have_its_answer(tmp_path: Path) -> None:

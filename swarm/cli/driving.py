@@ -28,7 +28,7 @@ from swarm.plan import Plan, Range, estimate, measure
 from swarm.report import Answer, gather, render
 from swarm.report.answer import WHY_GIVEN_UP
 from swarm.report.drawing import shortened
-from swarm.runtime.driver import begun
+from swarm.runtime.driver import last_event
 from swarm.runtime.launch import Opened, Options, run_again, run_new, stopped
 from swarm.runtime.outbox import untold, untold_words
 from swarm.runtime.people import questions
@@ -116,13 +116,25 @@ def run_once(spec: JobSpec, options: Options, as_json: bool) -> int:
     """
     run = options.runs.run(options.id)
     for last in (*[False] * (ATTEMPTS - 1), True):
+        seen = _last_seen(run)
         try:
-            return _go_on(run, spec, options, as_json) if begun(run) else run_job(spec, options, as_json)
+            return _go_on(run, spec, options, as_json) if seen else run_job(spec, options, as_json)
         except StoreError:
-            if last or run.holder() is None:
+            if last or (run.holder() is None and last_event(run) == seen):
                 raise
-            time.sleep(LOOK_SECONDS)  # somebody else has begun it or gone on with it meanwhile
+            time.sleep(LOOK_SECONDS)  # somebody else begins it or goes on with it, or has done so meanwhile
     raise AssertionError("the last attempt returns or raises")
+
+
+def _last_seen(run: RunFolder) -> int:
+    """The number of a run's last event, once nobody is about to write its first."""
+    holder = None
+    while not (last := last_event(run)) and (now := run.holder()) is not None:
+        if holder is None:
+            err().print(f"{now} begins run {run.id}: waiting for its first event", markup=False)
+        holder = now
+        time.sleep(LOOK_SECONDS)
+    return last
 
 
 def _go_on(run: RunFolder, spec: JobSpec, options: Options, as_json: bool) -> int:
@@ -134,7 +146,7 @@ def _go_on(run: RunFolder, spec: JobSpec, options: Options, as_json: bool) -> in
     if (holder := run.holder()) is not None:
         asyncio.run(_watched(run, pinned, holder))
     known = read_status(run)
-    if orphaned(run, known, time.time()):
+    if orphaned(run, known, max(time.time(), known.updated)):
         return resume_job(run, replace(options, at=known.events), as_json)
     return asyncio.run(_told(run, pinned, as_json))
 

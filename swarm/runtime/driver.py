@@ -203,7 +203,7 @@ async def start_again(
     try:
         if (other := await asyncio.to_thread(run.holder)) is not None:
             raise StoreError(f"is worked on by {other}", run.id, f"`swarm watch {run.id}{run.option}` follows it")
-        before, last = await asyncio.to_thread(opened, run), await asyncio.to_thread(_last, run)
+        before, last = await asyncio.to_thread(opened, run), await asyncio.to_thread(last_event, run)
         earlier = _remember(run, how, last)  # taken back where its cluster was away: that is no fault of the job's
         command = ["resume", run.id, *([] if at is None else ["--at", str(at)])]
         driver = await asyncio.to_thread(DriverProcess, command, how, run.driver_log)
@@ -227,10 +227,13 @@ async def start_again(
 
 def begun(run: RunFolder) -> bool:
     """Whether the job's first event is durable: from then on whoever finds the run can go on with it."""
-    return run.exists() and _last(run) > 0
+    return last_event(run) > 0
 
 
-def _last(run: RunFolder) -> int:
+def last_event(run: RunFolder) -> int:
+    """The number of the last event that is durable, 0 if none is."""
+    if not run.exists():
+        return 0
     with run.reader() as reader:
         return reader.last()
 
