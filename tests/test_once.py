@@ -126,6 +126,28 @@ def test_a_question_whose_time_is_over_by_its_log_is_over(tmp_path: Path) -> Non
     assert asked(tmp_path, protocol=asking).code == 0
 
 
+def test_what_never_began_is_begun(tmp_path: Path) -> None:
+    run = run_of(tmp_path)
+    run.create()
+    run.writer().close()
+    run.spec.write_text("half of what a driver wrote that was killed before the first event")
+    assert read_status(run).status == "new"
+    said = asked(tmp_path)
+    assert said.code == 0 and state_of(run).status == "done", said.err
+
+
+def test_one_that_is_being_begun_is_waited_for(tmp_path: Path) -> None:
+    run_of(tmp_path).create()
+    holder = run_of(tmp_path).writer()
+    asking = start(*once(tmp_path, job_file(tmp_path, write_sources(tmp_path))))
+    assert asking.stderr is not None
+    said = asking.stderr.readline()
+    assert "begins run one: waiting for its first event" in said, said
+    holder.close()
+    out, err = asking.communicate()
+    assert asking.returncode == 0 and json.loads(out)["status"] == "done", err
+
+
 def test_of_many_at_once_one_does_it_and_all_have_its_answer(tmp_path: Path) -> None:
     file = job_file(tmp_path, write_sources(tmp_path, 3), model={"engine": "scripted", "name": "raises+slow:0.05"})
     asking = [start(*once(tmp_path, file)) for _ in range(3)]

@@ -21,7 +21,7 @@ from swarm.errors import StoreError
 from swarm.names import draft_name
 from swarm.runtime.driver import Launch, start_again
 from swarm.runtime.session import Session, check, fold
-from swarm.store.folder import RunFolder
+from swarm.store.folder import RunFolder, read_status
 from swarm.store.lock import FolderLock
 from swarm.store.runs import open_runs
 from swarm.testing.postgres import EmbeddedPostgres
@@ -202,6 +202,28 @@ def test_of_two_that_take_a_name_at_once_one_has_it(store: Postgres, tmp_path: P
         pass
     assert making.result() == "a run called 'two' exists already"
     assert store.execute("SELECT count(*) FROM swarmloom.jobs") == [(1,)] and os.listdir("runs") == []
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+def test_what_never_began_gives_its_name_back(store: Postgres, tmp_path: Path, kind: str) -> None:
+    runs = open_runs(store.url if kind == "postgres" else "runs", {})
+    prepared = check(job(write_sources(tmp_path)))
+    run = runs.run("one")
+    run.create()
+    run.writer().close()
+    Session.create(*prepared, run).store.close()
+    assert read_status(run).events == 1
+    with pytest.raises(StoreError, match="exists already"):
+        Session.create(*prepared, run)
+    with pytest.raises(StoreError, match="has begun"):
+        run.place.remove(run.path, begun=False)
+    fork = runs.run("two")
+    fork.create()
+    with fork.writer(), pytest.raises(StoreError, match="in use by"), fork.drafted():
+        pass
+    with fork.drafted() as draft:
+        (draft / "spec.yaml").write_text("a: job")
+    assert sorted(runs.ids()) == ["one", "two"] and "spec.yaml" in os.listdir(fork.path)
 
 
 def test_a_name_whose_folder_is_anothers_is_not_taken(store: Postgres, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -15,12 +15,14 @@ import pytest
 
 from swarm.errors import SpecError, StoreError
 from swarm.events import Body, Event, JobCreated, JobEnded, JobOpened, NotePosted, PhaseChanged, body_hash
+from swarm.runtime.session import Session, check
 from swarm.store.blobs import BLOB_BYTES
 from swarm.store.folder import RunFolder, new_id, read_status
 from swarm.store.lock import FolderLock
 from swarm.store.runs import Runs, open_runs
 from swarm.store.sqlite import SqliteWriter
 from tests.commands import swarm
+from tests.jobs import job, write_sources
 
 CREATED = JobCreated(
     job="j",
@@ -90,7 +92,7 @@ def test_an_id_that_could_leave_the_folder_is_refused(tmp_path: Path, id: str) -
 
 def test_an_existing_run_is_never_reused(tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "deep" / "runs", "demo")
-    run.create()
+    start(run, CREATED).close()
     with pytest.raises(StoreError, match=r"a run called 'demo' exists already\n.*swarm resume demo"):
         run.create()
 
@@ -105,8 +107,8 @@ def test_what_a_crash_leaves_before_there_is_a_log_blocks_no_name(tmp_path: Path
         run.create()
         with run.writer() as writer:
             assert writer.epoch == 1 and writer.last() == 0
-        with pytest.raises(StoreError, match="exists already"):
-            run.check_free()
+            with pytest.raises(StoreError, match="exists already"):
+                run.check_free()
     other = RunFolder(tmp_path, "thesis")
     other.path.mkdir()
     (other.path / "thesis.txt").write_text("years of work")
@@ -115,18 +117,21 @@ def test_what_a_crash_leaves_before_there_is_a_log_blocks_no_name(tmp_path: Path
 
 
 def test_of_those_who_make_one_run_at_once_one_does(tmp_path: Path) -> None:
-    def make(_: int) -> bool:
-        try:
-            RunFolder(tmp_path, "demo").create()
-        except StoreError as error:
-            assert "exists already" in error.message or "in use by" in error.message
-            return False
-        return True
+    prepared, run = check(job(write_sources(tmp_path))), RunFolder(tmp_path / "runs", "demo")
 
-    for _ in range(20):
+    def make(_: int) -> bool:
+        with suppress(StoreError):
+            Session.create(*prepared, run).store.close()
+            return True
+        return False
+
+    for left in (False, True) * 10:
+        if left:  # by one who was killed before its first event
+            run.create()
         with ThreadPoolExecutor(8) as pool:
             assert sum(pool.map(make, range(8))) == 1
-        RunFolder(tmp_path, "demo").remove()
+        assert read_status(run).events == 1
+        run.remove()
 
 
 def test_a_root_that_is_a_file_is_named(tmp_path: Path) -> None:

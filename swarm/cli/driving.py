@@ -47,7 +47,7 @@ STATUS_EXIT = {
     "cancelled": ExitCode.CANCELLED,
 }
 LOOK_SECONDS = 0.5
-"""How long a run is left alone that somebody else has just taken."""
+"""How long a run is left alone that somebody else may just have taken."""
 ATTEMPTS = 3
 """How often a run is looked at anew because somebody else was quicker."""
 
@@ -120,9 +120,9 @@ def run_once(spec: JobSpec, options: Options, as_json: bool) -> int:
         try:
             return _go_on(run, spec, options, as_json) if seen else run_job(spec, options, as_json)
         except StoreError:
+            time.sleep(LOOK_SECONDS)
             if last or (run.holder() is None and last_event(run) == seen):
-                raise
-            time.sleep(LOOK_SECONDS)  # somebody else begins it or goes on with it, or has done so meanwhile
+                raise  # nobody else begins it or goes on with it, or has done so meanwhile
     raise AssertionError("the last attempt returns or raises")
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import shutil
 import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -63,20 +62,20 @@ class Session:
     def create(cls, job: Prepared, corpus: Pinned, run: RunFolder) -> Session:
         """Makes the run folder and log of a job that has been checked."""
         run.create()
-        store = None
+        store = run.writer()
+        if store.last():  # another one was quicker
+            store.close()
+            raise run.taken()
         try:
-            store = run.writer()
             with naming(run.spec):
                 write_durably(run.spec, yaml.safe_dump(job.spec.model_dump(mode="json"), sort_keys=False).encode())
             master = JobMaster(job, store, JobState(), disk=run.size)
             created, bodies = job.creation(run.id)
             master.append([created], bodies)
         except BaseException:
-            if store is not None:
-                store.close()
+            store.close()
             with suppress(StoreError):
-                run.remove()  # nothing has begun: nothing may stay half-made
-            shutil.rmtree(run.path, ignore_errors=True)
+                run.clear()  # nothing has begun: nothing may stay half-made
             raise
         with suppress(StoreError):  # something else is called `latest`; the run has its own name
             run.make_latest()

@@ -19,7 +19,7 @@ from pathlib import Path
 from swarm.coordinator.tables import OVER_BUDGET
 from swarm.errors import DamageError, SpecError, StoreError, on_a_line
 from swarm.events import CARETAKER, DESK, Event, JobCreated, JobEnded, JobOpened, PhaseChanged, identity
-from swarm.names import IN_VAIN, draft_name, reason_body
+from swarm.names import IN_VAIN, draft_name, is_draft, reason_body
 from swarm.store.blobs import sync_folder
 from swarm.store.connection import naming
 from swarm.store.interface import Damage, Message, Needless, Place, Reader, Writer
@@ -29,6 +29,8 @@ from swarm.store.sqlite import LOG
 
 _BEFORE = {"lock", *(f"{LOG}.new{ending}" for ending in ("", "-journal", "-wal", "-shm"))}
 """What may lie in a run's folder before its log does."""
+_UNBEGUN = {*_BEFORE, *(f"{LOG}{ending}" for ending in ("", "-wal", "-shm")), SPEC, "blobs"}
+"""What may lie there before the log's first event does."""
 _ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 
@@ -169,21 +171,54 @@ class RunFolder:
         Raises:
             StoreError: a run of this id exists.
         """
-        if (os.path.lexists(self.path) and not self._left_over()) or self.exists():
-            raise self._taken()
+        if not self._left_over() or self.holder() is not None:
+            raise self.taken()
 
     def _left_over(self) -> bool:
-        """Whether the folder is what a crash leaves of a run before there was a log."""
+        """Whether there is nothing but what a crash leaves of a run that had not begun: its log, if there is one, is empty."""
+        logged = self.exists()
         with naming(self.path):
-            return not self.path.is_symlink() and self.path.is_dir() and _BEFORE.issuperset(os.listdir(self.path))
+            if os.path.lexists(self.path):
+                if self.path.is_symlink() or not self.path.is_dir():
+                    return False
+                names = {name for name in os.listdir(self.path) if not (logged and is_draft(name))}
+                if not names <= (_UNBEGUN if logged else _BEFORE):
+                    return False
+        if not logged:
+            return True
+        try:
+            with self.reader() as reader:
+                return reader.last() == 0
+        except StoreError:  # whoever opens it is told why
+            return False
 
-    def _taken(self) -> StoreError:
+    def clear(self) -> None:
+        """Removes what a crash left of a run that had not begun, and nothing else.
+
+        Raises:
+            StoreError: somebody works on it, or has begun it just now.
+        """
+        if not self._left_over():
+            return
+        if self.exists():
+            self.place.remove(self.path, begun=False)
+        elif os.path.lexists(self.path):
+            with naming(self.path):
+                lock = FolderLock.take(self.lock)  # or somebody begins a run there just now
+                try:
+                    shutil.rmtree(self.path)
+                finally:
+                    lock.release()
+
+    def taken(self) -> StoreError:
+        """The error for a name that another run has."""
         named = f"{self.id}{self.option}"
         cure = f"choose another id, or `swarm resume {named}`; one that never began, `swarm rm {named}` removes"
         return StoreError(f"a run called {self.id!r} exists already", str(self.path), cure)
 
     def create(self) -> None:
-        """Makes the folder, and takes the name.
+        """Makes the folder, and takes the name; that of a run which never began too, with its empty log. Of several who do so at
+        once, the run is that one's whose writer finds no event.
 
         Raises:
             StoreError: a run of this id exists, or the folder cannot be made.
@@ -194,17 +229,17 @@ class RunFolder:
                 self.path.mkdir()
             except FileExistsError as error:
                 if not self._left_over():
-                    raise self._taken() from error
+                    raise self.taken() from error
             sync_folder(self.root)
         taken = True
         try:
-            taken = not self.place.create(self.path)
+            taken = not (self.place.create(self.path) or self._left_over())
         finally:
             if taken:
                 with suppress(OSError):  # it is somebody else's now
                     self.path.rmdir()
         if taken:
-            raise self._taken()
+            raise self.taken()
 
     @contextmanager
     def drafted(self) -> Iterator[Path]:
@@ -220,14 +255,9 @@ class RunFolder:
                 draft.mkdir(parents=True)
             self.place.create(draft)
             yield draft
-            if os.path.lexists(self.path) and self._left_over():
-                lock = FolderLock.take(self.lock)  # or somebody begins a run there just now
-                try:
-                    shutil.rmtree(self.path)
-                finally:
-                    lock.release()
+            self.clear()
             if not self.place.publish(draft, self.path):
-                raise self._taken()
+                raise self.taken()
         except BaseException:
             with suppress(StoreError):
                 self.place.remove(draft)

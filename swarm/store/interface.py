@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol, Self
 
-from swarm.errors import DamageError
+from swarm.errors import DamageError, StoreError
 from swarm.events import Event, record
 
 FILES = "runs"
@@ -178,6 +178,11 @@ class Damage:
         return DamageError(self.detail, self.where, cure)
 
 
+def has_begun(id: str) -> StoreError:
+    """The error for a run that was to be removed because it had not begun."""
+    return StoreError(f"run {id!r} has begun", id, "somebody was quicker: `swarm list` shows how it stands")
+
+
 def folder_option(root: Path) -> str:
     """` --runs DIR`, or nothing where $SWARM_RUNS or the default leads to the runs of this folder."""
     said = os.environ.get("SWARM_RUNS") or FILES
@@ -320,10 +325,10 @@ class Place(Protocol):
         """
         ...
 
-    def remove(self, folder: Path) -> None:
-        """Deletes a run's log, bodies and messages, and its folder.
+    def remove(self, folder: Path, begun: bool = True) -> None:
+        """Deletes a run's log, bodies and messages, and its folder; with `begun` false only if the log holds no event.
 
         Raises:
-            StoreError: there is no such run, somebody works on it, or the folder holds another program's database.
+            StoreError: there is no such run, somebody works on it, it has begun, or the folder holds another program's database.
         """
         ...

@@ -16,7 +16,7 @@ from swarm.errors import StoreError
 from swarm.store import damage, inbox, retention, wal
 from swarm.store.blobs import open_blobs, sync_folder
 from swarm.store.connection import check_removable, create, naming, open_reading
-from swarm.store.interface import Damage, Message, Needless, Place, folder_option
+from swarm.store.interface import Damage, Message, Needless, Place, folder_option, has_begun
 from swarm.store.lock import FolderLock, holder
 from swarm.store.sqlite import LOG, SqliteReader, SqliteWriter
 
@@ -140,7 +140,7 @@ class FolderPlace:
     def free(self, folder: Path) -> list[Needless]:
         return retention.free(folder)
 
-    def remove(self, folder: Path) -> None:
+    def remove(self, folder: Path, begun: bool = True) -> None:
         if not folder.is_dir():
             cure = "`swarm list` shows the runs there are"
             raise StoreError(f"there is no run {folder.name!r}", str(folder), cure)
@@ -149,6 +149,10 @@ class FolderPlace:
                 check_removable(folder / LOG)  # before even a lock is put there
             lock = FolderLock.take(folder / "lock")
             try:
+                if not begun:
+                    with self.reader(folder) as reader:
+                        if reader.last():
+                            raise has_begun(folder.name)
                 shutil.rmtree(folder)
             finally:
                 lock.release()

@@ -22,7 +22,7 @@ from swarm.store.blobs import sync_folder
 from swarm.store.connection import naming
 from swarm.store.database import Address, Connection, Link, check_schema, fetch, migrate, transaction
 from swarm.store.hold import holding, in_use
-from swarm.store.interface import Damage, Message, Needless
+from swarm.store.interface import Damage, Message, Needless, has_begun
 from swarm.store.place import SPEC
 from swarm.store.postgres import PostgresReader, PostgresWriter
 from swarm.store.sqlite import LOG
@@ -219,15 +219,17 @@ class PostgresPlace:
                     one.file.unlink(missing_ok=True)
         return files + found
 
-    def remove(self, folder: Path) -> None:
+    def remove(self, folder: Path, begun: bool = True) -> None:
         self._check_ours(folder)
-        self._run(lambda connection: self._remove(connection, folder), None)
+        self._run(lambda connection: self._remove(connection, folder, begun), None)
         with naming(folder):
             if folder.is_dir():
                 shutil.rmtree(folder)
 
-    def _remove(self, connection: Connection, folder: Path) -> None:
+    def _remove(self, connection: Connection, folder: Path, begun: bool) -> None:
         with self._taken(connection, folder) as job:
+            if not begun and fetch(connection, "SELECT 1 FROM swarmloom.events WHERE job = %s LIMIT 1", (job,)):
+                raise has_begun(folder.name)
             for table in _TABLES:
                 connection.execute(f"DELETE FROM swarmloom.{table} WHERE job = %s".encode(), (job,))
             connection.execute("DELETE FROM swarmloom.jobs WHERE number = %s", (job,))
