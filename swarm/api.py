@@ -279,10 +279,11 @@ async def send(spec: JobSpec, runs: str | None, address: str, id: str, key: str,
     if id and key:
         raise errors.SpecError("the key names the run already", "id", "leave one of the two out")
     settle()
-    from swarm.runtime.submission import Place, RemoteDriver, Submission, keyed_id
+    from swarm.runtime.submission import Place, RemoteDriver, Submission, connect, keyed_id
 
     place = Place.of(runs or os.environ.get("SWARM_RUNS") or FILES, os.environ.get("SWARM_BLOBS", ""))
-    return await RemoteDriver.send(Submission(spec, place, id or keyed_id(spec, key or uuid4().hex), agents, key), address)
+    submission = Submission(spec, place, id or keyed_id(spec, key or uuid4().hex), agents, key)
+    return await RemoteDriver.send(await connect(address), address, submission)
 
 
 def run(

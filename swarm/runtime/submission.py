@@ -146,16 +146,16 @@ class RemoteDriver:
         self._asked = 0.0
 
     @classmethod
-    async def send(cls, submission: Submission, address: str) -> RemoteDriver:
-        """Has the head start a driver, unless one that it started before for this submission is at work, or has left the job
-        as it still stands.
+    async def send(cls, client: JobSubmissionClient, address: str, submission: Submission) -> RemoteDriver:
+        """Has the head start a driver, unless the last one that it started for this submission is at work, or has left the
+        job as it still stands.
 
         Raises:
             ClusterError: the head doesn't answer, lets nobody in, or refuses the job.
             SpecError: the submission's key or id stands for another job already.
         """
-        client, run = await connect(address), submission.place.runs.run(submission.run_id)
-        for attempt in count(1):
+        run = submission.place.runs.run(submission.run_id)
+        for attempt in count(await _attempts(client, address, submission)):
             driver = cls(client, address, submission.id if attempt == 1 else f"{submission.id}-{attempt}", run)
             known = await driver._start(submission)
             if driver.found and (known.get("job") != run.id or await driver._never_began()):
@@ -351,6 +351,19 @@ class RemoteDriver:
 def _opening(id: str) -> re.Pattern[str]:
     """The line in which a driver says that it has the run, or who has it."""
     return re.compile(rf"^\S+\s+run {re.escape(id)} in ", re.MULTILINE)
+
+
+async def _attempts(client: JobSubmissionClient, address: str, submission: Submission) -> int:
+    """The number of the last driver that was started for a submission, 1 if none was: those before it gave it their place."""
+    try:
+        known = await asyncio.to_thread(client.list_jobs)
+    except AuthenticationError as error:
+        raise _not_let_in(address) from error
+    except (RuntimeError, OSError) as error:
+        raise _refused(address, error) from error
+    ours = [one.submission_id or "" for one in known if (one.metadata or {}).get("job") == submission.run_id]
+    found = [re.fullmatch(rf"{re.escape(submission.id)}(?:-(\d+))?", id) for id in ours]
+    return max((int(one[1] or 1) for one in found if one), default=1)
 
 
 async def connect(address: str) -> JobSubmissionClient:
