@@ -10,7 +10,7 @@ from typing import cast
 
 import msgpack
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import example, given, settings, strategies as st
 
 from swarm.corpus import Source, Span, document_of, is_streamed, open_spans, text_of_html
 from swarm.corpus.html_text import LONGEST_TAG, HtmlText
@@ -40,6 +40,8 @@ TAGS = (
     ),
     size=st.integers(1, 20),
 )
+@example(parts=["<p>a <b title='", "> and so on it goes", "'>bold</b>"], size=32)
+@example(parts=["<a b='", ">", "x" * 20, "'>y"], size=7)
 def test_any_page_gives_text_and_blocks_give_the_same(parts: list[str], size: int) -> None:
     page = "".join(parts)
     reader, whole = HtmlText(), HtmlText()
@@ -62,6 +64,27 @@ def test_what_a_reader_of_a_page_sees() -> None:
         '<img alt="a picture"><svg><text>no</text></svg> end<div><noscript>no</noscript>last'
     )
     assert text_of_html(page) == "# A b\n\none <two>\nthree\n\nx | y\n1 | 2\n\n```\n# code\n  x\n```\n\na picture end\n\nlast"
+
+
+@pytest.mark.parametrize(
+    ("tag", "seen"),
+    [
+        ("<svg/>", True),
+        ("<svg a='b'/>", True),
+        ("<svg a=b />", True),
+        ('<svg viewBox="0 0 1 1" aria-hidden/>', True),
+        ("<svg a=b/c aria-hidden/>", True),
+        ("<svg a=b/>", False),
+        ("<svg a=/>", False),
+        ("<svg a='b' c = d/>", False),
+    ],
+)
+def test_the_stroke_at_the_end_of_a_tag_may_belong_to_a_value(tag: str, seen: bool) -> None:
+    assert text_of_html(f"<p>a{tag}<p>b") == ("a\n\nb" if seen else "a")
+
+
+def test_the_text_for_a_picture_is_its_first_alt() -> None:
+    assert text_of_html("<p><img src='alt=x' data-alt=y ALT = 'a > b' alt=z>") == "a > b"
 
 
 # Lines
@@ -175,6 +198,9 @@ def test_a_log_from_before_lines_of_html_were_kept_names_no_line(tmp_path: Path)
         "<a " * 300_000 + ">x",
         '<a b="' * 300_000,
         "<a b=\"'" + "<a b='" * 300_001,
+        '<a x=">"' * 300_000,
+        "<a x='>' y=\">\"" * 300_000,
+        "<a x='" + '<a x=">"' * 300_000 + ' y="',
         "<a = " * 300_000,
         "</a " * 300_000,
         "<!--" * 300_000,
@@ -198,6 +224,7 @@ def test_what_does_not_end_is_no_tag_and_a_long_picture_is_one() -> None:
     picture = "x" * (LONGEST_TAG - 100)
     assert text_of_html(f"<p>a<img src='{picture}' alt=b><p>c") == "ab\n\nc"
     assert text_of_html("a <b and c") == "a <b and c"
+    assert text_of_html("<a href='x>a</a> <b title=\"1>2\">b") == "a b", "what is ahead of such a quote is read as ever"
     assert text_of_html("<a href='x>a</a> <b>b") == "a b", "a quote that does not end does not hide the page"
     reader, taken = HtmlText(), 0
     for _ in range(12):

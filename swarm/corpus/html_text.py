@@ -11,6 +11,7 @@ bounded number of times, and what is held for a tag is bounded as well.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from html import unescape
 
 from swarm.corpus.spans import FileLines, line_ends
@@ -32,17 +33,13 @@ _LINES = re.compile(r"[^\r\n]*+(?:\r\n|\r|\n)|[^\r\n]++")
 _WORDS = re.compile(r"(?m:^[^\S\n]*+)?(\S++)")
 """A word, with the indentation if it is the first of its line."""
 
-_TAG_BEGINS = re.compile("</?[a-zA-Z]")
-_TAG = re.compile(
-    r"<(?P<end>/?)(?P<name>[a-zA-Z][^ \t\r\n\f/>]*+)"
-    r"""(?P<rest>(?:[^=>]++|=[ \t\r\n\f]*+(?:"[^"]*+"|'[^']*+'|(?!["'])[^ \t\r\n\f>]*+))*+)>"""
-)
-_BROKEN_TAG = re.compile(r"<(?P<end>/?)(?P<name>[a-zA-Z][^ \t\r\n\f/>]*+)(?P<rest>[^>]*+)>")
-"""A tag with a quote that never ends."""
-_ATTRIBUTE = re.compile(
-    r"""(?P<name>[^ \t\r\n\f/>=]++)"""
-    r"""(?:[ \t\r\n\f]*+=[ \t\r\n\f]*+(?P<value>"[^"]*+"|'[^']*+'|(?!["'])[^ \t\r\n\f>]*+))?+"""
-)
+_NAME = re.compile(r"<(?P<end>/?)(?P<name>[a-zA-Z][^ \t\r\n\f/>]*+)")
+"""How a tag begins."""
+_ATTRIBUTE = re.compile(r"""(?P<before>[^=>]*+)=[ \t\r\n\f]*+(?P<value>"[^"]*+"|'[^']*+'|(?!["'])[^ \t\r\n\f>]*+)""")
+"""An attribute that has a value, and all that stands before it. No alternatives are repeated here: there are versions of
+Python in which a possessive repeat of them matches what it should not."""
+_ALT = re.compile(r"(?<![^ \t\r\n\f/])alt[ \t\r\n\f]*$", re.IGNORECASE | re.ASCII)
+_NO_ATTRIBUTE = re.compile("[=>]")
 _SKIPPED = (
     (re.compile("<!--"), re.compile("--!?>")),
     (re.compile(r"<!\[CDATA\["), re.compile("]]>")),
@@ -70,6 +67,9 @@ class HtmlText:
         self._rest = ""
         self._file_line = 1
         self._skip: re.Pattern[str] | None = None
+        self._stuck = 0
+        """Tags that begin before this end at their first `>`: a tag from further ahead did not end up to here, and if each of
+        them looked for its end behind its values, it would look at all this again."""
         self._done: list[str] = []
         self._length = 0
         self._block: list[str] = []
@@ -112,7 +112,10 @@ class HtmlText:
                 break
             self._file_line += line_ends(text, at, after)
             at = after
+            if self._held > LONGEST_BLOCK:
+                self._end_block()
         self._rest = text[at:] + half
+        self._stuck -= at
 
     def _skipped(self, end: re.Pattern[str], text: str, at: int) -> int | None:
         """Passes over what is not seen: up to where it ends, else up to where its end could begin."""
@@ -134,48 +137,51 @@ class HtmlText:
             if begins.match(text, at):
                 self._skip = ends
                 return at + 2
-        if not _TAG_BEGINS.match(text, at):
+        if not (name := _NAME.match(text, at)):
             end = at + 1
-        elif tag := _TAG.match(text, at):
-            self._tag(tag)
-            return tag.end()
-        elif not final and len(text) - at <= LONGEST_TAG:
-            return None
-        elif tag := _BROKEN_TAG.match(text, at):
-            self._tag(tag)
-            return tag.end()
         else:
+            broken = at < self._stuck
+            stop = text.find(">", name.end()) if broken else _stop(text, name.end())
+            if text[stop : stop + 1] == ">":
+                self._tag(name, stop)
+                return stop + 1
+            if not final and len(text) - at <= LONGEST_TAG:
+                return None
+            if not broken:
+                self._stuck = stop
+                return at
             end = len(text)
         self._data(text[at:end], self._file_line)
         return end
 
-    def _tag(self, tag: re.Match[str]) -> None:
-        name, rest = tag["name"].lower(), tag["rest"]
+    def _tag(self, tag: re.Match[str], stop: int) -> None:
+        """Takes in a tag, of which this is the beginning, with its `>` at `stop`."""
+        name = tag["name"].lower()
         if tag["end"]:
             self._ends(name)
             return
-        self._begins(name, tag)
+        self._begins(name, tag, stop)
         # In `<a href=b/>` the stroke belongs to the value.
-        if rest.endswith("/") and ("=" not in rest or rest[-2] in " \t\r\n\f\"'"):
+        if tag.string[stop - 1] == "/" and all(found.end() < stop for found in _attributes(tag.string, tag.end(), stop)):
             self._ends(name)
         else:
             self._skip = _END_OF.get(name)
 
     # ---- what is seen ----
 
-    def _begins(self, name: str, tag: re.Match[str]) -> None:
+    def _begins(self, name: str, tag: re.Match[str], stop: int) -> None:
         if self._hidden:
             self._hidden_depth += name == self._hidden
         elif _HIDDEN.match(name):
             self._hidden, self._hidden_depth = name, 1
         elif name == "br":
-            self._block.append("\n")
+            self._add("\n", self._file_line)
         elif name in ("td", "th"):
             if self._letters:
                 self._add(" | ", self._file_line)
         elif name == "img":
-            for attribute in _ATTRIBUTE.finditer(tag.string, tag.start("rest"), tag.end("rest")):
-                if attribute["name"].lower() == "alt" and (value := attribute["value"]):
+            for attribute in _attributes(tag.string, tag.end(), stop):
+                if _ALT.search(attribute["before"]) and (value := attribute["value"]):
                     line = self._file_line + line_ends(tag.string, tag.start(), attribute.start("value"))
                     self._data(value[1:-1] if value[0] in "\"'" else value, line)
                     break
@@ -202,12 +208,10 @@ class HtmlText:
         for number, part in enumerate(_LINES.findall(data), line):
             shown = unescape(part)
             self._add(shown if self._preformatted else _BLANKS.sub(" ", shown), number)
-        if self._held > LONGEST_BLOCK:
-            self._end_block()
 
     def _add(self, shown: str, line: int) -> None:
         self._block.append(shown)
-        self._held += len(shown)
+        self._held += len(shown) or 1  # `&#1;` shows nothing, but takes a place
         letters = len("".join(shown.split()))
         if letters and (not self._turns or self._turns[-1][1] != line):
             self._turns.append((self._letters, line))
@@ -248,6 +252,21 @@ class HtmlText:
                 word = next(words)
             at = word.start() if ahead == letters else word.start(1) + ahead - letters
             self.lines.note(start + before + at, line)
+
+
+def _attributes(text: str, at: int, end: int) -> Iterator[re.Match[str]]:
+    """The attributes with values, from the end of a tag's name on: up to its `>`, or to a quote that never ends."""
+    while attribute := _ATTRIBUTE.match(text, at, end):
+        yield attribute
+        at = attribute.end()
+
+
+def _stop(text: str, at: int) -> int:
+    """Where a tag whose name ends at `at` has its `>`; else where it has the `=` of a quote that never ends, or the end."""
+    for attribute in _attributes(text, at, len(text)):
+        at = attribute.end()
+    found = _NO_ATTRIBUTE.search(text, at)
+    return found.start() if found else len(text)
 
 
 def _whole_references(text: str, start: int) -> int:
