@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tracemalloc
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +14,8 @@ import pytest
 from hypothesis import example, given, settings, strategies as st
 
 from swarm.corpus import Source, Span, document_of, is_streamed, open_spans, text_of_html
-from swarm.corpus.html_text import LONGEST_TAG, HtmlText
-from swarm.corpus.spans import FORGOTTEN
+from swarm.corpus.html_text import LONGEST_BLOCK, LONGEST_TAG, HtmlText
+from swarm.corpus.spans import FORGOTTEN, FileLines
 from swarm.report import gather
 from swarm.report.passages import References, passages
 from swarm.report.texts import SpanRow, Texts
@@ -44,7 +45,8 @@ TAGS = (
 @example(parts=["<a b='", ">", "x" * 20, "'>y"], size=7)
 def test_any_page_gives_text_and_blocks_give_the_same(parts: list[str], size: int) -> None:
     page = "".join(parts)
-    reader, whole = HtmlText(), HtmlText()
+    reader_lines, whole_lines = FileLines(), FileLines()
+    reader, whole = HtmlText(reader_lines), HtmlText(whole_lines)
     for at in range(0, len(page), size):
         reader.feed(page[at : at + size])
     whole.feed(page)
@@ -54,7 +56,7 @@ def test_any_page_gives_text_and_blocks_give_the_same(parts: list[str], size: in
     assert reader.take() == text == text_of_html(page)
     if text:
         span = Span("", 0, len(text), 0, "", "", 0)
-        assert reader.lines.of(span) == whole.lines.of(span)
+        assert reader_lines.of(span) == whole_lines.of(span)
 
 
 def test_what_a_reader_of_a_page_sees() -> None:
@@ -231,3 +233,27 @@ def test_what_does_not_end_is_no_tag_and_a_long_picture_is_one() -> None:
         reader.feed("<a " * (1 << 18))
         taken += len(reader.take())
     assert taken > LONGEST_TAG, "it is not held until the page ends"
+
+
+def most_memory(file: Path, mib: int) -> int:
+    """The most bytes that are held at a time while a page with many lines is looked through."""
+    line = f"<p>a<!--{'-' * 200}-->\n"
+    file.write_text(line * ((mib << 20) // len(line)))
+    tracemalloc.start()
+    try:
+        document_of(Source(file.name, "text/html", "", "", False, file=file))
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_looking_through_a_page_holds_no_more_of_a_longer_one(tmp_path: Path) -> None:
+    shorter, longer = (most_memory(tmp_path / "a.html", mib) for mib in (3, 9))
+    assert longer - shorter < 100_000, "where lines of the file stand is kept by nobody who does not ask"
+
+
+@pytest.mark.parametrize("unit", ["<br>", "<td>", "<b>&#1;</b>"])
+def test_a_block_ends_whatever_it_is_made_of(unit: str) -> None:
+    reader = HtmlText()
+    reader.feed("<p>x" + unit * (LONGEST_BLOCK + 100))
+    assert reader.take().startswith("x")

@@ -59,11 +59,11 @@ _REFERENCE_ENDS = re.compile(r"[\s;]")
 class HtmlText:
     """Takes a page in pieces with `feed`, gives its text in pieces with `take`; `close` before the last.
 
-    `lines` says where the text that was taken stands in the file.
+    Into `lines` it notes where the text stands in the file. They grow with the page until somebody asks for them.
     """
 
-    def __init__(self) -> None:
-        self.lines = FileLines()
+    def __init__(self, lines: FileLines | None = None) -> None:
+        self._lines = lines
         self._rest = ""
         self._file_line = 1
         self._skip: re.Pattern[str] | None = None
@@ -229,7 +229,8 @@ class HtmlText:
             text = " ".join(text.split("\n")) if self._mark.startswith("#") else text
         if text:
             gap = "\n" if self._row and self._after_row else self._gap
-            self._note_lines(text, self._length + len(gap), len(before))
+            if self._lines is not None:
+                self._note_lines(self._lines, text, self._length + len(gap), len(before))
             self._done.append(gap + before + text + after)
             self._length += len(self._done[-1])
             self._gap, self._mark = "\n\n", ""
@@ -238,10 +239,10 @@ class HtmlText:
         self._turns.clear()
         self._held = self._letters = 0
 
-    def _note_lines(self, text: str, start: int, before: int) -> None:
+    def _note_lines(self, lines: FileLines, text: str, start: int, before: int) -> None:
         """Notes the file's lines for a block that begins at `start`, with its text `before` characters later."""
         (_, line), *turns = self._turns
-        self.lines.note(start, line)
+        lines.note(start, line)
         if not turns:
             return
         words, letters = _WORDS.finditer(text), 0
@@ -251,7 +252,7 @@ class HtmlText:
                 letters += len(word[1])
                 word = next(words)
             at = word.start() if ahead == letters else word.start(1) + ahead - letters
-            self.lines.note(start + before + at, line)
+            lines.note(start + before + at, line)
 
 
 def _attributes(text: str, at: int, end: int) -> Iterator[re.Match[str]]:

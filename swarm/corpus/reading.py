@@ -14,7 +14,7 @@ from swarm.corpus.decoding import decoded
 from swarm.corpus.html_text import HtmlText
 from swarm.corpus.media import Media
 from swarm.corpus.sources import Source
-from swarm.corpus.spans import Document, Span, document_id
+from swarm.corpus.spans import Document, FileLines, Span, document_id
 from swarm.errors import CorpusError
 from swarm.window.tokens import Tokenizer
 
@@ -31,7 +31,7 @@ def document_of(source: Source) -> Document:
     """
     meter = _Meter()
     holds_text = False
-    for text in _text(source, meter, _page(source)):
+    for text in _text(source, meter):
         holds_text = holds_text or bool(text.strip())
     if not holds_text:
         raise CorpusError("holds no text", source.where, "Leave it out, or put text into it.")
@@ -58,8 +58,8 @@ def open_spans(
         CorpusError: the source cannot be read, is not text, or is not what was pinned.
     """
     meter = _Meter()
-    page = _page(source)
-    texts = _text(source, meter, page)
+    lines = FileLines() if source.media == Media.HTML else None
+    texts = _text(source, meter, lines)
     if document is None:
         # Spans name their document, and its id needs the digest: one more pass.
         document = document_of(source)
@@ -79,7 +79,7 @@ def open_spans(
         )
         spans = ((span, whole[span.start : span.end]) for span in found)
     for span, text in spans:
-        yield page.lines.of(span) if page else span, text
+        yield lines.of(span) if lines else span, text
     _check(source, meter, document)
 
 
@@ -90,7 +90,7 @@ def is_streamed(document: Document) -> bool:
 
 def read_text(source: Source) -> str:
     """The whole text that the offsets of spans mean. Needs as much memory as the text is long."""
-    return "".join(_text(source, _Meter(), _page(source)))
+    return "".join(_text(source, _Meter()))
 
 
 class _Meter:
@@ -130,14 +130,10 @@ def _check(source: Source, meter: _Meter, pinned: Document) -> None:
         )
 
 
-def _page(source: Source) -> HtmlText | None:
-    return HtmlText() if source.media == Media.HTML else None
-
-
-def _text(source: Source, meter: _Meter, page: HtmlText | None) -> Iterator[str]:
-    """The text of a source; that of an HTML page as `page` reads it."""
+def _text(source: Source, meter: _Meter, lines: FileLines | None = None) -> Iterator[str]:
+    """The text of a source; that of an HTML page as a reader sees it, with its file's lines noted in `lines`."""
     texts = decoded(meter.over(_blocks(source)), source.where, source.media)
-    return texts if page is None else _visible(texts, page)
+    return _visible(texts, HtmlText(lines)) if source.media == Media.HTML else texts
 
 
 def _visible(texts: Iterable[str], page: HtmlText) -> Iterator[str]:
