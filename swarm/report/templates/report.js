@@ -34,13 +34,14 @@
   const rows = all("tr", body);
   const search = one("#search"), group = one("#group"), shown = one("#shown");
   const text = new Map(rows.map((row) => [row, row.textContent.toLowerCase()]));
+  const counted = (count) => count === 1 ? "1 row" : count + " rows";
   const heading = (name, count) => {
     const row = document.createElement("tr"), cell = document.createElement("th"), small = document.createElement("small");
     row.className = "group";
     cell.colSpan = one("thead tr", table).cells.length;
     cell.scope = "rowgroup";
     cell.append(name, small);
-    small.textContent = count === 1 ? "1 row" : count + " rows";
+    small.textContent = counted(count);
     row.append(cell);
     return row;
   };
@@ -58,7 +59,7 @@
       const order = [...groups].sort((a, b) => b[1].length - a[1].length);
       body.replaceChildren(...order.flatMap(([name, members]) => [heading(name, members.length), ...members]));
     }
-    shown.textContent = kept.length === rows.length ? rows.length + " rows" : kept.length + " of " + rows.length + " rows";
+    shown.textContent = kept.length === rows.length ? counted(rows.length) : kept.length + " of " + counted(rows.length);
   };
   search.addEventListener("input", update);
   group.addEventListener("change", update);
