@@ -10,16 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ray.job_submission import JobDetails, JobStatus, JobType
 
-from swarm.runtime.environment import settle
+from swarm.errors import SpecError
+from swarm.runtime.submission import Place, RemoteDriver, Submission
 from tests.jobs import job
-
-settle()  # before anything loads ray
-
-from ray.job_submission import JobDetails, JobStatus, JobType  # noqa: E402
-
-from swarm.errors import SpecError  # noqa: E402
-from swarm.runtime.submission import Place, RemoteDriver, Submission  # noqa: E402
 
 
 class Head:
