@@ -65,7 +65,7 @@ class EndpointModel:
 
     async def start(self) -> None:
         """Opens the connections and asks once for the list of models, so that a wrong address or key shows at
-        once. An endpoint without such a list, or that is silent for now, is taken as it is."""
+        once. An endpoint without such a list, or that is still silent, is taken as it is."""
         self._client = httpx.AsyncClient(
             headers={"Authorization": f"Bearer {self._key}"} if self._key else {},
             limits=httpx.Limits(
