@@ -78,12 +78,9 @@ class EndpointModel:
             response = await self._send("GET", "/models", min(self.start_s, self._spec.timeout_s))
             if response.status_code in (401, 403):
                 raise self._refusal(response)
-        except ModelError as error:
-            if error.kind == "timeout":
+        except BaseException as error:
+            if isinstance(error, ModelError) and error.kind == "timeout":
                 return
-            await self.close()
-            raise
-        except BaseException:
             await self.close()
             raise
         # Servers built on vLLM take any schema; others want an object at its top.
