@@ -122,8 +122,9 @@ def test_overload_of_processes_loses_nothing() -> None:
 
 
 @pytest.mark.ray
-def test_overload_on_ray_shares_one_server() -> None:
-    outcome = run_overload(jobs=2, passages=6, shells=("ray",))
+@pytest.mark.parametrize("shell", ["ray", "endpoint"])
+def test_overload_on_ray_shares_one_server_or_endpoint(shell: str) -> None:
+    outcome = run_overload(jobs=2, passages=6, shells=(shell,))
     assert [row["lost"] for row in outcome.rows] == [0, 0]
     assert all(row["steps"] >= 6 for row in outcome.rows)
 

@@ -230,22 +230,24 @@ def test_a_server_that_is_well_and_generates_nothing_is_replaced_and_its_calls_g
 
 
 @pytest.mark.usefixtures("ray")
-def test_the_jobs_of_a_cluster_share_the_bucket_of_an_endpoint() -> None:
-    from swarm.models.rate import PATIENCE_SECONDS, Asked
+def test_the_jobs_of_a_cluster_share_the_turnstile_of_an_endpoint() -> None:
+    from swarm.models.rate import Asked
     from swarm.runtime.fleet import Fleet
 
     async def scene() -> None:
         time = [0.0]
-        fleet, one, other = Fleet(lambda: time[0]), {"requests_per_minute": 60.0}, {"tokens_per_minute": 1e9}
-        waits = await fleet.enter("endpoint", one, 100.0, Asked([(1, False)] * 10))
-        assert waits[-1] > 0
-        assert (await fleet.enter("endpoint", other, 100.0, Asked([(1, False)])))[0] > waits[-1]
-        assert await fleet.enter("elsewhere", other, 100.0, Asked([(1, False)])) == [0.0]
-        await fleet.enter("endpoint", one, 100.0, Asked(refused=(2 * PATIENCE_SECONDS,)))
-        assert (await fleet.enter("endpoint", other, 100.0, Asked([(1, False)]))) == [2 * PATIENCE_SECONDS]
-        await fleet.enter("elsewhere", one, 100.0, Asked())
+        fleet, limited, free = Fleet(lambda: time[0]), {"requests_per_minute": 60.0}, {"tokens_per_minute": 1e9}
+        many, few = [(number, 1) for number in range(10)], [(0, 1)]
+        let = await fleet.enter("endpoint", limited, 100.0, Asked("one", "one", 1.0, many))
+        assert 0 < len(let.calls) < 10 and let.wait > 0
+        assert (await fleet.enter("endpoint", free, 100.0, Asked("two", "two", 1.0, few))).calls == []
+        assert (await fleet.enter("elsewhere", free, 100.0, Asked("two", "two", 1.0, many))).calls == list(range(10))
+        await fleet.enter("endpoint", limited, 100.0, Asked("one", "one", 1.0, (), 0, (90.0,)))
+        assert (await fleet.enter("endpoint", free, 100.0, Asked("two", "two", 1.0, few))).wait == 90.0
+        await fleet.enter("elsewhere", limited, 100.0, Asked("one", "one", 1.0))
         time[0] = 100.0
-        assert await fleet.enter("elsewhere", other, 100.0, Asked([(1, False)] * 10)) == [0.0] * 10, "whoever said less is gone"
+        let = await fleet.enter("elsewhere", free, 100.0, Asked("two", "two", 1.0, many))
+        assert let.calls == list(range(10)), "whoever said less is gone"
 
     asyncio.run(scene())
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from swarm.runtime.fair import REMEMBERED, FairQueue
+from swarm.models.fair import REMEMBERED, FairQueue
 
 
 def ran(scene: Coroutine[Any, Any, None]) -> None:
@@ -111,6 +111,7 @@ def test_no_slot_is_lost_when_callers_give_up() -> None:
         crowd.come("b", 2)
         await settled()
         assert crowd.served == ["a", "a", "b", "b"]
+        assert crowd.queue.accounts()["a"].calls == 2
         for end in crowd.inside:
             end.set()
         await asyncio.gather(*crowd.tasks, return_exceptions=True)
@@ -135,6 +136,28 @@ def test_calls_that_gave_up_while_they_waited_cost_their_job_nothing(which: slic
         crowd.come("b", 40)
         await crowd.serve(21)
         assert abs(Counter(crowd.served[1:21])["a"] - 10) <= 1
+        crowd.leave()
+
+    ran(scene())
+
+
+def test_a_call_that_gives_up_as_a_slot_gets_free_costs_its_job_nothing() -> None:
+    async def scene() -> None:
+        crowd = Crowd()
+        crowd.come("holder", 1)
+        await settled()
+        crowd.come("a", 5)
+        await settled()
+        crowd.inside[0].set()
+        for task in crowd.tasks[1:]:
+            task.cancel()
+        await settled()
+        assert crowd.served == ["holder"]
+        account = crowd.queue.accounts()["a"]
+        assert (account.calls, account.tokens, account.waiting, account.finish) == (0, 0, 0, 0.0)
+        crowd.come("b", 1)
+        await settled()
+        assert crowd.served == ["holder", "b"]
         crowd.leave()
 
     ran(scene())

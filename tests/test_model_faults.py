@@ -252,9 +252,9 @@ def test_the_database_of_another_program_is_not_taken_for_a_record_of_answers(tm
 def test_a_node_that_cannot_have_a_folder_for_runs_works_without_answers_on_record(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with Endpoint() as endpoint:
-        spec = on(endpoint, write_sources(tmp_path), cache=True).model
-    assert outside(spec, tmp_path / "file" / "runs").responses is None
-    assert outside(spec, tmp_path / "runs" / "here").responses is not None, "one that it can have is made"
+        spec = on(endpoint, write_sources(tmp_path), cache=True)
+    assert outside("job", spec, tmp_path / "file" / "runs").responses is None
+    assert outside("job", spec, tmp_path / "runs" / "here").responses is not None, "one that it can have is made"
 
 
 def test_a_further_sample_is_never_an_earlier_answer(tmp_path: Path) -> None:

@@ -1,16 +1,27 @@
-"""The bucket of an endpoint by stepping its clock, and the gate that many calls pass in few messages."""
+"""The bucket and the turnstile of an endpoint by stepping their clock, and the gate that many calls pass in few messages."""
 
 from __future__ import annotations
 
 import asyncio
 import random
+from collections import Counter
 from collections.abc import Sequence
-from itertools import pairwise
 
 import pytest
 
 from swarm.errors import ModelError
-from swarm.models.rate import CREEP, LONGEST_HOLD, PATIENCE_SECONDS, SLOWEST, Asked, Bucket, Gate, ask
+from swarm.models.rate import (
+    BURST_SECONDS,
+    CREEP,
+    LONGEST_HOLD,
+    SILENT_SECONDS,
+    SLOWEST,
+    Asked,
+    Bucket,
+    Gate,
+    Let,
+    Turnstile,
+)
 from swarm.spec import Rate
 
 
@@ -18,64 +29,52 @@ def bucket(requests: float | None = None, tokens: float | None = None) -> Bucket
     return Bucket(Rate(requests_per_minute=requests, tokens_per_minute=tokens), random.Random(0))
 
 
-def out_within(one: Bucket, seconds: float, tokens: int = 1) -> int:
-    """How many calls go out in that time, if there are always more that want to."""
-    count = 0
-    while (wait := one.enter(0.0, tokens)) <= min(seconds, PATIENCE_SECONDS):
-        count += wait <= seconds
-    return count
+def times(one: Bucket, seconds: float, tokens: int = 1) -> list[float]:
+    """When calls go out until then, if there are always more that want to."""
+    now, out = 0.0, []
+    while (now := now + one.wait(now)) <= seconds:
+        one.take(now, tokens)
+        out.append(now)
+        assert len(out) < 100_000
+    return out
 
 
 def test_a_bucket_without_limits_holds_nobody() -> None:
     one = bucket()
-    assert [one.enter(0.0, 10**9) for _ in range(1000)] == [0.0] * 1000
+    for _ in range(1000):
+        assert one.wait(0.0) == 0.0
+        one.take(0.0, 10**9)
 
 
 @pytest.mark.parametrize(("limits", "tokens"), [((60.0, None), 1), ((None, 6000.0), 100)], ids=["requests", "tokens"])
 def test_no_more_goes_out_in_a_minute_than_is_allowed(limits: tuple[float | None, float | None], tokens: int) -> None:
-    assert 54 <= out_within(bucket(*limits), 50.0, tokens) <= 60
+    assert 54 <= len(times(bucket(*limits), 50.0, tokens)) <= 60
 
 
-def test_waits_are_even_and_whoever_waited_goes() -> None:
-    one = bucket(60.0)
-    waits = [one.enter(0.0, 1) for _ in range(20)]
-    later = [wait for wait in waits if wait]
-    assert [b - a for a, b in pairwise(later)] == pytest.approx([1.0] * (len(later) - 1))
-    assert one.enter(later[0], 1, again=True) == 0.0
-
-
-def test_a_call_that_would_wait_for_long_takes_no_place() -> None:
-    one = bucket(1.0)
-    for _ in range(3):
-        one.enter(0.0, 1)
-    far = one.enter(0.0, 1)
-    assert far > PATIENCE_SECONDS and one.enter(0.0, 1) == far
+def test_calls_go_out_evenly_after_what_was_saved_up() -> None:
+    out = times(bucket(60.0), 20.0)
+    burst = round(BURST_SECONDS) + 1
+    assert out[:burst] == [0.0] * burst and out[burst:] == pytest.approx([float(second) for second in range(1, 21)])
 
 
 def test_the_endpoints_own_word_is_obeyed() -> None:
     one = bucket()
-    waiting = one.enter(0.0, 1)
+    assert one.wait(0.0) == 0.0
     one.refused(1.0, 30.0)
-    assert waiting == 0.0 and one.enter(2.0, 1) == pytest.approx(29.0)
+    assert one.wait(2.0) == pytest.approx(29.0)
     one.refused(2.0, 40.0)
     assert one.shut == 42.0, "of several words the last one to let anybody in holds"
     one.refused(3.0, 5.0)
     assert one.shut == 42.0
-    assert one.enter(42.0, 1, again=True) == 0.0
-
-
-def test_whoever_waited_for_a_gate_that_was_shut_meanwhile_waits_again() -> None:
-    one = bucket(60.0)
-    while not (wait := one.enter(0.0, 1)):
-        pass
-    one.refused(wait / 2, 20.0)
-    assert one.enter(wait, 1, again=True) >= 20.0 - wait / 2
+    assert one.wait(42.0) == 0.0
+    one.take(42.0, 1)
+    assert one.wait(42.0) > 0.0, "what comes first after it comes in no burst"
 
 
 def test_refusals_without_a_word_hold_for_longer_each_time_within_bounds() -> None:
     one, now, holds = bucket(), 0.0, []
     for _ in range(12):
-        one.enter(now, 1)
+        one.take(now, 1)
         one.refused(now, 0.0)
         holds.append(one.shut - now)
         now = one.shut
@@ -87,7 +86,7 @@ def test_refusals_without_a_word_hold_for_longer_each_time_within_bounds() -> No
 def test_a_storm_is_one_refusal_and_halves_the_pace_once() -> None:
     one = bucket()
     for _ in range(100):
-        one.enter(0.0, 1)
+        one.take(0.0, 1)
     for _ in range(100):
         one.refused(1.0, 0.0)
     assert one.pace == 60.0 * 100 / 2
@@ -104,7 +103,7 @@ def test_answers_let_the_pace_creep_up_to_what_is_allowed() -> None:
     assert one.pace == SLOWEST
     for _ in range(200):
         one.answered()
-    assert one.pace == SLOWEST + 200 * CREEP and out_within(one, 50.0) <= 60
+    assert one.pace == SLOWEST + 200 * CREEP and len(times(one, 50.0)) <= 60
 
 
 def test_the_lowest_of_several_limits_holds_as_long_as_the_job_is_there_that_names_it() -> None:
@@ -124,52 +123,196 @@ def test_the_lowest_of_several_limits_holds_as_long_as_the_job_is_there_that_nam
     assert one.rate == Rate(), "and the last of them may know of none"
 
 
-class Sends:
-    """The other side of a gate: a bucket whose clock stands, and a count of messages."""
+class Crowd:
+    """Hosts of several jobs before one turnstile, whose calls are answered as soon as they are let out. What the bucket had
+    saved up, the first to ask has had."""
 
-    def __init__(self, waits: Sequence[float] = ()) -> None:
+    def __init__(self, rate: Bucket, **hosts: tuple[float, int, int]) -> None:
+        """Host → its job's weight, how many callers it has, and what each call may take."""
+        self.turnstile, self.hosts = Turnstile(rate), hosts
+        self.numbers = {host: list(range(callers)) for host, (_, callers, _) in hosts.items()}
+        self.out: Counter[str] = Counter()
+        self.now = 0.0
+        self.go_on(5.0)
+        self.out.clear()
+
+    def ask(self, host: str) -> Let:
+        weight, _, tokens = self.hosts[host]
+        job = host.partition("_")[0]
+        let = self.turnstile.ask(self.now, Asked(host, job, weight, [(number, tokens) for number in self.numbers[host]]))
+        for number in let.calls:
+            self.numbers[host].remove(number)
+            self.numbers[host].append(number + 1_000_000)  # the caller's next call
+        self.out[job] += len(let.calls)
+        return let
+
+    def go_on(self, seconds: float, step: float = 0.25) -> None:
+        """Every host asks in each step, in turns."""
+        until = self.now + seconds
+        while self.now < until:
+            for host in self.hosts:
+                self.ask(host)
+            self.now += step
+
+
+@pytest.mark.parametrize(("weights", "expected"), [((1.0, 1.0), 0.5), ((1.0, 3.0), 0.75), ((9.0, 1.0), 0.1)])
+@pytest.mark.parametrize("step", [0.25, 1.0])
+def test_what_an_endpoint_allows_goes_to_jobs_by_weight_whoever_has_more_callers(
+    weights: tuple[float, float], expected: float, step: float
+) -> None:
+    crowd = Crowd(bucket(600.0), a_1=(weights[0], 128, 10), a_2=(weights[0], 128, 10), b_1=(weights[1], 32, 10))
+    crowd.go_on(60.0, step)
+    assert crowd.out["b"] / crowd.out.total() == pytest.approx(expected, abs=0.02)
+    assert 590 <= crowd.out.total() <= 610, "and no place is lost"
+
+
+def test_tokens_are_what_is_shared() -> None:
+    crowd = Crowd(bucket(600.0), long=(1.0, 64, 900), short=(1.0, 64, 100))
+    crowd.go_on(60.0)
+    assert crowd.out["short"] / crowd.out["long"] == pytest.approx(9.0, rel=0.1)
+
+
+def test_a_limit_of_tokens_holds_for_all_jobs_together() -> None:
+    crowd = Crowd(bucket(tokens=60_000.0), a=(1.0, 64, 100), b=(1.0, 64, 100))
+    crowd.go_on(60.0)
+    assert 590 <= crowd.out.total() <= 610
+
+
+def test_what_a_job_leaves_over_goes_to_the_others() -> None:
+    crowd = Crowd(bucket(600.0), a=(1.0, 64, 10), idle=(9.0, 0, 10))
+    crowd.go_on(60.0)
+    assert crowd.out["a"] >= 590
+
+
+def test_the_calls_of_a_host_that_has_died_or_has_given_them_up_take_no_turns() -> None:
+    crowd = Crowd(bucket(600.0), alive=(1.0, 64, 10), dead=(1.0, 64, 10))
+    del crowd.hosts["dead"]
+    crowd.go_on(60.0)
+    assert crowd.out["alive"] >= 590 - SILENT_SECONDS * 10 / 2
+    crowd.hosts["other"] = (1.0, 64, 10)
+    crowd.numbers["other"] = list(range(64))
+    crowd.ask("other")
+    crowd.numbers["other"] = []
+    assert crowd.ask("other").calls == []
+    before = crowd.out["alive"]
+    crowd.go_on(10.0)
+    assert crowd.out["alive"] - before >= 98
+
+
+def test_a_message_that_is_lost_costs_a_place_and_no_call() -> None:
+    crowd = Crowd(bucket(600.0), a=(1.0, 20, 10))
+    calls = crowd.numbers["a"].copy()
+    assert crowd.turnstile.ask(crowd.now, Asked("a", "a", 1.0, [(number, 10) for number in calls])).calls  # nobody hears it
+    crowd.go_on(5.0)
+    assert not set(calls) & set(crowd.numbers["a"])
+
+
+def test_a_call_that_was_let_out_is_let_out_once_though_its_host_asks_later() -> None:
+    crowd = Crowd(bucket(60.0), a=(1.0, 20, 10))
+    crowd.hosts["b"], crowd.numbers["b"] = (1.0, 1, 10), [0]
+    while crowd.ask("b").calls:
+        pass
+    waiting, crowd.now = crowd.numbers["b"].copy(), crowd.now + 3.0
+    crowd.ask("a")
+    assert crowd.ask("b").calls == waiting, "its turn came when another asked"
+    assert crowd.turnstile.accounts()["b"].waiting == 0, "and it does not stand in the line again"
+    assert crowd.turnstile.ask(crowd.now, Asked("b", "b", 1.0)) == Let([], crowd.turnstile.bucket.wait(crowd.now))
+
+
+class Sends:
+    """The other side of a gate: a turnstile whose clock stands, and what it was asked."""
+
+    def __init__(self, waits: Sequence[float] = (), rate: Bucket | None = None) -> None:
         self.asked: list[Asked] = []
         self.waits = list(waits)
-        self.bucket = bucket()
+        """Answers to give before the turnstile is asked: nobody goes, and so long until somebody may."""
+        self.turnstile = Turnstile(rate or bucket())
 
-    async def send(self, asked: Asked) -> list[float]:
+    async def send(self, asked: Asked) -> Let:
         self.asked.append(asked)
         await asyncio.sleep(0)
-        return [self.waits.pop(0) for _ in asked.calls] if self.waits else ask(self.bucket, 0.0, asked)
+        return Let([], self.waits.pop(0)) if self.waits else self.turnstile.ask(0.0, asked)
+
+    def gate(self, patience: float = 60.0) -> Gate:
+        return Gate("job", 2.0, self.send, patience)
+
+
+async def settled() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0)
 
 
 def test_calls_of_one_moment_pass_in_one_message_which_tells_of_earlier_answers() -> None:
     async def scene() -> None:
         other = Sends()
-        gate = Gate(other.send)
+        gate = other.gate()
         gate.answered()
         gate.answered()
         await asyncio.gather(*[gate.enter(10) for _ in range(50)])
         assert [(len(asked.calls), asked.answered) for asked in other.asked] == [(50, 2)]
-        await gate.refused(7.0)
-        assert other.asked[-1].refused == (7.0,)
+        assert (other.asked[0].job, other.asked[0].weight) == ("job", 2.0)
+        gate.refused(7.0)
+        await settled()
+        assert list(other.asked[-1].refused) == [7.0] and other.turnstile.bucket.shut == 7.0
+        assert len(other.asked) == 2
 
     asyncio.run(scene())
 
 
-def test_a_call_waits_comes_again_and_goes_or_is_told_that_it_would_take_too_long() -> None:
+def test_a_call_waits_until_it_is_let_out_or_is_told_that_it_would_take_too_long() -> None:
     async def scene() -> None:
-        other = Sends([0.001, 0.0])
-        await Gate(other.send).enter(10)
-        assert [list(asked.calls) for asked in other.asked] == [[(10, False)], [(10, True)]]
+        other = Sends([30.0])
+        gate = other.gate()
+        first = asyncio.create_task(gate.enter(10))
+        await settled()
+        assert not first.done()
+        await gate.enter(20)  # what comes makes the host ask anew, for all
+        await first
+        assert [list(asked.calls) for asked in other.asked] == [[(0, 10)], [(0, 10), (1, 20)]]
         with pytest.raises(ModelError, match="100 s until") as caught:
-            await Gate(Sends([100.0]).send).enter(10)
+            await Sends([100.0]).gate().enter(10)
         assert (caught.value.kind, caught.value.after, caught.value.retryable) == ("overloaded", 100.0, True)
 
     asyncio.run(scene())
 
 
+def test_a_host_asks_anew_while_its_calls_wait_and_a_call_does_not_wait_for_ever() -> None:
+    async def scene() -> None:
+        other = Sends([0.001])
+        await other.gate().enter(10)
+        assert len(other.asked) == 2
+        other = Sends([0.001])
+        with pytest.raises(ModelError, match="the endpoint is full") as caught:
+            await other.gate(patience=0.002).enter(10)
+        assert (caught.value.kind, caught.value.after) == ("overloaded", 0.002)
+        await settled()
+        assert [list(asked.calls) for asked in other.asked] == [[(0, 10)], []], "its place is another's at once"
+
+    asyncio.run(scene())
+
+
+def test_a_call_that_gives_up_is_told_of_at_once() -> None:
+    async def scene() -> None:
+        other = Sends(rate=bucket(60.0))
+        gate = other.gate()
+        calls = [asyncio.create_task(gate.enter(10)) for _ in range(10)]
+        await settled()
+        waiting = [call for call in calls if not call.done()]
+        assert 0 < len(waiting) < 10
+        for call in waiting:
+            call.cancel()
+        await settled()
+        assert list(other.asked[-1].calls) == [] and len(other.asked) == 2
+
+    asyncio.run(scene())
+
+
 def test_an_error_on_the_way_reaches_every_call() -> None:
-    async def broken(asked: Asked) -> list[float]:
+    async def broken(asked: Asked) -> Let:
         raise ConnectionError("gone")
 
     async def scene() -> None:
-        gate = Gate(broken)
+        gate = Gate("job", 1.0, broken)
         errors = await asyncio.gather(*[gate.enter(1) for _ in range(3)], return_exceptions=True)
         assert [type(error) for error in errors] == [ConnectionError] * 3
 

@@ -1,7 +1,8 @@
-"""What happens when there is ten times more work than a model server takes, from many jobs at once.
+"""What happens when there is ten times more work than a model server or an endpoint takes, from many jobs at once.
 
 Owns running the jobs and holding figures against the floors: nothing is lost, memory stays bounded, and jobs get their
-shares by weight. The server is a scripted one that lets in a fixed number of calls, each of which takes a fixed time.
+shares by weight. The server is a scripted one that lets in a fixed number of calls, each of which takes a fixed time; the
+endpoint answers at once, and is said to allow a fixed number of calls a minute.
 """
 
 from __future__ import annotations
@@ -24,17 +25,20 @@ from swarm.bench.outcome import Floor, Outcome, resident
 from swarm.errors import SpecError, SwarmError
 from swarm.events import Event
 from swarm.models.choose import create_model
+from swarm.models.fair import Account, FairQueue
 from swarm.models.interface import Completion, Model, Request
-from swarm.runtime.fair import Account, FairQueue
 from swarm.runtime.local import work_locally
 from swarm.runtime.session import Session, check, read_job
-from swarm.spec import JobSpec, ModelSpec
+from swarm.spec import JobSpec, ModelSpec, Rate
 from swarm.store.folder import RunFolder
+from swarm.testing.endpoint import Endpoint
 
-SHELLS = ("shared", "processes", "ray")
+SHELLS = ("shared", "processes", "ray", "endpoint")
 SLOTS = 40
 """Calls that the server lets in at once."""
 CALL_SECONDS = 0.2
+ENDPOINT_RATE = 1200.0
+"""Calls a minute that the endpoint is said to allow."""
 TIMES = 10
 """How much more work than that is asked for at once."""
 HEAVY = 3.0
@@ -46,7 +50,8 @@ ABOUT = (
     f"job weighs {HEAVY:g}, the others 1. longest wait: of any call of the job at the server.",
     "shared: all jobs in this process, on local shells, behind the queue that a ModelServer has. processes: one `swarm run "
     "--local` a job, each with a scripted model of its own (so nothing is shared but the machine; the wait is the whole run). "
-    "ray: all jobs on one cluster, with one ModelServer.",
+    "ray: all jobs on one cluster, with one ModelServer. endpoint: all jobs on one cluster, calling an endpoint on this machine "
+    f"for which they name {ENDPOINT_RATE:g} calls a minute.",
     "share: tokens a job got to what its weight gives it, while all jobs had calls waiting (not measured if they never had).",
 )
 
@@ -97,6 +102,9 @@ def run_overload(jobs: int = 20, passages: int = 50, shells: Sequence[str] = ("s
             specs = _specs(Path(name), jobs, passages)
             if shell == "processes":
                 found, peak, first = _in_processes(Path(name), specs)
+            elif shell == "endpoint":
+                with Endpoint("first-line") as endpoint:
+                    found, peak, first = _in_turn(Path(name), _on_endpoint(specs, endpoint.url), shell)
             else:
                 found, peak, first = _in_turn(Path(name), specs, shell)
         rows += [{"shell": shell, **row} for row in found]
@@ -125,6 +133,13 @@ def _specs(folder: Path, jobs: int, passages: int) -> dict[str, JobSpec]:
         spec = passages_job(folder / f"corpus-{number}", model)
         found[f"job-{number:02}"] = spec.model_copy(update={"weight": HEAVY if number % 4 == 3 else 1.0})
     return found
+
+
+def _on_endpoint(specs: Mapping[str, JobSpec], url: str) -> dict[str, JobSpec]:
+    model = ModelSpec(
+        engine="openai", name="scripted", url=url, concurrency=SLOTS, timeout_s=600, rate=Rate(requests_per_minute=ENDPOINT_RATE)
+    )
+    return {id: spec.model_copy(update={"model": model}) for id, spec in specs.items()}
 
 
 def _row(id: str, spec: JobSpec, run: RunFolder, watch: Watch) -> dict[str, Any]:

@@ -69,7 +69,7 @@ async def work_on_ray(spec: JobSpec, run: RunFolder, agents: int, served: bool) 
 
 
 async def crowd_on_ray(specs: Mapping[str, JobSpec], root: Path, agents: int) -> Watch:
-    """Runs all jobs at once on a cluster that is started for them, behind one server; what was seen of its queue.
+    """Runs all jobs at once on a cluster that is started for them, before one server or endpoint; what was seen of its queue.
 
     The memory watched is the largest of any host's.
     """
@@ -89,7 +89,7 @@ async def crowd_on_ray(specs: Mapping[str, JobSpec], root: Path, agents: int) ->
 
 async def _one_of_many(spec: JobSpec, run: RunFolder, agents: int) -> int:
     _, corpus = check(spec)
-    job = RayJob(run, agents, MasterActor, ServedHost)
+    job = RayJob(run, agents, MasterActor, HostActor if spec.model.engine == "openai" else ServedHost)
     await job.create(spec, corpus)
     try:
         await job.work()

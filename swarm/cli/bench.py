@@ -95,11 +95,11 @@ def overload(
     passages: Annotated[int, typer.Option("--passages", min=1, metavar="N", help="Passages that each of them reads.")] = 50,
     shells: Annotated[
         list[str] | None,
-        typer.Option("--shell", help="shared, processes, or ray; may be given several times; shared if not given."),
+        typer.Option("--shell", help="shared, processes, ray or endpoint; may be given several times; shared if not given."),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Many jobs with ten times more work than one model server takes: longest wait of each, shares, memory, loss."""
+    """Many jobs with ten times more work than one model takes: longest wait of each, shares, memory, loss."""
     from swarm.bench.overload import run_overload
 
     _tell(run_overload(jobs, passages, tuple(shells or ("shared",))), as_json)

@@ -1,22 +1,32 @@
 """How much may go to an endpoint: its limits where they are known, and what its refusals teach where they are not.
 
-Owns the bucket, which is pure (whoever holds it tells it the time), and the gate, through which a host's calls reach it in
-few messages. Who shares a bucket is the shell's choice: the jobs of a cluster through the fleet, or those of one process.
+Owns the bucket, which says when a call may go, the turnstile, which says whose (both pure: whoever holds them tells the
+time), and the gate, through which a host's calls reach it in few messages. Who shares a turnstile is the shell's choice: the
+jobs of a cluster through the fleet, or one job alone.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
+import secrets
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import count
 
 from swarm.errors import ModelError
+from swarm.models.fair import Account, Order, Turn
 from swarm.spec import Rate
 
 PATIENCE_SECONDS = 60.0
 """How long a call waits at the gate. Where it would be longer its task goes back, so that a pause need not wait for it."""
+LEAST_SECONDS, ASK_SECONDS = 0.25, 1.0
+"""How often a host asks anew while calls of its wait: within what a bucket lets go ahead of its rate, so that no place is lost
+while nobody asks."""
+SILENT_SECONDS = 5.0
+"""How long the calls of a host that asks no more keep their turns."""
 BURST_SECONDS = 5.0
 """How far ahead of its rate a bucket lets calls go, when it was not used for a while."""
 FIRST_HOLD, LONGEST_HOLD = 1.0, 60.0
@@ -74,24 +84,21 @@ class Bucket:
         tokens = min((one.tokens_per_minute for one in self._named if one.tokens_per_minute is not None), default=None)
         self.rate = Rate(requests_per_minute=requests, tokens_per_minute=tokens)
 
-    def enter(self, now: float, tokens: int, again: bool = False) -> float:
-        """Seconds after which a call of at most `tokens` tokens may go out, and takes its place; where they are more than
-        PATIENCE_SECONDS it has taken none. Whoever has waited comes `again`: the gate may have been shut meanwhile."""
-        if again and now >= self.shut:
-            return 0.0
-        requests = self._allowed()
-        wait = max(
+    def wait(self, now: float) -> float:
+        """Seconds until the next call may go out."""
+        return max(
             0.0,
             self.shut - now,
-            self._requests.wait(now, requests),
+            self._requests.wait(now, self._allowed()),
             self._tokens.wait(now, self.rate.tokens_per_minute),
         )
-        if wait <= PATIENCE_SECONDS:
-            self._requests.add(now, requests, 1.0)
-            self._tokens.add(now, self.rate.tokens_per_minute, tokens)
-            self._out.append(now)
-            self._lately(now)
-        return wait
+
+    def take(self, now: float, tokens: int) -> None:
+        """A call of at most `tokens` tokens goes out."""
+        self._requests.add(now, self._allowed(), 1.0)
+        self._tokens.add(now, self.rate.tokens_per_minute, tokens)
+        self._out.append(now)
+        self._lately(now)
 
     def answered(self) -> None:
         """A call was answered."""
@@ -128,88 +135,189 @@ class Bucket:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a host tells the bucket at one time: (tokens, whether again) of each call that wants to go out, how many calls
-    were answered, and the seconds that each refusal asked for."""
+    """What a host has to say: who it is and for which job, every call of its that waits to go out (its number, and the most
+    tokens that it may take), how many calls were answered, and the seconds that each refusal asked for."""
 
-    calls: Sequence[tuple[int, bool]] = ()
+    host: str
+    job: str
+    weight: float
+    calls: Sequence[tuple[int, int]] = ()
     answered: int = 0
     refused: Sequence[float] = ()
 
 
-def ask(bucket: Bucket, now: float, asked: Asked) -> list[float]:
-    """Tells a bucket what a host has to say; returns the wait of each call."""
-    for _ in range(asked.answered):
-        bucket.answered()
-    for after in asked.refused:
-        bucket.refused(now, after)
-    return [bucket.enter(now, tokens, again) for tokens, again in asked.calls]
+@dataclass(frozen=True, slots=True)
+class Let:
+    """What a host hears: which of its calls go out now, and the seconds until the next one of anybody's may."""
+
+    calls: Sequence[int]
+    wait: float
+
+
+@dataclass(slots=True)
+class _Host:
+    """What waits for a host, by its numbers, what was let in since it asked last, and when that was."""
+
+    waiting: dict[int, Turn] = field(default_factory=dict)
+    let: list[int] = field(default_factory=list)
+    heard: float = 0.0
+
+
+class Turnstile:
+    """Lets the calls of all jobs out to one endpoint: as many as its bucket allows, in the fair order of their jobs' weights.
+
+    A host names all its calls that wait, whenever it asks. So a message that is lost, or a turnstile that begins anew, costs
+    nothing but a place or two, and a call that gave up is one that is not named again. Pure, as the bucket is.
+    """
+
+    def __init__(self, bucket: Bucket) -> None:
+        self.bucket = bucket
+        self._order = Order()
+        self._hosts: dict[str, _Host] = {}
+        self._turns: dict[Turn, tuple[str, int, float]] = {}
+        """Turn → host and number of the call that waits for it, and since when."""
+
+    def ask(self, now: float, asked: Asked) -> Let:
+        """Hears a host, and tells it which of its calls may go."""
+        for _ in range(asked.answered):
+            self.bucket.answered()
+        for after in asked.refused:
+            self.bucket.refused(now, after)
+        self._hear(now, asked)
+        while not (wait := self.bucket.wait(now)) and (turn := self._order.next()) is not None:
+            self.bucket.take(now, turn.tokens)
+            name, number, came = self._turns.pop(turn)
+            self._order.waited(turn, now - came)
+            del self._hosts[name].waiting[number]
+            self._hosts[name].let.append(number)
+        host = self._hosts[asked.host]
+        let, host.let = host.let, []
+        if not host.waiting:
+            del self._hosts[asked.host]
+        return Let(let, wait)
+
+    def accounts(self) -> dict[str, Account]:
+        """What each job of late has had here."""
+        return self._order.accounts()
+
+    def _hear(self, now: float, asked: Asked) -> None:
+        """What waits is what is named now; what was let in since the host asked last is let in."""
+        for name in [name for name, host in self._hosts.items() if now - host.heard > SILENT_SECONDS]:
+            self._forget(self._hosts.pop(name), frozenset())  # it has died, or nothing of it waits any more
+        host = self._hosts.setdefault(asked.host, _Host())
+        host.heard = now
+        let = frozenset(host.let)
+        self._forget(host, frozenset(number for number, _ in asked.calls))
+        for number, tokens in asked.calls:
+            if number not in host.waiting and number not in let:
+                turn = host.waiting[number] = self._order.add(asked.job, asked.weight, tokens)
+                self._turns[turn] = (asked.host, number, now)
+
+    def _forget(self, host: _Host, kept: frozenset[int]) -> None:
+        for number in [number for number in host.waiting if number not in kept]:
+            turn = host.waiting.pop(number)
+            del self._turns[turn]
+            self._order.remove(turn)
 
 
 class Gate:
-    """The way of a host's calls to one endpoint. `send` brings what there is to say to the bucket and returns the waits."""
+    """The way of a host's calls to one endpoint. `send` brings what there is to say to the turnstile."""
 
-    def __init__(self, send: Callable[[Asked], Awaitable[list[float]]]) -> None:
-        self._send = send
+    def __init__(
+        self, job: str, weight: float, send: Callable[[Asked], Awaitable[Let]], patience: float = PATIENCE_SECONDS
+    ) -> None:
+        self._patience = patience
+        self._host, self._job, self._weight, self._send = f"{job}:{secrets.token_hex(4)}", job, weight, send
         self._answered = 0
-        self._waiting: list[tuple[int, bool, asyncio.Future[float]]] = []
+        self._refused: list[float] = []
+        self._numbers = count()
+        self._waiting: dict[int, tuple[int, asyncio.Future[None]]] = {}
+        """Number → the most tokens that the call may take, and how it hears that it may go."""
+        self._news = asyncio.Event()
+        """There is something to say that the turnstile has not heard."""
         self._asking: asyncio.Task[None] | None = None
 
     async def enter(self, tokens: int) -> None:
         """Returns when a call of at most `tokens` tokens may go out.
 
         Raises:
-            ModelError: it would have to wait for long (`overloaded`; `after` says how long).
+            ModelError: it has waited for long, or would have to (`overloaded`; `after` says how long).
         """
-        again = False
-        while wait := await self._wait(tokens, again):
-            if wait > PATIENCE_SECONDS:
-                raise ModelError(
-                    f"the endpoint is full: {wait:.0f} s until this call's turn", "model.rate",
-                    "lower model.concurrency, or use a key that is allowed more", kind="overloaded", after=wait,
-                )  # fmt: skip
-            await asyncio.sleep(wait)
-            again = True
+        number, future = next(self._numbers), asyncio.get_running_loop().create_future()
+        self._waiting[number] = (tokens, future)
+        self._tell()
+        try:
+            async with asyncio.timeout(self._patience):
+                await future
+        except TimeoutError:
+            raise _full(self._patience) from None
+        finally:
+            if self._waiting.pop(number, None) is not None:
+                self._tell()  # it has given up: its place is another's
 
     def answered(self) -> None:
         self._answered += 1  # goes along with whatever is asked next
 
-    async def refused(self, after: float) -> None:
+    def refused(self, after: float) -> None:
         """Tells of a refusal at once, for others would run into it."""
-        await self._send(Asked((), self._take(), (after,)))
+        self._refused.append(after)
+        self._tell()
 
-    async def _wait(self, tokens: int, again: bool) -> float:
-        future: asyncio.Future[float] = asyncio.get_running_loop().create_future()
-        self._waiting.append((tokens, again, future))
+    def _tell(self) -> None:
+        self._news.set()
         if self._asking is None or self._asking.done():
             self._asking = asyncio.create_task(self._ask())
-        return await future
 
     async def _ask(self) -> None:
-        await asyncio.sleep(0)  # whoever is ready in this round of the loop comes along
-        while self._waiting:
-            waiting, self._waiting = self._waiting, []
+        """Asks for as long as calls wait: again when the next one may go, and whenever there is news."""
+        while self._waiting or self._news.is_set():
+            await asyncio.sleep(0)  # whoever is ready in this round of the loop comes along
+            self._news.clear()
+            asked = self._asked()
             try:
-                asked = Asked([(tokens, again) for tokens, again, _ in waiting], self._take())
-                waits = await self._send(asked)
+                let = await self._send(asked)
             except Exception as error:  # noqa: BLE001  whatever went wrong, each call must hear of it
-                for _, _, future in waiting:
-                    if not future.done():
-                        future.set_exception(error)
+                for number, _ in asked.calls:
+                    self._end(number, error)
                 continue
-            for (_, _, future), wait in zip(waiting, waits, strict=True):
-                if not future.done():
-                    future.set_result(wait)
+            for number in let.calls:
+                self._end(number)
+            if let.wait > self._patience:
+                for number, _ in asked.calls:
+                    self._end(number, _full(let.wait))
+            if self._waiting:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(min(ASK_SECONDS, max(LEAST_SECONDS, let.wait))):
+                        await self._news.wait()
 
-    def _take(self) -> int:
+    def _asked(self) -> Asked:
         answered, self._answered = self._answered, 0
-        return answered
+        refused, self._refused = self._refused, []
+        calls = [(number, tokens) for number, (tokens, _) in self._waiting.items()]
+        return Asked(self._host, self._job, self._weight, calls, answered, refused)
+
+    def _end(self, number: int, error: Exception | None = None) -> None:
+        _, future = self._waiting.pop(number, (0, None))
+        if future is None or future.done():
+            return
+        if error is None:
+            future.set_result(None)
+        else:
+            future.set_exception(error)
 
 
-def own_gate(rate: Rate, ticks: Callable[[], float]) -> Gate:
-    """A gate with a bucket of its own. `ticks` gives monotonic seconds."""
-    bucket = Bucket(rate)
+def _full(wait: float) -> ModelError:
+    return ModelError(
+        f"the endpoint is full: {wait:.0f} s until this call's turn", "model.rate",
+        "lower model.concurrency, or use a key that is allowed more", kind="overloaded", after=wait,
+    )  # fmt: skip
 
-    async def send(asked: Asked) -> list[float]:
-        return ask(bucket, ticks(), asked)
 
-    return Gate(send)
+def own_gate(job: str, weight: float, rate: Rate, ticks: Callable[[], float]) -> Gate:
+    """A gate with a turnstile of its own. `ticks` gives monotonic seconds."""
+    turnstile = Turnstile(Bucket(rate))
+
+    async def send(asked: Asked) -> Let:
+        return turnstile.ask(ticks(), asked)
+
+    return Gate(job, weight, send)

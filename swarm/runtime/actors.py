@@ -114,7 +114,7 @@ class HostActor:
     ) -> None:
         self._job, self._name, self._runs = run.id, name, False
         job = prepare(JobSpec.model_validate(spec), roles)
-        shared = outside(job.spec.model, run.root, fleet_gate)
+        shared = outside(run.id, job.spec, run.root, fleet_gate)
         self._host = Host(name, job.spec, job.protocol, job.roles, self.model(job), agents, run.id, shared)
         self._master = MasterHandle(master)
 

@@ -200,7 +200,7 @@ class Calls:
             completion = await self._completed(Request(key, prompt, sampling, channel))
         except ModelError as error:
             if self._outside.gate is not None and error.kind == "overloaded":
-                await self._outside.gate.refused(error.after)
+                self._outside.gate.refused(error.after)
             text = doing.keep(str(error).encode("utf-8", "backslashreplace"))
             doubt = self.billed and error.doubt
             doing.events.append(

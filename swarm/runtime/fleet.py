@@ -1,7 +1,7 @@
 """The fleet: the model servers of a cluster, shared by its jobs.
 
 Owns which servers exist, starting them once for each set of weights, replacing those that died, and ending those that no
-job has held for a while; and the buckets of endpoints, which jobs share. One named, detached actor for a cluster. It answers
+job has held for a while; and the turnstiles of endpoints, which jobs share. One named, detached actor for a cluster. It answers
 no calls itself.
 """
 
@@ -22,11 +22,11 @@ from ray.util import list_named_actors
 from swarm.errors import ClusterError, ModelError, SwarmError
 from swarm.events import identity
 from swarm.models.choose import create_tokenizer
+from swarm.models.fair import Account
 from swarm.models.interface import Completion, Request
 from swarm.models.liveness import PROBE_SECONDS, Pulse, hangs
-from swarm.models.rate import NAMED_SECONDS, Asked, Bucket, Gate, ask
+from swarm.models.rate import NAMED_SECONDS, Asked, Bucket, Gate, Let, Turnstile
 from swarm.runtime.cluster import NAMESPACE, answer, is_gone
-from swarm.runtime.fair import Account
 from swarm.runtime.holds import Holds
 from swarm.runtime.server import ModelServer, Server, answers
 from swarm.spec import ModelSpec, Rate
@@ -58,14 +58,14 @@ class Fleet:
         self._holds = Holds()
         self._ended: set[str] = set()
         self._reaping: asyncio.Task[None] | None = None
-        self._buckets: dict[str, Bucket] = {}
+        self._turnstiles: dict[str, Turnstile] = {}
 
-    async def enter(self, endpoint: str, rate: dict[str, Any], holds: float, asked: Asked) -> list[float]:
-        """The waits of calls to an endpoint that every job of the cluster shares; see `swarm.models.rate`. What the job takes to
-        be the endpoint's limits holds for so many seconds."""
-        bucket, now = self._buckets.setdefault(endpoint, Bucket(Rate())), self._ticks()
-        bucket.name(now, Rate.model_validate(rate), now + holds)
-        return ask(bucket, now, asked)
+    async def enter(self, endpoint: str, rate: dict[str, Any], holds: float, asked: Asked) -> Let:
+        """Which calls of a host go out to an endpoint that every job of the cluster shares; see `swarm.models.rate`. What the
+        job takes to be the endpoint's limits holds for so many seconds."""
+        turnstile, now = self._turnstiles.setdefault(endpoint, Turnstile(Bucket(Rate()))), self._ticks()
+        turnstile.bucket.name(now, Rate.model_validate(rate), now + holds)
+        return turnstile.ask(now, asked)
 
     async def acquire(self, holder: str, spec: dict[str, Any], channels: dict[str, str], gpus: float) -> str:
         """The name of a server for these weights, started if there is none that lives."""
@@ -102,12 +102,14 @@ class Fleet:
         self._holds.release(holder, self._ticks())
 
     async def waits(self) -> dict[str, Account]:
-        """What each job of late has had at these servers, and how long its calls waited at most."""
+        """What each job of late has had at these servers and endpoints, and how long its calls waited at most."""
         out: dict[str, Account] = {}
         for server in list(self._servers.values()):
             if server.starting.done():
                 with suppress(ClusterError):  # it ended just now
                     out |= await answer(server.actor.waits.remote())
+        for turnstile in self._turnstiles.values():
+            out |= turnstile.accounts()
         return out
 
     async def reap(self) -> None:
@@ -318,17 +320,17 @@ def _broken(error: SwarmError) -> ModelError:
     )
 
 
-def fleet_gate(spec: ModelSpec) -> Gate:
-    """The way to an endpoint whose bucket the fleet keeps for all jobs of the cluster."""
+def fleet_gate(job: str, weight: float, spec: ModelSpec) -> Gate:
+    """The way to an endpoint whose turnstile the fleet keeps for all jobs of the cluster."""
     endpoint, rate, holds = identity(spec.url, spec.key), spec.rate.model_dump(), spec.timeout_s + NAMED_SECONDS
 
-    async def send(asked: Asked) -> list[float]:
+    async def send(asked: Asked) -> Let:
         try:
             return await answer(fleet().enter.remote(endpoint, rate, holds, asked))
-        except ClusterError:  # the fleet has died, and its buckets with it: the next one begins anew
+        except ClusterError:  # the fleet has died, and its turnstiles with it: the next one begins anew
             return await answer(fleet().enter.remote(endpoint, rate, holds, asked))
 
-    return Gate(send)
+    return Gate(job, weight, send)
 
 
 def fleet() -> Any:

@@ -22,7 +22,7 @@ async def work_locally(session: Session, agents: int, model: Model | None = None
     """
     job = session.job
     model = model or create_model(job.spec.model, job.channels())
-    shared = outside(job.spec.model, session.run.root)
+    shared = outside(session.run.id, job.spec, session.run.root)
     host = Host("local", job.spec, job.protocol, job.roles, model, agents, session.run.id, shared)
     try:
         with calm_collector():

@@ -1,6 +1,6 @@
 """What a host's calls share with those of others: made here for each shell.
 
-Owns the choice of who shares an endpoint's bucket (on Ray the jobs of the cluster, else those of this process) and where the
+Owns the choice of who shares an endpoint's turnstile (on Ray the jobs of the cluster, else nobody) and where the
 answers on record lie (beside the runs, on each host's own disk).
 """
 
@@ -13,18 +13,19 @@ from pathlib import Path
 
 from swarm.models.rate import Gate, own_gate
 from swarm.runtime.calls import Outside
-from swarm.spec import ModelSpec
+from swarm.spec import JobSpec, ModelSpec
 from swarm.store.responses import Responses
 
 
-def outside(spec: ModelSpec, root: Path, gate: Callable[[ModelSpec], Gate] | None = None) -> Outside:
-    """What a host needs of the kind. `root` is the folder of the runs; `gate` makes the way to a shared bucket.
+def outside(job: str, spec: JobSpec, root: Path, gate: Callable[[str, float, ModelSpec], Gate] | None = None) -> Outside:
+    """What a host of a job needs of the kind. `root` is the folder of the runs; `gate` makes the way to a shared turnstile.
 
     Raises:
         StoreError: the answers on record cannot be opened.
     """
-    way = gate(spec) if gate is not None else own_gate(spec.rate, time.monotonic)
-    return Outside(way if spec.engine == "openai" else None, _recorded(root) if spec.cache else None)
+    model = spec.model
+    way = gate(job, spec.weight, model) if gate is not None else own_gate(job, spec.weight, model.rate, time.monotonic)
+    return Outside(way if model.engine == "openai" else None, _recorded(root) if model.cache else None)
 
 
 def _recorded(root: Path) -> Responses | None:

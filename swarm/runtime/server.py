@@ -12,10 +12,10 @@ from typing import Any
 
 from swarm.errors import ClusterError
 from swarm.models.choose import create_model
+from swarm.models.fair import Account, FairQueue
 from swarm.models.interface import Completion, Request
 from swarm.models.liveness import Pulse, probe_request
 from swarm.runtime.cluster import answer
-from swarm.runtime.fair import Account, FairQueue
 from swarm.spec import ModelSpec
 
 PING_SECONDS = 30.0
