@@ -15,8 +15,11 @@ import pytest
 from hypothesis import HealthCheck, settings
 from xdist.scheduler import LoadScopeScheduling
 
+from swarm.runtime.environment import settle
 from swarm.testing.postgres import EmbeddedPostgres
 from tests.stores import Postgres, Sqlite, Store
+
+settle()  # before any module of tests imports ray, which looks once
 
 # How long an example takes says nothing on a machine that does other work as well. The same examples are
 # drawn each time, so that a failure on one machine is a failure on all.

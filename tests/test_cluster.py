@@ -15,7 +15,6 @@ import pytest
 from swarm.coordinator import Phase
 from swarm.corpus import Pinned
 from swarm.errors import ClusterError
-from swarm.runtime.environment import settle
 from swarm.runtime.session import check
 from swarm.spec import JobSpec, ModelSpec
 from swarm.store.folder import RunFolder
@@ -26,7 +25,6 @@ pytestmark = pytest.mark.ray
 
 @pytest.fixture(scope="module")
 def ray() -> Iterator[None]:
-    settle()
     from swarm.runtime import cluster
 
     cluster.connect("", dashboard=False)

@@ -19,7 +19,6 @@ import pytest
 from swarm.coordinator.coordinator import LEASE_SECONDS
 from swarm.errors import ClusterError
 from swarm.events import Event, LeaseEnded, RangeLeased, TaskFailed, TaskFinished, TaskLeased
-from swarm.runtime.environment import settle
 from swarm.runtime.session import check
 from swarm.spec import JobSpec
 from swarm.store.folder import RunFolder
@@ -35,7 +34,6 @@ NODE_LOSS = "from the loss of a node to its leases' next holder"
 
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[Any]:
-    settle()
     from ray.cluster_utils import Cluster
 
     from swarm.runtime import cluster
