@@ -14,7 +14,7 @@ from swarm.agents.roles import parse_role
 from swarm.coordinator import Report
 from swarm.errors import ModelError
 from swarm.models.interface import Completion, Request
-from swarm.protocol import Done, Failed, Material, Passage, Post, Said, TaskBrief, create_protocol
+from swarm.protocol import Done, Failed, Material, NoteText, Passage, Post, Said, TaskBrief, create_protocol
 from swarm.runtime.host import Host
 from swarm.runtime.wire import Batch, Order, Pull, Work
 from swarm.window.pack import CHATML
@@ -266,6 +266,26 @@ def test_a_note_of_a_kind_that_the_role_does_not_write_is_refused_once_and_leave
         "roles.reader.writes: its task posts a note of kind 'row', and the role writes rejected, plan\n"
         "  name that kind in the role's file, or mend the protocol"
     )
+
+
+@pytest.mark.parametrize(
+    ("reads", "ends"), [(("word",), "TaskFailed"), ((), "TaskFailed"), (("row",), "TaskFinished"), (None, "TaskFinished")]
+)
+def test_a_role_is_given_notes_of_the_kinds_that_it_reads_and_no_others(reads: tuple[str, ...] | None, ends: str) -> None:
+    job, model = spec(), Says('"yes"')
+    protocol, _ = create_protocol(job)
+    row = {"values": {"function": "f0", "exception": "ValueError"}, "quote": "raise ValueError(0)"}
+    note = NoteText("n", "row", row, ((0, 0, 5),), {}, "")
+    master = OneTask(Work(TaskBrief("t", "verifier", "", 1), 7, Material((passage(0),), (note,)), (), {}))
+    roles = roles_of(protocol.roles)
+    roles = {**roles, "verifier": roles["verifier"].model_copy(update={"reads": reads})}
+    asyncio.run(asyncio.wait_for(Host("h", job, protocol, roles, model, 1).run(master), 60))
+    assert kinds(master)[-1] == ends and bool(model.asked) == (ends == "TaskFinished")
+    if reads == ():
+        assert not master.reports[-1].retryable and master.error() == (
+            "roles.verifier.reads: its task is given a note of kind 'row', and the role reads none\n"
+            "  name that kind in the role's file, or mend the protocol"
+        )
 
 
 def test_a_role_whose_file_does_not_say_what_it_writes_may_post_any_kind() -> None:

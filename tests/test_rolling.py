@@ -65,7 +65,7 @@ def test_what_a_person_says_becomes_a_note_that_each_later_turn_shows() -> None:
     word = Event(9, 0.0, 1, 0, "", ev.PersonSaid(body="b", by="ada", message="m"))
     decision = protocol.react({"phase": "read"}, word, View(spec(**ROLLING), 3, 1, Board(), {"notetaker": 1}, None, False, 0))
     assert decision.commands == [AddNote(WORD, "b")] and protocol.note_kinds[WORD] is Word
-    assert WORD in find_role("notetaker", {})[0].reads
+    assert find_role("notetaker", {})[0].hears
     said = NoteText("w", WORD, {"text": "skip the tests", "by": "ada"}, (), {}, "")
     for transcript in ([], SAID[:1]):
         turns = [Said(turn, text) for turn, text in enumerate(transcript)]

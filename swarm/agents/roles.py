@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError
 
 from swarm.errors import SpecError
 from swarm.people_yaml import read_yaml
+from swarm.protocol import WORD
 from swarm.shipped import shipped
 from swarm.spec import MOST, Frozen
 from swarm.wording import explain
@@ -29,8 +30,9 @@ class Role(Frozen):
     max_tokens: int = Field(default=256, ge=1, le=MOST)
     """Tokens of one output."""
     temperature: float = Field(default=0.0, ge=0, le=2)
-    reads: tuple[str, ...] = ()
-    """Note kinds the role is given."""
+    reads: tuple[str, ...] | None = None
+    """Note kinds the role may be given: a task that is given another kind fails. A file that does not say lets it be given any,
+    but for what people say (`word`), which only a role that names it hears."""
     writes: tuple[str, ...] | None = None
     """Note kinds the role may post: a task that posts another kind fails. A file that does not say lets it post any."""
     weights: str = ""
@@ -41,6 +43,11 @@ class Role(Frozen):
     """Model calls that one task may take."""
     reserve: bool = False
     """Whether the role may spend the budget's reserve, because the report needs it."""
+
+    @property
+    def hears(self) -> bool:
+        """Whether the role is given what people say."""
+        return WORD in (self.reads or ())
 
 
 def parse_role(text: str, where: str) -> Role:

@@ -330,7 +330,7 @@ class Coordinator:
         return Grant(row.id, row.role, row.goal, row.token, row.attempt, row.spans, reads, said, words, left)
 
     def _words(self, role: str) -> tuple[str, ...]:
-        return tuple(note.id for note in self.state.board.notes(WORD)) if WORD in self.roles[role].reads else ()
+        return tuple(note.id for note in self.state.board.notes(WORD)) if self.roles[role].hears else ()
 
     def _answer(self, query: tuple[str, str, int]) -> tuple[str, ...]:
         """The ids of the notes that the board answers a task's query with, in the order of the text."""

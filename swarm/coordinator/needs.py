@@ -74,7 +74,7 @@ class Needs:
         prompt = self.overhead.get(row.role, 0) + passages + notes * NOTE_TOKENS
         if isinstance(row, TaskRow) and row.query and not notes:
             prompt = free  # a query without a bound
-        if WORD in role.reads and self.state.board.count(WORD):
+        if role.hears and self.state.board.count(WORD):
             prompt = free  # what people said is put in as far as it fits
         calls = max(turns, 0) + role.attempts - 1
         return (min(prompt, free) + role.max_tokens) * calls, calls

@@ -44,7 +44,7 @@ class Turn:
     share: float
 
 
-class Order:
+class FairOrder:
     """Which of the calls that wait is the next one. Pure: it tells nobody, and asks no clock."""
 
     def __init__(self) -> None:
@@ -117,7 +117,7 @@ class FairQueue:
 
     def __init__(self, slots: int, ticks: Callable[[], float] = time.monotonic) -> None:
         self._free, self._ticks = slots, ticks
-        self._order = Order()
+        self._order = FairOrder()
         self._given: dict[Turn, asyncio.Future[None]] = {}
         """How each call that waits hears that it is let in."""
 

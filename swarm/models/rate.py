@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from itertools import count
 
 from swarm.errors import ModelError
-from swarm.models.fair import Account, Order, Turn
+from swarm.models.fair import Account, FairOrder, Turn
 from swarm.spec import Rate
 
 PATIENCE_SECONDS = 60.0
@@ -172,7 +172,7 @@ class Turnstile:
 
     def __init__(self, bucket: Bucket) -> None:
         self.bucket = bucket
-        self._order = Order()
+        self._order = FairOrder()
         self._hosts: dict[str, _Host] = {}
         self._turns: dict[Turn, tuple[str, int, float]] = {}
         """Turn → host and number of the call that waits for it, and since when."""
