@@ -251,6 +251,26 @@ def test_the_jobs_of_a_cluster_share_the_turnstile_of_an_endpoint() -> None:
 
 
 @pytest.mark.usefixtures("ray")
+def test_the_weight_of_a_job_goes_with_its_calls_to_an_endpoint(tmp_path: Path) -> None:
+    from swarm.runtime.cluster import answer
+    from swarm.runtime.fleet import fleet, fleet_gate
+    from swarm.runtime.outside import outside
+
+    model = ModelSpec(engine="openai", name="any", url="http://127.0.0.1:9/v1")
+
+    async def scene() -> None:
+        for id, weight in (("light", 1.0), ("heavy", 4.0)):
+            spec = job(tmp_path).model_copy(update={"model": model, "weight": weight})
+            gate = outside(id, spec, tmp_path, fleet_gate).gate
+            assert gate is not None
+            await gate.enter(400)
+        accounts = await answer(fleet().waits.remote())
+        assert [(accounts[id].tokens, accounts[id].finish) for id in ("light", "heavy")] == [(400, 400.0), (400, 100.0)]
+
+    asyncio.run(scene())
+
+
+@pytest.mark.usefixtures("ray")
 def test_a_server_whose_start_fails_ends_and_the_next_caller_gets_another() -> None:
     from ray.util import list_named_actors
 

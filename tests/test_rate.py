@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Sequence
 
 import pytest
 
 from swarm.errors import ModelError
 from swarm.models.rate import (
+    ASK_SECONDS,
     BURST_SECONDS,
     CREEP,
     LONGEST_HOLD,
+    PATIENCE_SECONDS,
     SILENT_SECONDS,
     SLOWEST,
     Asked,
@@ -23,6 +24,7 @@ from swarm.models.rate import (
     Turnstile,
 )
 from swarm.spec import Rate
+from tests.jumping_clock import run
 
 
 def bucket(requests: float | None = None, tokens: float | None = None) -> Bucket:
@@ -219,101 +221,198 @@ def test_a_call_that_was_let_out_is_let_out_once_though_its_host_asks_later() ->
     assert crowd.turnstile.ask(crowd.now, Asked("b", "b", 1.0)) == Let([], crowd.turnstile.bucket.wait(crowd.now))
 
 
-class Sends:
-    """The other side of a gate: a turnstile whose clock stands, and what it was asked."""
+def test_calls_that_were_let_out_and_have_not_heard_of_it_wait_while_the_endpoint_is_shut() -> None:
+    crowd = Crowd(bucket(60.0), a=(1.0, 2, 10))
+    while crowd.ask("a").calls:
+        pass
+    calls, crowd.now = crowd.numbers["a"].copy(), crowd.now + 3.0
+    crowd.turnstile.ask(crowd.now, Asked("b", "b", 1.0))  # lets them out
+    crowd.turnstile.ask(crowd.now, Asked("b", "b", 1.0, (), 0, (10.0,)))
+    assert crowd.ask("a").calls == []
+    crowd.now += 10.0
+    assert crowd.ask("a").calls == calls and not crowd.turnstile.ask(crowd.now, Asked("a", "a", 1.0)).calls
+    assert crowd.turnstile.accounts()["a"].longest == pytest.approx(3.5, abs=0.5)
+    assert not crowd.turnstile._hosts and not crowd.turnstile._turns, "nothing is kept of who waits for nothing"
 
-    def __init__(self, waits: Sequence[float] = (), rate: Bucket | None = None) -> None:
+
+def test_the_longest_wait_is_told_also_of_calls_that_gave_up() -> None:
+    crowd = Crowd(bucket(60.0), a=(1.0, 20, 10))
+    crowd.hosts["b"], crowd.numbers["b"] = (0.001, 2, 10), [0, 1]
+    crowd.go_on(20.0)
+    crowd.numbers["b"] = []
+    crowd.ask("b")
+    assert crowd.turnstile.accounts()["b"].longest == pytest.approx(20.0, abs=1.0)
+
+
+class Sends:
+    """The other side of a gate: a turnstile by the loop's clock, and what it was asked. A message takes `seconds`."""
+
+    def __init__(self, rate: Bucket | None = None, seconds: float = 0.0) -> None:
         self.asked: list[Asked] = []
-        self.waits = list(waits)
-        """Answers to give before the turnstile is asked: nobody goes, and so long until somebody may."""
-        self.turnstile = Turnstile(rate or bucket())
+        self.turnstile, self.seconds = Turnstile(rate or bucket()), seconds
 
     async def send(self, asked: Asked) -> Let:
         self.asked.append(asked)
-        await asyncio.sleep(0)
-        return Let([], self.waits.pop(0)) if self.waits else self.turnstile.ask(0.0, asked)
+        await asyncio.sleep(self.seconds)
+        return self.turnstile.ask(now(), asked)
 
-    def gate(self, patience: float = 60.0) -> Gate:
-        return Gate("job", 2.0, self.send, patience)
+    def gate(self) -> Gate:
+        return Gate("job", 2.0, self.send)
+
+    def calls(self) -> list[list[tuple[int, int]]]:
+        return [list(asked.calls) for asked in self.asked]
 
 
-async def settled() -> None:
-    for _ in range(10):
-        await asyncio.sleep(0)
+def now() -> float:
+    return asyncio.get_running_loop().time()
 
 
 def test_calls_of_one_moment_pass_in_one_message_which_tells_of_earlier_answers() -> None:
     async def scene() -> None:
         other = Sends()
+        other.turnstile.bucket.pace = 1e9
         gate = other.gate()
         gate.answered()
         gate.answered()
         await asyncio.gather(*[gate.enter(10) for _ in range(50)])
-        assert [(len(asked.calls), asked.answered) for asked in other.asked] == [(50, 2)]
+        await gate.enter(10)
+        assert [(len(asked.calls), asked.answered) for asked in other.asked] == [(50, 2), (1, 0)]
+        assert other.turnstile.bucket.pace == 1e9 + 2 * CREEP
         assert (other.asked[0].job, other.asked[0].weight) == ("job", 2.0)
         gate.refused(7.0)
-        await settled()
-        assert list(other.asked[-1].refused) == [7.0] and other.turnstile.bucket.shut == 7.0
-        assert len(other.asked) == 2
+        await asyncio.sleep(0.1)
+        assert list(other.asked[-1].refused) == [7.0] and other.turnstile.bucket.shut == 1007.0
+        assert len(other.asked) == 3
 
-    asyncio.run(scene())
+    run(scene())
 
 
-def test_a_call_waits_until_it_is_let_out_or_is_told_that_it_would_take_too_long() -> None:
+def test_a_host_asks_anew_while_its_calls_wait_and_whenever_another_comes() -> None:
     async def scene() -> None:
-        other = Sends([30.0])
+        other = Sends(bucket(60.0))
         gate = other.gate()
-        first = asyncio.create_task(gate.enter(10))
-        await settled()
-        assert not first.done()
-        await gate.enter(20)  # what comes makes the host ask anew, for all
-        await first
-        assert [list(asked.calls) for asked in other.asked] == [[(0, 10)], [(0, 10), (1, 20)]]
-        with pytest.raises(ModelError, match="100 s until") as caught:
-            await Sends([100.0]).gate().enter(10)
-        assert (caught.value.kind, caught.value.after, caught.value.retryable) == ("overloaded", 100.0, True)
+        await asyncio.gather(*[gate.enter(10) for _ in range(8)])
+        assert now() == pytest.approx(1002.0), "six at once, and then one each second"
+        asked = len(other.asked)
+        waiting = asyncio.create_task(gate.enter(10))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0.1)
+        await gate.enter(20)
+        assert other.calls()[asked : asked + 2] == [[(8, 10)], [(8, 10), (9, 20)]]
+        await waiting
 
-    asyncio.run(scene())
+    run(scene())
 
 
-def test_a_host_asks_anew_while_its_calls_wait_and_a_call_does_not_wait_for_ever() -> None:
+def test_a_call_does_not_wait_for_long() -> None:
     async def scene() -> None:
-        other = Sends([0.001])
-        await other.gate().enter(10)
-        assert len(other.asked) == 2
-        other = Sends([0.001])
-        with pytest.raises(ModelError, match="the endpoint is full") as caught:
-            await other.gate(patience=0.002).enter(10)
-        assert (caught.value.kind, caught.value.after) == ("overloaded", 0.002)
-        await settled()
-        assert [list(asked.calls) for asked in other.asked] == [[(0, 10)], []], "its place is another's at once"
+        shut = Sends()
+        shut.turnstile.bucket.refused(now(), 100.0)
+        with pytest.raises(ModelError, match="100 s until the next call may go") as caught:
+            await shut.gate().enter(10)
+        assert (caught.value.kind, caught.value.after, caught.value.retryable) == ("overloaded", 100.0, True)
+        assert now() == 1000.0
+        slow = Sends(bucket(6.0))
+        gate = slow.gate()
+        ended = await asyncio.gather(*[gate.enter(10) for _ in range(20)], return_exceptions=True)
+        late = [one for one in ended if isinstance(one, ModelError)]
+        assert 12 <= len(late) <= 14 and now() == pytest.approx(1000.0 + PATIENCE_SECONDS, abs=ASK_SECONDS)
+        assert {(one.kind, one.after) for one in late} == {("overloaded", 0.0)}
+        assert "no turn for this call within 60 s" in str(late[0])
+        await asyncio.sleep(0.1)
+        assert slow.calls()[-1] == [], "their turns are others' at once"
 
-    asyncio.run(scene())
+    run(scene())
 
 
 def test_a_call_that_gives_up_is_told_of_at_once() -> None:
     async def scene() -> None:
-        other = Sends(rate=bucket(60.0))
+        other = Sends(bucket(60.0))
         gate = other.gate()
         calls = [asyncio.create_task(gate.enter(10)) for _ in range(10)]
-        await settled()
+        await asyncio.sleep(0.1)
         waiting = [call for call in calls if not call.done()]
-        assert 0 < len(waiting) < 10
+        assert len(waiting) == 4
         for call in waiting:
             call.cancel()
-        await settled()
-        assert list(other.asked[-1].calls) == [] and len(other.asked) == 2
+        await asyncio.sleep(0.1)
+        assert other.calls() == [[(number, 10) for number in range(10)], []]
 
-    asyncio.run(scene())
+    run(scene())
 
 
-def test_an_error_on_the_way_reaches_every_call() -> None:
-    async def broken(asked: Asked) -> Let:
-        raise ConnectionError("gone")
-
+@pytest.mark.parametrize(
+    ("per_minute", "tasks", "callers"), [(10.0, 64, 64), (60.0, 300, 64), (600.0, 600, 512), (6000.0, 9000, 64)]
+)
+@pytest.mark.parametrize("seconds", [0.0, 0.005, 0.3])
+def test_no_place_is_lost_though_calls_give_up_and_come_again(
+    per_minute: float, tasks: int, callers: int, seconds: float
+) -> None:
     async def scene() -> None:
-        gate = Gate("job", 1.0, broken)
-        errors = await asyncio.gather(*[gate.enter(1) for _ in range(3)], return_exceptions=True)
-        assert [type(error) for error in errors] == [ConnectionError] * 3
+        other = Sends(bucket(per_minute), seconds)
+        gate, slots = other.gate(), asyncio.Semaphore(callers)
 
-    asyncio.run(scene())
+        async def task() -> None:
+            while True:
+                async with slots:
+                    try:
+                        await gate.enter(10)
+                    except ModelError as error:
+                        assert error.after == 0.0
+                    else:
+                        await asyncio.sleep(0.2)
+                        return
+                await asyncio.sleep(1.0)
+
+        await asyncio.gather(*[task() for _ in range(tasks)])
+        ideal = (tasks * 60.0 / per_minute) - BURST_SECONDS
+        assert now() - 1000.0 <= 1.05 * ideal + 3.0 + 10 * seconds
+
+    run(scene())
+
+
+def test_a_call_that_gives_up_while_it_is_let_out_leaves_its_place_to_another() -> None:
+    async def scene() -> None:
+        answers, asked = [Let([], 1.0), Let([0], 1.0)], 0
+
+        async def send(_: Asked) -> Let:
+            nonlocal asked
+            asked += 1
+            await asyncio.sleep(0.2)
+            return answers.pop(0)
+
+        gate = Gate("job", 1.0, send)
+        first, second = asyncio.create_task(gate.enter(10)), asyncio.create_task(gate.enter(10))
+        while asked < 2:
+            await asyncio.sleep(0.1)
+        first.cancel()
+        await second
+
+    run(scene())
+
+
+def test_an_error_on_the_way_reaches_every_call_and_what_was_to_be_said_is_said_later() -> None:
+    async def scene() -> None:
+        other, broken = Sends(), True
+        other.turnstile.bucket.pace = 60.0
+
+        async def send(asked: Asked) -> Let:
+            await asyncio.sleep(0.2)
+            if broken:
+                raise ConnectionError("gone")
+            return await other.send(asked)
+
+        gate = Gate("job", 1.0, send)
+        gate.answered()
+        gate.refused(1.0)
+        calls = [asyncio.create_task(gate.enter(1)) for _ in range(3)]
+        await asyncio.sleep(0.1)
+        later = asyncio.create_task(gate.enter(2))
+        errors = await asyncio.gather(*calls, return_exceptions=True)
+        assert [type(error) for error in errors] == [ConnectionError] * 3
+        broken = False
+        await later
+        assert other.calls()[0] == [(3, 2)]
+        assert (other.asked[0].answered, list(other.asked[0].refused)) == (1, [1.0])
+
+    run(scene())

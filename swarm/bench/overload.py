@@ -46,8 +46,8 @@ HEAVY = 3.0
 LOOK_SECONDS = 0.05
 ABOUT = (
     f"Each job reads its own passages, one call each, on one scripted server that lets in {SLOTS} calls at once, of "
-    f"{CALL_SECONDS:g} s each. load: calls that all jobs together have out, to those that the server lets in. Every fourth "
-    f"job weighs {HEAVY:g}, the others 1. longest wait: of any call of the job at the server.",
+    f"{CALL_SECONDS:g} s each, or on an endpoint. load: calls that all jobs together have out, to those that the server lets in. "
+    f"Every fourth job weighs {HEAVY:g}, the others 1. longest wait: of any call of the job for its turn.",
     "shared: all jobs in this process, on local shells, behind the queue that a ModelServer has. processes: one `swarm run "
     "--local` a job, each with a scripted model of its own (so nothing is shared but the machine; the wait is the whole run). "
     "ray: all jobs on one cluster, with one ModelServer. endpoint: all jobs on one cluster, calling an endpoint on this machine "

@@ -22,11 +22,11 @@ from swarm.spec import Rate
 
 PATIENCE_SECONDS = 60.0
 """How long a call waits at the gate. Where it would be longer its task goes back, so that a pause need not wait for it."""
-LEAST_SECONDS, ASK_SECONDS = 0.25, 1.0
+LEAST_SECONDS, ASK_SECONDS = 0.5, 1.0
 """How often a host asks anew while calls of its wait: within what a bucket lets go ahead of its rate, so that no place is lost
 while nobody asks."""
-SILENT_SECONDS = 5.0
-"""How long the calls of a host that asks no more keep their turns."""
+SILENT_SECONDS = 15.0
+"""How long the calls of a host that asks no more keep their turns: longer than a busy machine takes over a message."""
 BURST_SECONDS = 5.0
 """How far ahead of its rate a bucket lets calls go, when it was not used for a while."""
 FIRST_HOLD, LONGEST_HOLD = 1.0, 60.0
@@ -166,8 +166,8 @@ class _Host:
 class Turnstile:
     """Lets the calls of all jobs out to one endpoint: as many as its bucket allows, in the fair order of their jobs' weights.
 
-    A host names all its calls that wait, whenever it asks. So a message that is lost, or a turnstile that begins anew, costs
-    nothing but a place or two, and a call that gave up is one that is not named again. Pure, as the bucket is.
+    A host names all its calls that wait, whenever it asks. So an answer that is lost costs the places that it gave and no call,
+    a turnstile may begin anew, and a call that gave up is one that is not named again. Pure, as the bucket is.
     """
 
     def __init__(self, bucket: Bucket) -> None:
@@ -191,8 +191,10 @@ class Turnstile:
             del self._hosts[name].waiting[number]
             self._hosts[name].let.append(number)
         host = self._hosts[asked.host]
-        let, host.let = host.let, []
-        if not host.waiting:
+        let = host.let if now >= self.bucket.shut else []  # it may have been shut since they were let in
+        if let:
+            host.let = []
+        if not host.waiting and not host.let:
             del self._hosts[asked.host]
         return Let(let, wait)
 
@@ -203,36 +205,42 @@ class Turnstile:
     def _hear(self, now: float, asked: Asked) -> None:
         """What waits is what is named now; what was let in since the host asked last is let in."""
         for name in [name for name, host in self._hosts.items() if now - host.heard > SILENT_SECONDS]:
-            self._forget(self._hosts.pop(name), frozenset())  # it has died, or nothing of it waits any more
+            self._forget(now, self._hosts.pop(name), frozenset())  # it has died, or nothing of it waits any more
         host = self._hosts.setdefault(asked.host, _Host())
         host.heard = now
         let = frozenset(host.let)
-        self._forget(host, frozenset(number for number, _ in asked.calls))
+        self._forget(now, host, frozenset(number for number, _ in asked.calls))
         for number, tokens in asked.calls:
             if number not in host.waiting and number not in let:
                 turn = host.waiting[number] = self._order.add(asked.job, asked.weight, tokens)
                 self._turns[turn] = (asked.host, number, now)
 
-    def _forget(self, host: _Host, kept: frozenset[int]) -> None:
+    def _forget(self, now: float, host: _Host, kept: frozenset[int]) -> None:
         for number in [number for number in host.waiting if number not in kept]:
             turn = host.waiting.pop(number)
-            del self._turns[turn]
+            _, _, came = self._turns.pop(turn)
             self._order.remove(turn)
+            self._order.waited(turn, now - came)
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """A call at the gate: the most tokens that it may take, when it came (the loop's time), and how it hears that it may go."""
+
+    tokens: int
+    came: float
+    let: asyncio.Future[None]
 
 
 class Gate:
     """The way of a host's calls to one endpoint. `send` brings what there is to say to the turnstile."""
 
-    def __init__(
-        self, job: str, weight: float, send: Callable[[Asked], Awaitable[Let]], patience: float = PATIENCE_SECONDS
-    ) -> None:
-        self._patience = patience
+    def __init__(self, job: str, weight: float, send: Callable[[Asked], Awaitable[Let]]) -> None:
         self._host, self._job, self._weight, self._send = f"{job}:{secrets.token_hex(4)}", job, weight, send
         self._answered = 0
         self._refused: list[float] = []
         self._numbers = count()
-        self._waiting: dict[int, tuple[int, asyncio.Future[None]]] = {}
-        """Number → the most tokens that the call may take, and how it hears that it may go."""
+        self._waiting: dict[int, _Call] = {}
         self._news = asyncio.Event()
         """There is something to say that the turnstile has not heard."""
         self._asking: asyncio.Task[None] | None = None
@@ -241,19 +249,17 @@ class Gate:
         """Returns when a call of at most `tokens` tokens may go out.
 
         Raises:
-            ModelError: it has waited for long, or would have to (`overloaded`; `after` says how long).
+            ModelError: it has waited for PATIENCE_SECONDS, or it is known that it would have to (`overloaded`; `after` says how
+                long it would, and is 0 where it has).
         """
-        number, future = next(self._numbers), asyncio.get_running_loop().create_future()
-        self._waiting[number] = (tokens, future)
+        loop, number = asyncio.get_running_loop(), next(self._numbers)
+        call = self._waiting[number] = _Call(tokens, loop.time(), loop.create_future())
         self._tell()
         try:
-            async with asyncio.timeout(self._patience):
-                await future
-        except TimeoutError:
-            raise _full(self._patience) from None
+            await call.let
         finally:
             if self._waiting.pop(number, None) is not None:
-                self._tell()  # it has given up: its place is another's
+                self._news.set()  # it gives up: its turn is another's
 
     def answered(self) -> None:
         self._answered += 1  # goes along with whatever is asked next
@@ -277,14 +283,12 @@ class Gate:
             try:
                 let = await self._send(asked)
             except Exception as error:  # noqa: BLE001  whatever went wrong, each call must hear of it
+                self._answered += asked.answered
+                self._refused[:0] = asked.refused
                 for number, _ in asked.calls:
                     self._end(number, error)
                 continue
-            for number in let.calls:
-                self._end(number)
-            if let.wait > self._patience:
-                for number, _ in asked.calls:
-                    self._end(number, _full(let.wait))
+            self._hear(asked, let)
             if self._waiting:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(min(ASK_SECONDS, max(LEAST_SECONDS, let.wait))):
@@ -293,31 +297,44 @@ class Gate:
     def _asked(self) -> Asked:
         answered, self._answered = self._answered, 0
         refused, self._refused = self._refused, []
-        calls = [(number, tokens) for number, (tokens, _) in self._waiting.items()]
+        calls = [(number, call.tokens) for number, call in self._waiting.items()]
         return Asked(self._host, self._job, self._weight, calls, answered, refused)
 
+    def _hear(self, asked: Asked, let: Let) -> None:
+        """Lets calls go, and sends back those that have waited for long. No timer is set for each: it would nearly always be in
+        vain, and who asks comes by every second."""
+        for number in let.calls:  # one that has given up meanwhile leaves its place to the next
+            self._end(number if number in self._waiting else next(iter(self._waiting), number))
+        late = asyncio.get_running_loop().time() - PATIENCE_SECONDS
+        for number, _ in asked.calls:
+            call = self._waiting.get(number)
+            if call is not None and (let.wait > PATIENCE_SECONDS or call.came <= late):
+                self._end(number, _full(let.wait if let.wait > PATIENCE_SECONDS else 0.0))
+                self._news.set()
+
     def _end(self, number: int, error: Exception | None = None) -> None:
-        _, future = self._waiting.pop(number, (0, None))
-        if future is None or future.done():
+        call = self._waiting.pop(number, None)
+        if call is None or call.let.done():
             return
         if error is None:
-            future.set_result(None)
+            call.let.set_result(None)
         else:
-            future.set_exception(error)
+            call.let.set_exception(error)
 
 
-def _full(wait: float) -> ModelError:
+def _full(after: float) -> ModelError:
+    until = f"{after:.0f} s until the next call may go" if after else f"no turn for this call within {PATIENCE_SECONDS:.0f} s"
     return ModelError(
-        f"the endpoint is full: {wait:.0f} s until this call's turn", "model.rate",
-        "lower model.concurrency, or use a key that is allowed more", kind="overloaded", after=wait,
+        f"the endpoint is full: {until}", "model.rate", "lower model.concurrency, or use a key that is allowed more",
+        kind="overloaded", after=after,
     )  # fmt: skip
 
 
-def own_gate(job: str, weight: float, rate: Rate, ticks: Callable[[], float]) -> Gate:
-    """A gate with a turnstile of its own. `ticks` gives monotonic seconds."""
+def own_gate(rate: Rate, ticks: Callable[[], float]) -> Gate:
+    """The gate of a job that has a turnstile of its own. `ticks` gives monotonic seconds."""
     turnstile = Turnstile(Bucket(rate))
 
     async def send(asked: Asked) -> Let:
         return turnstile.ask(ticks(), asked)
 
-    return Gate(job, weight, send)
+    return Gate("", 1.0, send)

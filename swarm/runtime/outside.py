@@ -24,7 +24,7 @@ def outside(job: str, spec: JobSpec, root: Path, gate: Callable[[str, float, Mod
         StoreError: the answers on record cannot be opened.
     """
     model = spec.model
-    way = gate(job, spec.weight, model) if gate is not None else own_gate(job, spec.weight, model.rate, time.monotonic)
+    way = gate(job, spec.weight, model) if gate is not None else own_gate(model.rate, time.monotonic)
     return Outside(way if model.engine == "openai" else None, _recorded(root) if model.cache else None)
 
 
