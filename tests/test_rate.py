@@ -245,7 +245,8 @@ def test_the_longest_wait_is_told_also_of_calls_that_gave_up() -> None:
 
 
 class Sends:
-    """The other side of a gate: a turnstile by the loop's clock, and what it was asked. A message takes `seconds`."""
+    """The other side of a gate: a turnstile by the loop's clock, and what it was asked. A message takes `seconds`, and so does
+    its answer."""
 
     def __init__(self, rate: Bucket | None = None, seconds: float = 0.0) -> None:
         self.asked: list[Asked] = []
@@ -254,10 +255,12 @@ class Sends:
     async def send(self, asked: Asked) -> Let:
         self.asked.append(asked)
         await asyncio.sleep(self.seconds)
-        return self.turnstile.ask(now(), asked)
+        let = self.turnstile.ask(now(), asked)
+        await asyncio.sleep(self.seconds)
+        return let
 
-    def gate(self) -> Gate:
-        return Gate("job", 2.0, self.send)
+    def gate(self, job: str = "job", weight: float = 2.0) -> Gate:
+        return Gate(job, weight, self.send)
 
     def calls(self) -> list[list[tuple[int, int]]]:
         return [list(asked.calls) for asked in self.asked]
@@ -310,7 +313,7 @@ def test_a_call_does_not_wait_for_long() -> None:
         shut.turnstile.bucket.refused(now(), 100.0)
         with pytest.raises(ModelError, match="100 s until the next call may go") as caught:
             await shut.gate().enter(10)
-        assert (caught.value.kind, caught.value.after, caught.value.retryable) == ("overloaded", 100.0, True)
+        assert (caught.value.kind, caught.value.after, caught.value.retryable) == ("overloaded", 70.0, True)
         assert now() == 1000.0
         slow = Sends(bucket(6.0))
         gate = slow.gate()
@@ -342,7 +345,7 @@ def test_a_call_that_gives_up_is_told_of_at_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("per_minute", "tasks", "callers"), [(10.0, 64, 64), (60.0, 300, 64), (600.0, 600, 512), (6000.0, 9000, 64)]
+    ("per_minute", "tasks", "callers"), [(10.0, 64, 64), (60.0, 300, 64), (600.0, 600, 512), (6000.0, 9000, 256)]
 )
 @pytest.mark.parametrize("seconds", [0.0, 0.005, 0.3])
 def test_no_place_is_lost_though_calls_give_up_and_come_again(
@@ -367,6 +370,54 @@ def test_no_place_is_lost_though_calls_give_up_and_come_again(
         await asyncio.gather(*[task() for _ in range(tasks)])
         ideal = (tasks * 60.0 / per_minute) - BURST_SECONDS
         assert now() - 1000.0 <= 1.05 * ideal + 3.0 + 10 * seconds
+
+    run(scene())
+
+
+async def callers(gate: Gate, count: int, until: float, tokens: int = 10) -> int:
+    """How many calls go out until then, if so many callers make one after the other."""
+    out = 0
+
+    async def caller() -> None:
+        nonlocal out
+        while now() < until:
+            try:
+                await gate.enter(tokens)
+                out += 1
+                await asyncio.sleep(0.2)
+            except ModelError as error:
+                await asyncio.sleep(error.after + 1.0)
+
+    await asyncio.gather(*[caller() for _ in range(count)])
+    return out
+
+
+def test_no_call_is_told_twice_while_the_answers_of_others_are_under_way() -> None:
+    async def scene() -> None:
+        other = Sends(bucket(120.0), seconds=0.4)
+
+        async def host(number: int) -> int:
+            await asyncio.sleep(0.17 * number)
+            return await callers(other.gate(f"job-{number}", 1.0), 8, 1120.0)
+
+        out = await asyncio.gather(*[host(number) for number in range(10)])
+        assert sum(out) == sum(one.calls for one in other.turnstile.accounts().values())
+
+    run(scene())
+
+
+@pytest.mark.parametrize(
+    ("limit", "tokens"), [(bucket(0.8), 10), (bucket(tokens=6000.0), 8000), (bucket(tokens=6000.0), 4000)],
+    ids=["seldom", "long", "at once"],
+)  # fmt: skip
+def test_shares_hold_also_where_the_next_place_is_minutes_away(limit: Bucket, tokens: int) -> None:
+    async def scene() -> None:
+        other = Sends(limit, seconds=0.01)
+        light, heavy = await asyncio.gather(
+            *[callers(other.gate(job, weight), 8, 13_000.0, tokens) for job, weight in (("light", 1.0), ("heavy", 3.0))]
+        )
+        assert light / (light + heavy) == pytest.approx(0.25, abs=0.02)
+        assert light + heavy >= 0.97 * (160 if tokens == 10 else 1_200_000 / tokens)
 
     run(scene())
 

@@ -190,10 +190,9 @@ class Turnstile:
             self._order.waited(turn, now - came)
             del self._hosts[name].waiting[number]
             self._hosts[name].let.append(number)
-        host = self._hosts[asked.host]
-        let = host.let if now >= self.bucket.shut else []  # it may have been shut since they were let in
-        if let:
-            host.let = []
+        host, let = self._hosts[asked.host], list[int]()
+        if now >= self.bucket.shut:  # it may have been shut since they were let in
+            let, host.let = host.let, let
         if not host.waiting and not host.let:
             del self._hosts[asked.host]
         return Let(let, wait)
@@ -249,8 +248,8 @@ class Gate:
         """Returns when a call of at most `tokens` tokens may go out.
 
         Raises:
-            ModelError: it has waited for PATIENCE_SECONDS, or it is known that it would have to (`overloaded`; `after` says how
-                long it would, and is 0 where it has).
+            ModelError: it has waited for PATIENCE_SECONDS, or it is known that it would have to (`overloaded`; `after` says for
+                how long it need not come again, and is 0 where it has).
         """
         loop, number = asyncio.get_running_loop(), next(self._numbers)
         call = self._waiting[number] = _Call(tokens, loop.time(), loop.create_future())
@@ -303,30 +302,37 @@ class Gate:
     def _hear(self, asked: Asked, let: Let) -> None:
         """Lets calls go, and sends back those that have waited for long. No timer is set for each: it would nearly always be in
         vain, and who asks comes by every second."""
-        for number in let.calls:  # one that has given up meanwhile leaves its place to the next
-            self._end(number if number in self._waiting else next(iter(self._waiting), number))
+        for number in let.calls:
+            if not self._end(number):  # it has given up meanwhile, and leaves its place to the next
+                self._end(next((other for other, call in self._waiting.items() if not call.let.done()), number))
         late = asyncio.get_running_loop().time() - PATIENCE_SECONDS
         for number, _ in asked.calls:
             call = self._waiting.get(number)
             if call is not None and (let.wait > PATIENCE_SECONDS or call.came <= late):
-                self._end(number, _full(let.wait if let.wait > PATIENCE_SECONDS else 0.0))
+                self._end(number, _full(let.wait))
                 self._news.set()
 
-    def _end(self, number: int, error: Exception | None = None) -> None:
-        call = self._waiting.pop(number, None)
+    def _end(self, number: int, error: Exception | None = None) -> bool:
+        """Says to a call how its wait ended. False where it has given up."""
+        call = self._waiting.get(number)
         if call is None or call.let.done():
-            return
+            return False
+        del self._waiting[number]
         if error is None:
             call.let.set_result(None)
         else:
             call.let.set_exception(error)
+        return True
 
 
-def _full(after: float) -> ModelError:
-    until = f"{after:.0f} s until the next call may go" if after else f"no turn for this call within {PATIENCE_SECONDS:.0f} s"
+def _full(wait: float) -> ModelError:
+    """Nothing goes out for so long, or else this call had no turn. Who is sent away for long comes back some time before the
+    next one may go: then all stand in line again, and it goes to whose turn it is, and not to who comes first."""
+    far = wait > PATIENCE_SECONDS
+    until = f"{wait:.0f} s until the next call may go" if far else f"no turn for this call within {PATIENCE_SECONDS:.0f} s"
     return ModelError(
         f"the endpoint is full: {until}", "model.rate", "lower model.concurrency, or use a key that is allowed more",
-        kind="overloaded", after=after,
+        kind="overloaded", after=wait - PATIENCE_SECONDS / 2 if far else 0.0,
     )  # fmt: skip
 
 
