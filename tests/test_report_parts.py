@@ -12,6 +12,7 @@ import pytest
 
 from swarm import events as ev
 from swarm.board import Board
+from swarm.cli.driving import answer_lines
 from swarm.coordinator import JobState
 from swarm.events import Event, NotePosted
 from swarm.gold import raises, raises_in
@@ -101,6 +102,14 @@ def test_scores(tmp_path: Path, gold: Any, precision: float, recall: float, f1: 
     assert (score.precision, score.recall, score.f1) == (precision, recall, f1)
     assert score.gold_rows - score.matched == len(score.missed)
     assert score.found_rows - score.matched == len(score.invented)
+
+
+def test_a_row_that_stands_in_several_documents_is_said_to_count_for_each(tmp_path: Path) -> None:
+    answer = scored(tmp_path, "ast:raises")
+    assert answer.rows and answer.score
+    assert answer_lines(answer)[-1].endswith("(2 of 2 gold rows found, 2 rows given)")
+    more = answer.model_copy(update={"score": answer.score.model_copy(update={"found_rows": 3})})
+    assert answer_lines(more)[-1].endswith("(2 of 2 gold rows found, 3 rows given, one for each document)")
 
 
 @pytest.mark.parametrize(

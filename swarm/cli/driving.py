@@ -339,9 +339,10 @@ def answer_lines(answer: Answer) -> list[str]:
         if score.problem:
             lines.append(f"score: {score.problem}")
         else:
+            apart = ", one for each document" if score.found_rows > len(answer.rows or ()) else ""
             lines.append(
                 f"score: precision {score.precision:.3f}, recall {score.recall:.3f}, F1 {score.f1:.3f} "
-                f"({score.matched} of {score.gold_rows} gold rows found, {score.found_rows} rows given)"
+                f"({score.matched} of {score.gold_rows} gold rows found, {score.found_rows} rows given{apart})"
             )
     return lines
 
