@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import shutil
 import signal
 import socket
@@ -121,10 +122,15 @@ class RayHead:
                     await asyncio.sleep(0.1)
 
     def kill(self) -> None:
-        """Ends every process of the cluster at once, as if the machine had lost its power."""
+        """Ends every process of the cluster at once, as if the machine had lost its power. What they held is free then."""
+        ending = []
         for process in self.processes():
             with suppress(ProcessLookupError):
-                os.kill(process, signal.SIGKILL)
+                ending.append(os.pidfd_open(process))
+                signal.pidfd_send_signal(ending[-1], signal.SIGKILL)
+        for end in ending:
+            select.select([end], [], [])
+            os.close(end)
         self._process.wait()
 
     def stop(self) -> None:
