@@ -438,6 +438,7 @@ def test_a_call_that_gives_up_while_it_is_let_out_leaves_its_place_to_another() 
             await asyncio.sleep(0.1)
         first.cancel()
         await second
+        assert first.cancelled() and now() == pytest.approx(1001.4), "with the answer that was meant for the other"
 
     run(scene())
 
