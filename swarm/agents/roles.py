@@ -30,9 +30,9 @@ class Role(Frozen):
     max_tokens: int = Field(default=256, ge=1, le=MOST)
     """Tokens of one output."""
     temperature: float = Field(default=0.0, ge=0, le=2)
-    reads: tuple[str, ...] | None = None
-    """Note kinds the role may be given: a task that is given another kind fails. A file that does not say lets it be given any,
-    but for what people say (`word`), which only a role that names it hears."""
+    reads: tuple[str, ...] = ()
+    """Note kinds the role is made for. Which notes a task is given its protocol decides; but what people say (`word`) only a
+    role hears that names it here."""
     writes: tuple[str, ...] | None = None
     """Note kinds the role may post: a task that posts another kind fails. A file that does not say lets it post any."""
     weights: str = ""
@@ -47,7 +47,7 @@ class Role(Frozen):
     @property
     def hears(self) -> bool:
         """Whether the role is given what people say."""
-        return WORD in (self.reads or ())
+        return WORD in self.reads
 
 
 def parse_role(text: str, where: str) -> Role:

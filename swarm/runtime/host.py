@@ -206,11 +206,6 @@ class Host:
         brief, role = doing.work.brief, self.roles[doing.work.brief.role]
         said, samples, broken = list(doing.work.said), dict(doing.work.samples), Counter[int]()
         purse = Purse(doing.work.left)
-        for note in doing.work.material.notes:
-            if role.reads is not None and note.kind not in role.reads:
-                problem = f"its task is given a note of kind {note.kind!r}, and the role reads {', '.join(role.reads) or 'none'}"
-                cure = "name that kind in the role's file, or mend the protocol"
-                raise ProtocolError(problem, f"roles.{role.name}.reads", cure)
         while True:
             action = self.protocol.turn(brief, doing.work.material, said)
             if isinstance(action, Done):
