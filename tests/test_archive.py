@@ -139,6 +139,18 @@ def test_an_order_is_sorted_whatever_is_added_and_removed(seed: int) -> None:
     assert list(order) == sorted(held) and len(order) == len(held)
 
 
+@pytest.mark.parametrize(
+    "names", [("0aff", "10ff"), ("0aff", "10"), ("0AFF", "10FF"), ("0a ff", "10 ff"), ("abc", "def"), ("é", ""), ("",)]
+)
+def test_names_of_every_form_come_out_of_an_order_as_they_went_in(names: tuple[str, ...]) -> None:
+    positions: list[Position] = sorted((1, number, name, other) for number, name in enumerate(names) for other in names)
+    order = Order(positions)
+    order.pack()
+    assert list(order) == positions
+    order.add((2, 0, names[0], "other"))
+    assert list(order) == [*positions, (2, 0, names[0], "other")]
+
+
 def test_an_order_that_is_emptied_can_be_filled_again() -> None:
     positions: list[Position] = [(number, 0, "b", "n") for number in range(3 * LONGEST)]
     order = Order()

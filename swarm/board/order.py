@@ -3,10 +3,11 @@ those in use are unpacked."""
 
 from __future__ import annotations
 
-import zlib
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from sys import getsizeof
+from typing import Any
 
 import msgpack
 
@@ -16,8 +17,9 @@ in which tasks end nor the job's id, on which every note's id depends, shows."""
 
 LONGEST = 1024
 """Items of one short list before it is split."""
-WARM = 48
-"""Short lists of one order that are unpacked at a time: those that were changed last."""
+WARM = 8
+"""Short lists of one order that are unpacked at a time: those that were changed last. Few: what lies about unpacked is packed
+once it is cold, and pushes what is worked with out of the processor's caches until then."""
 
 
 class _Chunk:
@@ -32,10 +34,30 @@ class _Chunk:
     def read(self) -> list[Position]:
         if self.items is not None:
             return self.items
-        return [tuple(row) for row in msgpack.unpackb(zlib.decompress(self.packed))]
+        spans, starts, hashes, ids = msgpack.unpackb(self.packed)
+        return list(zip(spans, starts, _names(hashes), _names(ids), strict=True))
 
     def pack(self) -> None:
-        self.packed, self.items = zlib.compress(msgpack.packb(self.items), 1), None
+        spans, starts, hashes, ids = zip(*self.items or (), strict=True)
+        self.packed, self.items = msgpack.packb((spans, starts, _raw(hashes), _raw(ids))), None
+
+
+def _raw(names: tuple[str, ...]) -> tuple[int, bytes] | tuple[str, ...]:
+    """Names as the bytes that they spell, with the length of one, where all are lower-case hexadecimal and equally long."""
+    spelled, length = "".join(names), len(names[0])
+    with suppress(ValueError):
+        if length and (raw := bytes.fromhex(spelled)).hex() == spelled and all(len(name) == length for name in names):
+            return length, raw
+    return names
+
+
+def _names(packed: list[Any]) -> list[str]:
+    """What `_raw` was given."""
+    if isinstance(packed[0], str):
+        return packed
+    length, raw = packed
+    spelled = raw.hex()
+    return [spelled[at : at + length] for at in range(0, len(spelled), length)]
 
 
 class Order:

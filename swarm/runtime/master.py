@@ -33,8 +33,9 @@ from swarm.store.interface import Writer
 
 LONG_POLL_SECONDS = 1.0
 """How long a pull waits for work to appear before it is answered empty."""
-REMEMBERED_BYTES = 64 << 20
-"""Bytes of bodies that stay in memory after they were written or read."""
+REMEMBERED_BYTES = 4 << 20
+"""Bytes of bodies that stay in memory after they were written or read. What is asked for is mostly asked for within a second; of
+more, each body costs a longer way to memory when it comes and when it goes."""
 ENTRY_BYTES = 320
 """What a body takes in memory beyond its own bytes: its name, and its place in a table. Most bodies are shorter than that."""
 
