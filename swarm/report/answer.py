@@ -47,6 +47,9 @@ from swarm.spec import JobSpec, parse_spec
 from swarm.store.interface import Reader
 
 PYTHON = "text/x-python"
+FIT = frozenset({"supported"})
+"""Verdicts with which a row may be in the answer. Where no judging came to nothing, rows that are unchecked were never to be
+judged: they may as well."""
 WHY_GIVEN_UP = {
     "budget": "what was left of the budget, its reserve included, might not have paid for it",
     AGENT_BUDGET: "it had spent what one agent may, in attempts before",
@@ -95,7 +98,8 @@ class _Gathering:
         self.ended = state.settled
         planned = spec.answer.merge if spec.answer.merge != "auto" else "set"
         self.merge = str(state.memory.get("merge", planned))
-        self.claims = Claims(spec, state.board, texts, self.ended, self.merge, state.status == "budget")
+        fit = FIT if activity.judged_nothing else FIT | {"unchecked"}
+        self.claims = Claims(spec, state.board, texts, fit, self.ended, self.merge, state.status == "budget")
 
     def answer(self, held: bool) -> Answer:
         state, claims, total = self.state, self.claims, self.state.total()
@@ -115,7 +119,9 @@ class _Gathering:
             rows=None if prose else claims.rows(),
             statements=claims.statements() if prose else None,
             headlines=claims.headlines(),
+            unmerged=claims.unmerged,
             unverified=claims.unverified(),
+            left_out=claims.left_out(),
             unread=unread,
             skipped=tuple(self._skipped()),
             given_up=tuple(self._given_up()),
