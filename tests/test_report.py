@@ -456,6 +456,18 @@ def test_a_statement_is_not_supported_by_sources_that_say_something_else(tmp_pat
     assert verdicts == {TOLD[0]: (2, "reworded"), TOLD[2]: (1, "supported")}
 
 
+def test_no_path_of_this_machine_stands_in_a_report(tmp_path: Path) -> None:
+    for name in ("texts", "given"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.txt").write_text(f"Mars is red in {name}.")
+    (tmp_path / "b.txt").write_text("Venus is hot.")
+    inputs = [str(tmp_path / "texts" / "*.txt"), str(tmp_path / "b.txt"), {"source": str(tmp_path / "given"), "origin": "/ours"}]
+    driven = HandDriven.create(tmp_path / "runs", {**RAISES, "inputs": inputs})
+    driven.store.close()
+    assert [one.origin for one in answer_of(driven.run).provenance.sources] == ["texts/*.txt", "b.txt", "/ours"]
+    assert not any(str(tmp_path) in text for text in written(driven.run).values())
+
+
 def test_a_large_answer_keeps_its_page_small(run: RunFolder) -> None:
     answer = answer_of(run)
     size = len(written(run)["report.html"])

@@ -6,9 +6,11 @@ projection: it writes nothing, asks no model, and gives the same answer for the 
 
 from __future__ import annotations
 
+import glob
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import msgpack
 
@@ -313,10 +315,20 @@ class _Gathering:
             engine=self.spec.model.engine, model=self.spec.model.name, events=activity.events,
             sessions=activity.sessions, started=self.state.started, ended=activity.ended,
             sources=tuple(
-                Source(origin=printable(origin), licence=licence, train=train, documents=n, spans=spans, size=size)
+                Source(origin=printable(self._origin(origin)), licence=licence, train=train, documents=n, spans=spans, size=size)
                 for (origin, licence, train), (n, spans, size) in sources.items()
             ),
         )  # fmt: skip
+
+    def _origin(self, origin: str) -> str:
+        """Where an input comes from, in a file that people pass on: of a place on this machine the name of the folder and the
+        way from it, unless the job itself gives it as the origin."""
+        place = fixed = Path(origin)
+        if not place.is_absolute() or any(item.origin == origin for item in self.spec.inputs):
+            return origin
+        while glob.has_magic(str(fixed)):
+            fixed = fixed.parent
+        return Path(fixed.name, place.relative_to(fixed)).as_posix()
 
 
 def kind_of(weights: str) -> str:
