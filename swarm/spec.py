@@ -81,7 +81,7 @@ class InputSpec(Frozen):
     source: Place = Field(min_length=1)
     """A file, a folder, a glob, `python:PACKAGE` (installed sources), `pydoc:topics`, or `text:LITERAL`."""
     origin: str = ""
-    """Where it comes from, for the report; empty means: as written in `source`."""
+    """Where it comes from, for the report; empty means: as written in `source`, without the folders before an absolute path."""
     licence: str = "unknown"
     """Licence of the text, for the report and for learning."""
     train: bool = False

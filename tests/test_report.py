@@ -7,7 +7,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -19,7 +19,7 @@ import pytest
 from swarm.coordinator import JobState
 from swarm.corpus import pin, read_text
 from swarm.events import Event, TaskFailed
-from swarm.protocol import NoteText, Passage
+from swarm.protocol import Material, NoteText, Part, Passage
 from swarm.report import Answer, gather, write_report
 from swarm.report.shapes import WITHDRAWN, Row, Sentence
 from swarm.report.steps import steps
@@ -348,10 +348,124 @@ def test_statements_cite_and_say_when_a_model_worded_them(tmp_path: Path) -> Non
     driven.store.close()
     answer, files = answer_of(driven.run), written(driven.run)
     assert answer.rows is None and answer.statements
-    assert all(one.cites and one.verdict == "supported" for one in answer.statements)
+    assert all(one.cites for one in answer.statements)
     assert answer.score and answer.score.problem == "statements in prose are not scored"
     assert json.loads(files["answer.json"])["statements"][0]["cites"]
     assert answer.statements[0].text in Elements(files["report.html"]).text
+
+
+TOLD = ("Mars is red and cold.", "Venus is hot and bright.", "Saturn has wide rings.")
+
+
+class Planets(Canned):
+    """Tells each passage as it stands, and merges as it is told to."""
+
+    def __init__(self, merged: list[list[Any]] | None = None) -> None:
+        super().__init__()
+        self.merged = merged
+
+    def say(self, role: str, material: Material, parts: Sequence[Part]) -> str:
+        if role == "reader":
+            text = material.passages[0].text.strip()
+            return json.dumps([[text, text] if self.merged is not None else [text.split()[0], text.split()[1], text]])
+        return '"yes"' if role == "verifier" else json.dumps(self.merged or [])
+
+
+def of_planets(folder: Path, answer: dict[str, Any], canned: Planets, verify: bool = True) -> HandDriven:
+    protocol = {"name": "map_reduce", "options": {"verify": verify}}
+    inputs = [f"text:{one}" for one in TOLD]
+    driven = HandDriven.create(folder, {**RAISES, "inputs": inputs, "answer": answer, "protocol": protocol})
+    driven.canned = canned
+    return driven
+
+
+PROSE: dict[str, Any] = {"statements": True}
+PAIRS: dict[str, Any] = {"columns": {"planet": "its name", "verb": "what it does"}, "merge": "set"}
+
+
+@pytest.mark.parametrize("status", ["cancelled", "failed"])
+@pytest.mark.parametrize("verdict", ["supported", "unchecked"])
+@pytest.mark.parametrize("answer", [PROSE, PAIRS], ids=["prose", "rows"])
+def test_a_job_that_ended_before_its_merge_shows_what_it_had(
+    tmp_path: Path, answer: dict[str, Any], verdict: str, status: str
+) -> None:
+    driven = of_planets(tmp_path, answer, Planets([] if answer is PROSE else None), verdict == "supported")
+    while driven.state.board.count("row", verdict) < 2:
+        driven.work(steps=1, hosts=["host-0"])
+    draft = answer_of(driven.run)
+    driven.append(driven.core.end(driven.now, status, "enough"))
+    driven.store.close()
+    ended, files = answer_of(driven.run), written(driven.run)
+    claims = ended.rows if answer is PAIRS else ended.statements
+    assert claims == (draft.rows if answer is PAIRS else draft.statements) and len(claims or ()) == 2
+    assert {one.verdict for one in claims or ()} == {verdict} and not ended.left_out and not ended.unverified
+    assert ended.unmerged and not draft.unmerged and not ended.draft
+    for text in (files["report.md"], Elements(files["report.html"]).text):
+        assert "until the job ended" in text and "the job ended before its reducer" in text
+        assert "No row was found" not in text and "No statement was found" not in text
+    assert len(files["rows.csv"].splitlines()) == 3
+
+
+def test_what_was_verified_and_stands_in_no_statement_is_listed(tmp_path: Path) -> None:
+    driven = of_planets(tmp_path, PROSE, Planets([[TOLD[0], [1]]]))
+    driven.work()
+    driven.store.close()
+    answer, files = answer_of(driven.run), written(driven.run)
+    assert [(one.text, one.verdict) for one in answer.statements or ()] == [(TOLD[0], "supported")]
+    reason = "no statement of the answer rests on it"
+    assert [(one.text, one.verdict, one.reason) for one in answer.left_out] == [
+        (text, "supported", reason) for text in TOLD[1:]
+    ]  # fmt: skip
+    assert all(one.cites for one in answer.left_out) and not answer.unverified and not answer.unmerged
+    assert json.loads(files["answer.json"])["left_out"][1]["text"] == TOLD[2]
+    for text in (files["report.md"], Elements(files["report.html"]).text):
+        assert "Left out of the answer" in text and TOLD[2] in text and reason in text
+        assert "Everything that was written down" not in text
+
+
+@pytest.mark.parametrize("verify", [True, False])
+def test_rows_that_are_not_among_the_most_frequent_are_listed_and_not_scored(tmp_path: Path, verify: bool) -> None:
+    (tmp_path / "gold.jsonl").write_text('{"planet": "Saturn", "verb": "has"}\n')
+    kept = {**PAIRS, "merge": "top-k", "top": 1, "gold": str(tmp_path / "gold.jsonl")}
+    driven = of_planets(tmp_path, kept, Planets(), verify)
+    driven.work()
+    driven.store.close()
+    answer, files = answer_of(driven.run), written(driven.run)
+    assert [row.values for row in answer.rows or ()] == [{"verb": "is", "count": "2"}]
+    (left,) = answer.left_out
+    assert (left.values["planet"], left.reason) == ("Saturn", "its verb is not among the 1 most frequent")
+    assert not answer.unverified and "Everything that was written down" not in files["report.md"] + files["report.html"]
+    assert answer.score and (answer.score.found_rows, answer.score.matched) == (2, 0)
+
+
+def test_what_a_merge_joined_by_design_is_in_the_answer(tmp_path: Path) -> None:
+    driven = of_planets(tmp_path, {**PAIRS, "merge": "count"}, Planets())
+    driven.work()
+    driven.store.close()
+    answer, files = answer_of(driven.run), written(driven.run)
+    assert len(answer.rows or ()) == 2 and not answer.left_out
+    for name in ("report.md", "report.html"):
+        assert "Everything that was written down is in the answer." in files[name] and "Left out of the answer" not in files[name]
+
+
+def test_a_statement_is_not_supported_by_sources_that_say_something_else(tmp_path: Path) -> None:
+    driven = of_planets(tmp_path, PROSE, Planets([[TOLD[0], [1, 2]], [TOLD[2], [3]]]))
+    driven.work()
+    driven.store.close()
+    verdicts = {one.text: (len(one.cites), one.verdict) for one in answer_of(driven.run).statements or ()}
+    assert verdicts == {TOLD[0]: (2, "reworded"), TOLD[2]: (1, "supported")}
+
+
+def test_no_path_of_this_machine_stands_in_a_report(tmp_path: Path) -> None:
+    for name in ("texts", "given"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.txt").write_text(f"Mars is red in {name}.")
+    (tmp_path / "b.txt").write_text("Venus is hot.")
+    inputs = [str(tmp_path / "texts" / "*.txt"), str(tmp_path / "b.txt"), {"source": str(tmp_path / "given"), "origin": "/ours"}]
+    driven = HandDriven.create(tmp_path / "runs", {**RAISES, "inputs": inputs})
+    driven.store.close()
+    assert [one.origin for one in answer_of(driven.run).provenance.sources] == ["texts/*.txt", "b.txt", "/ours"]
+    assert not any(str(tmp_path) in text for text in written(driven.run).values())
 
 
 def test_a_large_answer_keeps_its_page_small(run: RunFolder) -> None:

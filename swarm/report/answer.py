@@ -6,9 +6,11 @@ projection: it writes nothing, asks no model, and gives the same answer for the 
 
 from __future__ import annotations
 
+import glob
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import msgpack
 
@@ -47,6 +49,9 @@ from swarm.spec import JobSpec, parse_spec
 from swarm.store.interface import Reader
 
 PYTHON = "text/x-python"
+FIT = frozenset({"supported"})
+"""Verdicts with which a row may be in the answer. Where no judging came to nothing, rows that are unchecked were never to be
+judged: they may as well."""
 WHY_GIVEN_UP = {
     "budget": "what was left of the budget, its reserve included, might not have paid for it",
     AGENT_BUDGET: "it had spent what one agent may, in attempts before",
@@ -95,7 +100,8 @@ class _Gathering:
         self.ended = state.settled
         planned = spec.answer.merge if spec.answer.merge != "auto" else "set"
         self.merge = str(state.memory.get("merge", planned))
-        self.claims = Claims(spec, state.board, texts, self.ended, self.merge, state.status == "budget")
+        fit = FIT if activity.judged_nothing else FIT | {"unchecked"}
+        self.claims = Claims(spec, state.board, texts, fit, self.ended, self.merge, state.status == "budget")
 
     def answer(self, held: bool) -> Answer:
         state, claims, total = self.state, self.claims, self.state.total()
@@ -115,7 +121,9 @@ class _Gathering:
             rows=None if prose else claims.rows(),
             statements=claims.statements() if prose else None,
             headlines=claims.headlines(),
+            unmerged=claims.unmerged,
             unverified=claims.unverified(),
+            left_out=claims.left_out(),
             unread=unread,
             skipped=tuple(self._skipped()),
             given_up=tuple(self._given_up()),
@@ -307,10 +315,20 @@ class _Gathering:
             engine=self.spec.model.engine, model=self.spec.model.name, events=activity.events,
             sessions=activity.sessions, started=self.state.started, ended=activity.ended,
             sources=tuple(
-                Source(origin=printable(origin), licence=licence, train=train, documents=n, spans=spans, size=size)
+                Source(origin=printable(self._origin(origin)), licence=licence, train=train, documents=n, spans=spans, size=size)
                 for (origin, licence, train), (n, spans, size) in sources.items()
             ),
         )  # fmt: skip
+
+    def _origin(self, origin: str) -> str:
+        """Where an input comes from, in a file that people pass on: of a place on this machine the name of the folder and the
+        way from it, unless the job itself gives it as the origin."""
+        place = fixed = Path(origin)
+        if not place.is_absolute() or any(item.origin == origin for item in self.spec.inputs):
+            return origin
+        while glob.has_magic(str(fixed)):
+            fixed = fixed.parent
+        return Path(fixed.name, place.relative_to(fixed)).as_posix()
 
 
 def kind_of(weights: str) -> str:

@@ -36,15 +36,20 @@ class Found:
 
 
 class Claims:
-    """Reads the claims of one board. `ended` says whether the job is over, `over` whether that is for want of budget, and `merge`
-    how rows are merged."""
+    """Reads the claims of one board. `fit` are the verdicts with which a row may be in the answer. `ended` says whether the job
+    is over, `over` whether that is for want of budget, and `merge` how rows are merged."""
 
-    def __init__(self, spec: JobSpec, board: Board, texts: Texts, ended: bool, merge: str, over: bool = False) -> None:
-        self.spec, self.board, self.texts, self.ended, self.merge, self.over = spec, board, texts, ended, merge, over
+    def __init__(
+        self, spec: JobSpec, board: Board, texts: Texts, fit: frozenset[str], ended: bool, merge: str, over: bool = False
+    ) -> None:
+        self.spec, self.board, self.texts, self.fit = spec, board, texts, fit
+        self.ended, self.merge, self.over = ended, merge, over
         texts.fetch(note.body for kind in board.kinds() for note in board.notes(kind))
-        self.found = self._found()
+        findings = self._ranked("finding")
+        self.found = self._merged(findings) if findings else self._so_far()
+        self.unmerged = ended and not findings and bool(self.found)
         self._unjudged = "unchecked" if over else "waiting"
-        self.used = frozenset(row.id for found in self.found for row in found.rows)
+        self.used = {row.id: row for found in self.found for row in found.rows}
         self.cites: dict[tuple[int, int, int], Cite] = texts.cites(self._places())
 
     # ---- the answer ----
@@ -86,14 +91,13 @@ class Claims:
         return [note.id for note in self.board.provenance(sentence) if note.kind == "row"]
 
     def counted(self) -> list[tuple[str, dict[str, str]]]:
-        """(path, values) of each row that counts: verified, or merged without a verifier. For the score."""
-        rows = [note for note in self.board.notes("row") if note.verdict == "supported" or note.id in self.used]
-        return [(self.document_of(note), self._values(note)) for note in rows]
+        """(path, values) of each row that the answer rests on, for the score."""
+        return [(self.document_of(row), self._values(row)) for row in self.used.values()]
 
     # ---- what is not part of it ----
 
     def unverified(self) -> tuple[Unverified, ...]:
-        rows = [note for note in self.board.notes("row") if note.verdict != "supported" and note.id not in self.used]
+        rows = [note for note in self.board.notes("row") if note.verdict not in self.fit and note.id not in self.used]
         out = [self._not_taken("row", note, self._why(note)) for note in rows]
         for note in self.board.notes("rejected"):
             reason = str(self.texts.content(note.body).get("reason", WITHDRAWN))
@@ -102,24 +106,25 @@ class Claims:
             out.append(self._not_taken("sentence", note, NOT_STATED, "refused by code"))
         return tuple(out)
 
+    def left_out(self) -> tuple[Unverified, ...]:
+        """Rows that might be in the answer by their verdict, and on which nothing in it rests."""
+        rows = [note for note in self.board.notes("row") if note.verdict in self.fit and note.id not in self.used]
+        return tuple(self._not_taken("row", note, self._why_left_out()) for note in rows)
+
     def document_of(self, note: NoteView) -> str:
         """The path of the document that a note cites first."""
         return self.texts.path(self.texts.span(note.cites[0][0]).document) if note.cites else ""
 
     # ---- within ----
 
-    def _found(self) -> list[Found]:
-        notes = self._ranked("finding")
-        if notes or self.ended:
-            return [
-                Found(note.id, self._values(note), self._leaves(note), tuple(self.board.spans(note.id)))
-                for note in notes
-            ]
-        return self._so_far()
+    def _merged(self, findings: Iterable[NoteView]) -> list[Found]:
+        return [
+            Found(note.id, self._values(note), self._leaves(note), tuple(self.board.spans(note.id))) for note in findings
+        ]
 
     def _so_far(self) -> list[Found]:
-        """For a draft: verified rows merged as the reducer would merge them now."""
-        rows = {note.id: note for note in self.board.notes("row", "supported")}
+        """For a draft, and for a job that ended before it merged: rows as the reducer would merge them now."""
+        rows = {note.id: note for note in self.board.notes("row") if note.verdict in self.fit}
         if self.spec.answer.statements:
             return [Found(note.id, self._values(note), (note,), note.cites) for note in rows.values()]
         names = {column.name for column in self.spec.answer.columns}
@@ -153,8 +158,9 @@ class Claims:
         return next((self.board.note(other) for kind, other in sentence.links if kind == "states"), None)
 
     def _verdict_of_prose(self, one: Found) -> str:
-        """A statement that a model worded anew rests on verified passages, but nobody judged its own wording."""
-        if one.values.get("statement") in {self._values(row).get("statement") for row in one.rows}:
+        """A statement was judged where each row that it cites says the same. One that a model worded anew, or for which it
+        cites rows that say something else, rests on verified passages, but nobody judged whether they say it."""
+        if {self._values(row).get("statement") for row in one.rows} == {one.values.get("statement")}:
             return _weakest(one.rows)
         return "reworded"
 
@@ -163,15 +169,26 @@ class Claims:
             return OVER_BUDGET
         return REASONS.get(note.verdict, "not judged before the job ended" if self.ended else "not judged yet")
 
+    def _why_left_out(self) -> str:
+        answer = self.spec.answer
+        if answer.statements:
+            return "no statement of the answer rests on it"
+        if self.merge == "top-k":
+            return f"its {answer.by or answer.columns[-1].name} is not among the {answer.top} most frequent"
+        return "the answer was merged without it"
+
     def _not_taken(self, kind: str, note: NoteView, reason: str, verdict: str = "") -> Unverified:
         content = self.texts.content(note.body)
         values = self._values(note) if kind == "row" else {}
         cites = self._cited(note.cites)
         return Unverified(
-            kind=kind, text=claim_text(values) if kind == "row" else str(content.get("text", WITHDRAWN)), values=values,
+            kind=kind, text=self._told(values) if kind == "row" else str(content.get("text", WITHDRAWN)), values=values,
             quote=str(content.get("quote", "")), verdict=verdict or note.verdict or self._unjudged, reason=reason,
             cites=cites if note.kind == "row" else tuple(cite.model_copy(update={"quote": ""}) for cite in cites),
         )  # fmt: skip
+
+    def _told(self, values: dict[str, str]) -> str:
+        return values.get("statement", WITHDRAWN) if self.spec.answer.statements else claim_text(values)
 
     def _places(self) -> set[tuple[int, int, int]]:
         places = {place for found in self.found for place in found.places}

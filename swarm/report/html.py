@@ -35,6 +35,7 @@ DIGEST = 8
 """Digits of a digest where a name stands beside it."""
 MOST_LISTED = 400
 """Entries of the lists beside the answer; the rest is in answer.json."""
+ENDED_EARLY = "Cut short: the job ended before its reducer merged what was found. This is what it had by then."
 _UNSEEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ufffe\uffff\u202a-\u202e\u2066-\u2069]")
 
 
@@ -79,6 +80,10 @@ def render_html(gathered: Gathered) -> str:
             referring.claim((), one.text, one.cites, 1, one.verdict, one.quote, one.reason)
             for one in answer.unverified[:MOST_LISTED]
         ],
+        "left_out": [
+            referring.claim((), one.text, one.cites, 1, one.verdict, one.quote, one.reason)
+            for one in answer.left_out[:MOST_LISTED]
+        ],
     }  # fmt: skip
     script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
     return (
@@ -87,6 +92,9 @@ def render_html(gathered: Gathered) -> str:
         .render(
             answer=answer,
             columns=columns,
+            title=title_of(answer),
+            none_found=none_found(answer),
+            ended_early=ENDED_EARLY if answer.unmerged else "",
             notices=notices(answer),
             passages=passages(referring.references, texts),
             flow=flow(answer.picture),
@@ -144,6 +152,21 @@ def label(weights: Weights) -> str:
 def place_of(cite: Cite) -> str:
     """`path:line`; the path alone where the line is not known."""
     return cite.document if cite.line is None else f"{cite.document}:{cite.line}"
+
+
+def title_of(answer: Answer) -> str:
+    """What stands over the rows or statements."""
+    what = "Statements" if answer.rows is None else "Rows"
+    if answer.draft or answer.unmerged:
+        return f"{what} so far" if answer.draft else f"{what} until the job ended"
+    return what if answer.rows is None else "All rows"
+
+
+def none_found(answer: Answer) -> str:
+    """What stands there where there is none."""
+    what = "statement" if answer.rows is None else "row"
+    so_far = " so far" if answer.draft else ""
+    return f"No {what} {'could be verified' if answer.unverified else 'was found'}{so_far}."
 
 
 def columns_of(answer: Answer) -> tuple[str, ...]:

@@ -10,10 +10,21 @@ from collections.abc import Iterator, Sequence
 
 from swarm.names import counted
 from swarm.report.drawing import shortened, spoken_seconds
-from swarm.report.html import MOST_LISTED, columns_of, day, label, money, place_of, visible
+from swarm.report.html import (
+    ENDED_EARLY,
+    MOST_LISTED,
+    columns_of,
+    day,
+    label,
+    money,
+    none_found,
+    place_of,
+    title_of,
+    visible,
+)
 from swarm.report.notices import notices
 from swarm.report.passages import References
-from swarm.report.shapes import Answer, Cite
+from swarm.report.shapes import Answer, Cite, Unverified
 
 MOST_NUMBERS = 12
 """References after one claim; the rest is counted."""
@@ -52,18 +63,20 @@ def _sentences(answer: Answer, references: References) -> Iterator[str]:
 
 
 def _claims(answer: Answer, references: References) -> Iterator[str]:
-    if answer.rows is None:
-        yield "## Statements"
+    many = "" if answer.rows is None else f" ({len(answer.rows):,})"
+    yield f"## {title_of(answer)}{many}"
+    yield ""
+    if not (answer.rows or answer.statements):
+        yield none_found(answer)
+        return
+    if answer.unmerged:
+        yield ENDED_EARLY
         yield ""
+    if answer.rows is None:
         for number, one in enumerate(answer.statements or (), 1):
             yield f"{number}. {escaped(one.text)} {_numbers(one.cites, references)} ({one.verdict})"
         return
     columns = columns_of(answer)
-    yield f"## {'Rows so far' if answer.draft else 'All rows'} ({len(answer.rows):,})"
-    yield ""
-    if not answer.rows:
-        yield "No row was found."
-        return
     yield _table_row([*map(escaped, columns), "sources", "judged"])
     yield _table_row(["---"] * (len(columns) + 2))
     for row in answer.rows:
@@ -76,13 +89,22 @@ def _doubts(answer: Answer, references: References) -> Iterator[str]:
         return
     yield f"## Could not be verified ({len(answer.unverified):,})"
     yield ""
-    for one in answer.unverified[:MOST_LISTED]:
+    yield from _not_in_it(answer.unverified, references)
+    if not answer.unverified:
+        yield "Nothing." if answer.left_out else "Everything that was written down is in the answer."
+    if answer.left_out:
+        yield ""
+        yield f"## Left out of the answer ({len(answer.left_out):,})"
+        yield ""
+        yield from _not_in_it(answer.left_out, references)
+
+
+def _not_in_it(listed: Sequence[Unverified], references: References) -> Iterator[str]:
+    for one in listed[:MOST_LISTED]:
         quote = f" {code(shortened(one.quote, 160))}" if one.quote else ""
         numbers = _numbers(one.cites, references)
         yield f"- {escaped(one.text)}{quote}: {one.verdict}; {escaped(one.reason)} {numbers}".rstrip()
-    yield from _rest(answer.unverified)
-    if not answer.unverified:
-        yield "Everything that was written down is in the answer."
+    yield from _rest(listed)
 
 
 def _unread(answer: Answer) -> Iterator[str]:

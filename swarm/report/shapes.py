@@ -318,7 +318,11 @@ class Answer(Frozen):
     rows: tuple[Row, ...] | None
     statements: tuple[Statement, ...] | None
     headlines: tuple[Headline, ...]
+    unmerged: bool = False
+    """True where the job ended before its reducer: the claims are what it had by then, merged by code."""
     unverified: tuple[Unverified, ...]
+    left_out: tuple[Unverified, ...] = ()
+    """Rows that could be in the answer by their verdict, and that no claim of it rests on."""
     unread: tuple[Unread, ...]
     skipped: tuple[Skipped, ...]
     given_up: tuple[GivenUp, ...]
