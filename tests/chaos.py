@@ -145,22 +145,24 @@ class Resumes:
 
 
 def scenes(resumes: Resumes, kills: Kills, tests: PlayedTests) -> list[Scene]:
+    """Shares go by what a fault costs: one of a cluster takes ten seconds and its share of the start of that cluster."""
     processes = ("tests/test_store_processes.py", "tests/test_store_races.py")
     unknown = "(answer or answers or hard_way or killed or stands or unknown) and not there"
     database = ("tests/test_store_postgres.py", "-k", unknown)
     engine = "tests/test_models_real.py::test_an_engine_that_dies_is_named_and_started_again"
+    cluster = ("tests/test_cluster_faults.py", "tests/test_cluster.py", "-k", "restarts or lost or dies")
     return [
-        Scene("no promise breaks under faults without end (simulator)", 3, safe),
-        Scene("every job ends once faults cease (simulator)", 3, live),
-        Scene("a power cut loses nothing acknowledged (crash images)", 2, power),
-        Scene("a failing disk loses nothing acknowledged (EIO, ENOSPC)", 1, disk),
-        Scene("a killed job repeats no finished step (kill -9)", 1, kills.play),
-        Scene("one writer: kills, races, frozen past its hold (both stores)", 1, tests.scene(*processes)),
+        Scene("no promise breaks under faults without end (simulator)", 2.5, safe),
+        Scene("every job ends once faults cease (simulator)", 2.5, live),
+        Scene("a power cut loses nothing acknowledged (crash images)", 1, power),
+        Scene("a failing disk loses nothing acknowledged (EIO, ENOSPC)", 0.5, disk),
+        Scene("a killed job repeats no finished step (kill -9)", 2, kills.play),
+        Scene("one writer: kills, races, frozen past its hold (both stores)", 2, tests.scene(*processes)),
         Scene("an unknown commit is looked up, not guessed (PostgreSQL)", 1, tests.scene(*database)),
         Scene("every charged call is on the account (failing model server)", 1, tests.scene("tests/test_model_faults.py")),
         Scene("an engine that dies is started again (vLLM, kill -9)", 0.5, tests.scene(engine)),
-        Scene("a lost node or master costs its leases only (Ray, 3 nodes)", 1, tests.scene("tests/test_cluster_faults.py")),
-        Scene("a job outlives its whole cluster (Ray, a new and empty one)", 0.5, tests.scene("tests/test_head_lost.py")),
+        Scene("a lost node, host, server or master costs its leases only (Ray)", 4, tests.scene(*cluster)),
+        Scene("a job outlives its whole cluster (Ray, a new and empty one)", 2, tests.scene("tests/test_head_lost.py")),
         Scene("a job of 10,000 steps goes on after kill -9", 2, resumes.play),
     ]
 
