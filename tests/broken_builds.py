@@ -220,7 +220,8 @@ BUILDS: tuple[BrokenBuild, ...] = (
     BrokenBuild(
         22, "loads an adapter in the place of one that requests still use",
         (Patch("swarm/models/vllm.py", "int(served.digest[:7], 16) + 1", "1"),),
-        ("tests/test_adapters.py::test_each_adapter_has_a_number_of_its_own_that_depends_on_its_digest_alone",),
+        ("tests/test_adapters.py::test_each_adapter_has_a_number_of_its_own_that_depends_on_its_digest_alone",
+         "tests/test_adapters.py::test_requests_under_way_at_once_are_answered_by_their_own_adapters"),
     ),
     BrokenBuild(
         23, "falls back to pickle",
