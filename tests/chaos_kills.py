@@ -36,7 +36,7 @@ class Kills:
     seconds = 0.0
     """From its begin to its end."""
 
-    def __init__(self, place: Path, copies: int = 6, slow: float = 0.02) -> None:
+    def __init__(self, place: Path, copies: int = 6, slow: float = 0.05) -> None:
         self._place, self._copies, self._slow = place, copies, slow
         self.undisturbed = RunFolder(place, "undisturbed")
 
