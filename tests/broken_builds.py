@@ -34,6 +34,7 @@ class BrokenBuild:
 MASTER, SQLITE, COORDINATOR, STATE = (
     "swarm/runtime/master.py", "swarm/store/sqlite.py", "swarm/coordinator/coordinator.py", "swarm/coordinator/state.py",
 )  # fmt: skip
+FAULTS, JITTER = "swarm/coordinator/faults.py", "jitter = int(identity(*which), 16) / float(1 << 64)"
 
 BUILDS: tuple[BrokenBuild, ...] = (
     BrokenBuild(
@@ -52,7 +53,8 @@ BUILDS: tuple[BrokenBuild, ...] = (
     BrokenBuild(
         2, "synchronous_commit = off (PostgreSQL)",
         (Patch("swarm/store/database.py", '"SET synchronous_commit = on"', '"SET synchronous_commit = off"'),),
-        ("tests/test_store_postgres.py::test_commits_are_on_the_disk_when_they_return",),
+        ("tests/test_store_postgres.py::test_commits_are_on_the_disk_when_they_return",
+         "tests/test_store_postgres.py::test_a_server_stopped_the_hard_way_loses_nothing_and_its_writers_go_on"),
     ),
     BrokenBuild(
         3, "compares the epoch outside the append transaction",
@@ -85,12 +87,14 @@ BUILDS: tuple[BrokenBuild, ...] = (
     BrokenBuild(
         5, "takes a job up from a stale list, without a claim to it",
         (Patch("swarm/runtime/driver.py", '*([] if at is None else ["--at", str(at)])]', "]"),),
-        ("tests/test_supervise.py::test_what_was_touched_just_now_or_has_moved_on_is_left_alone",),
+        ("tests/test_supervise.py::test_what_was_touched_just_now_or_has_moved_on_is_left_alone",
+         "tests/test_recovery_claims.py::test_a_driver_is_told_where_the_log_ended_that_its_supervisor_saw"),
     ),
     BrokenBuild(
         5, "gives a job up from a stale list, without a claim to it",
         (Patch("swarm/runtime/caretaker.py", "store.last() != at:", "store.last() < at:"),),
-        ("tests/test_recovery_claims.py::test_a_job_that_has_moved_on_is_not_given_up",),
+        ("tests/test_recovery_claims.py::test_a_job_that_has_moved_on_is_not_given_up",
+         "tests/test_recovery_claims.py::test_a_job_that_has_moved_on_is_not_paused"),
     ),
     BrokenBuild(
         6, "swallows an error of the store while recovering",
@@ -114,10 +118,23 @@ BUILDS: tuple[BrokenBuild, ...] = (
          "tests/test_supervise.py::test_supervise_once_says_what_it_did"),
     ),
     BrokenBuild(
-        9, "decides by hash()",
-        (Patch("swarm/coordinator/faults.py", "jitter = int(identity(*which), 16) / float(1 << 64)",
-               "jitter = abs(hash(which)) / float(1 << 64)"),),
+        9, "decides by hash()", (Patch(FAULTS, JITTER, "jitter = abs(hash(which)) / float(1 << 64)"),),
         ("tests/test_simulator.py::test_the_order_of_hashes_does_not_show",),
+    ),
+    BrokenBuild(
+        9, "decides by the order of a set",
+        (Patch(COORDINATOR, "        for row in [row for row in self.state.tasks.values() if row.token and row.host == host]:\n",
+               "        held = {row.id for row in self.state.tasks.values() if row.token and row.host == host}\n"
+               "        for row in map(self.state.tasks.__getitem__, held):\n"),),
+        ("tests/test_simulator.py::test_the_order_of_hashes_does_not_show",),
+    ),
+    BrokenBuild(
+        9, "decides by the clock of the machine", (Patch(FAULTS, JITTER, "jitter = __import__('time').time() % 1.0"),),
+        ("tests/test_simulator.py::test_the_same_seed_gives_the_same_log",),
+    ),
+    BrokenBuild(
+        9, "decides by random", (Patch(FAULTS, JITTER, "jitter = __import__('random').random()"),),
+        ("tests/test_simulator.py::test_the_same_seed_gives_the_same_log",),
     ),
     BrokenBuild(
         10, "the key of a call holds the attempt's number",
@@ -203,7 +220,8 @@ BUILDS: tuple[BrokenBuild, ...] = (
     BrokenBuild(
         22, "loads an adapter in the place of one that requests still use",
         (Patch("swarm/models/vllm.py", "int(served.digest[:7], 16) + 1", "1"),),
-        ("tests/test_adapters.py::test_each_adapter_has_a_number_of_its_own_that_depends_on_its_digest_alone",),
+        ("tests/test_adapters.py::test_each_adapter_has_a_number_of_its_own_that_depends_on_its_digest_alone",
+         "tests/test_adapters.py::test_requests_under_way_at_once_are_answered_by_their_own_adapters"),
     ),
     BrokenBuild(
         23, "falls back to pickle",

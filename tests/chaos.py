@@ -22,12 +22,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from swarm.coordinator.coordinator import LEASE_SECONDS
+from tests.chaos_kills import Kills
 from tests.crash_images import cut, fail, fresh, record
 from tests.fired import FILE, SEED, Told
-from tests.jobs import job, write_sources
 from tests.resume_stamps import STAGES, build, stamp
 from tests.test_cluster_faults import NODE_LOSS
-from tests.test_runtime_local import crash_and_resume
 from tests.test_simulator import KINDS, run_live, run_safe
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -97,11 +96,6 @@ def disk(number: int, place: Path) -> tuple[int, int]:
     return BATCH, sum(failed)
 
 
-def killed(number: int, place: Path) -> tuple[int, int]:
-    spec = job(write_sources(place, 2))
-    return 1, crash_and_resume(spec, place, commits=random.Random(number).randrange(3, 14))
-
-
 class PlayedTests:
     """Scenes of tests that run in a process of their own, and the times that they measured.
 
@@ -150,23 +144,25 @@ class Resumes:
         return out
 
 
-def scenes(resumes: Resumes, tests: PlayedTests) -> list[Scene]:
+def scenes(resumes: Resumes, kills: Kills, tests: PlayedTests) -> list[Scene]:
+    """Shares go by what a fault costs: one of a cluster takes ten seconds and its share of the start of that cluster."""
     processes = ("tests/test_store_processes.py", "tests/test_store_races.py")
     unknown = "(answer or answers or hard_way or killed or stands or unknown) and not there"
     database = ("tests/test_store_postgres.py", "-k", unknown)
     engine = "tests/test_models_real.py::test_an_engine_that_dies_is_named_and_started_again"
+    cluster = ("tests/test_cluster_faults.py", "tests/test_cluster.py", "-k", "restarts or lost or dies")
     return [
-        Scene("no promise breaks under faults without end (simulator)", 3, safe),
-        Scene("every job ends once faults cease (simulator)", 3, live),
-        Scene("a power cut loses nothing acknowledged (crash images)", 2, power),
-        Scene("a failing disk loses nothing acknowledged (EIO, ENOSPC)", 1, disk),
-        Scene("a killed job repeats no finished step (kill -9)", 1, killed),
-        Scene("one writer: kills, races, frozen past its hold (both stores)", 1, tests.scene(*processes)),
+        Scene("no promise breaks under faults without end (simulator)", 2.5, safe),
+        Scene("every job ends once faults cease (simulator)", 2.5, live),
+        Scene("a power cut loses nothing acknowledged (crash images)", 1, power),
+        Scene("a failing disk loses nothing acknowledged (EIO, ENOSPC)", 0.5, disk),
+        Scene("a killed job repeats no finished step (kill -9)", 2, kills.play),
+        Scene("one writer: kills, races, frozen past its hold (both stores)", 2, tests.scene(*processes)),
         Scene("an unknown commit is looked up, not guessed (PostgreSQL)", 1, tests.scene(*database)),
         Scene("every charged call is on the account (failing model server)", 1, tests.scene("tests/test_model_faults.py")),
         Scene("an engine that dies is started again (vLLM, kill -9)", 0.5, tests.scene(engine)),
-        Scene("a lost node or master costs its leases only (Ray, 3 nodes)", 1, tests.scene("tests/test_cluster_faults.py")),
-        Scene("a job outlives its whole cluster (Ray, a new and empty one)", 0.5, tests.scene("tests/test_head_lost.py")),
+        Scene("a lost node, host, server or master costs its leases only (Ray)", 4, tests.scene(*cluster)),
+        Scene("a job outlives its whole cluster (Ray, a new and empty one)", 2, tests.scene("tests/test_head_lost.py")),
         Scene("a job of 10,000 steps goes on after kill -9", 2, resumes.play),
     ]
 
@@ -230,8 +226,8 @@ def take_turns(played: list[Scene], minutes: float, place: Path, seed: int) -> f
 
 def main(minutes: float, only: str, seed: int) -> int:
     with tempfile.TemporaryDirectory(prefix="swarm-chaos-") as name:
-        resumes, tests = Resumes(Path(name)), PlayedTests()
-        played = [scene for scene in scenes(resumes, tests) if only in scene.promise]
+        resumes, kills, tests = Resumes(Path(name)), Kills(Path(name) / "kills"), PlayedTests()
+        played = [scene for scene in scenes(resumes, kills, tests) if only in scene.promise]
         seconds = take_turns(played, minutes, Path(name), seed)
         return show(played, resumes.table(), floors(played, resumes, tests), seconds, seed)
 

@@ -1,6 +1,7 @@
 """A driver that kills itself without warning after its N-th commit: `python crashing_driver.py SPEC ROOT ID COMMITS`.
 
-With an ID that exists it resumes that run. Used by tests of what a crash leaves behind.
+With an ID that exists it resumes that run. It says when its work begins, and how many commits it took if it came to the end:
+with COMMITS 0 it kills itself at none. Used by tests of what a crash leaves behind.
 """
 
 from __future__ import annotations
@@ -44,7 +45,9 @@ def main(spec_file: str, root: str, id: str, commits: str) -> None:
     else:
         session = Session.create(*check(parse_spec(yaml.safe_load(Path(spec_file).read_text(encoding="utf-8")))), run)
     session.store.__class__ = DyingStore
+    print("begun", flush=True)
     asyncio.run(work_locally(session, agents=4))
+    print(int(commits) - DyingStore.commits, flush=True)
     session.close()
 
 

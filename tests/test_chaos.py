@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos import Floor, PlayedTests, Resumes, Scene, floors, show, take_turns
+from tests.chaos import Floor, PlayedTests, Resumes, Scene, floors, scenes, show, take_turns
+from tests.chaos_kills import Kills
 
 
 def kept(number: int, place: Path) -> tuple[int, int]:
@@ -65,6 +66,15 @@ def test_another_seed_draws_otherwise(tmp_path: Path) -> None:
     for seed in (20261121, 20261121, 20261122):
         take_turns([Scene("drawn", 1.0, play)], 0, tmp_path, seed)
     assert drawn[0] == drawn[1] != drawn[2]
+
+
+def test_clusters_that_are_lost_in_part_or_whole_have_their_part_of_the_time(tmp_path: Path) -> None:
+    """A start of a cluster with its five faults takes a minute, the loss of a whole one with the resume 40 s, a kill 1.5 s."""
+    shares = {one.promise: one.share for one in scenes(Resumes(tmp_path), Kills(tmp_path), PlayedTests())}
+    (parts,), (whole,) = ([shares[one] for one in shares if words in one] for words in ("lost node", "whole cluster"))
+    assert parts > sum(shares.values()) / 6 and whole > sum(shares.values()) / 12
+    (killed,) = (shares[one] for one in shares if "repeats no finished step" in one)
+    assert killed > sum(shares.values()) / 12
 
 
 FAULTY = """

@@ -18,6 +18,7 @@ from swarm.errors import ClusterError
 from swarm.runtime.session import check
 from swarm.spec import JobSpec, ModelSpec
 from swarm.store.folder import RunFolder
+from tests.fired import fired
 from tests.jobs import answered, contents, events_of, finished, job, run, state_of, write_sources
 
 pytestmark = pytest.mark.ray
@@ -53,6 +54,7 @@ async def work(spec: JobSpec, folder: RunFolder, kill: str = "", after: int = 0)
             await asyncio.sleep(0.01)
         if kill:
             ray.kill(driver.hosts[-1] if kill == "host" else driver.master, no_restart=True)
+            fired(f"{kill} killed")
         await working
     finally:
         await driver.close()
@@ -123,6 +125,7 @@ def test_a_model_server_that_dies_is_replaced_once_and_every_passage_is_read(tmp
                 await asyncio.sleep(0.01)
             before = servers()
             os.kill(await answer(ray.get_actor(before[0]).ping.remote()), signal.SIGKILL)
+            fired("model server killed")
             await working
             return before, servers()
         finally:

@@ -2,26 +2,60 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from pathlib import Path
 
 import pytest
 
 from swarm.errors import StoreError
+from swarm.runtime.people import pause_resting
 from swarm.runtime.session import Session
-from swarm.runtime.supervise import give_up
+from swarm.runtime.supervise import GRACE_SECONDS, Supervisor, give_up
 from swarm.store.folder import RunFolder, read_status
 from tests.jobs import events_of, job, state_of, write_sources
 from tests.test_runtime_local import crash
 
 
-def test_a_job_that_has_moved_on_is_not_given_up(tmp_path: Path) -> None:
+@pytest.fixture
+def crashed(tmp_path: Path) -> RunFolder:
+    """A run whose driver was killed."""
     run = RunFolder(tmp_path, "one")
     assert crash(job(write_sources(tmp_path, 2)), run, 6)
-    listed = read_status(run).events
-    session = Session.resume(run)
-    session.master.open("test")  # somebody else has it for a moment
+    return run
+
+
+@pytest.fixture
+def listed(crashed: RunFolder) -> int:
+    """Where its log ended when somebody looked at it. Then somebody else had it for a moment."""
+    listed = read_status(crashed).events
+    session = Session.resume(crashed)
+    session.master.open("test")
     session.close()
-    before = events_of(run)
+    return listed
+
+
+def test_a_job_that_has_moved_on_is_not_given_up(crashed: RunFolder, listed: int) -> None:
+    before = events_of(crashed)
     with pytest.raises(StoreError, match="has moved on since it was looked at"):
-        give_up(run, listed, "crash loop")
-    assert events_of(run) == before and state_of(run).reason != "crash loop" and run.holder() is None
+        give_up(crashed, listed, "crash loop")
+    assert events_of(crashed) == before and state_of(crashed).reason != "crash loop" and crashed.holder() is None
+
+
+def test_a_job_that_has_moved_on_is_not_paused(crashed: RunFolder, listed: int) -> None:
+    before = events_of(crashed)
+    with pytest.raises(StoreError, match="has moved on since it was looked at"):
+        pause_resting(crashed, "lunch", listed)
+    assert events_of(crashed) == before and state_of(crashed).reason != "lunch" and crashed.holder() is None
+
+
+def test_a_driver_is_told_where_the_log_ended_that_its_supervisor_saw(crashed: RunFolder, tmp_path: Path) -> None:
+    """The driver compares it when the job is its own: between the look and that, anybody may have had it."""
+    said = tmp_path / "said"
+    program = ("sh", "-c", f'echo "$@" > {said}; exit 1', "driver")
+    one = Supervisor([str(crashed.root)], clock=lambda: time.time() + GRACE_SECONDS, program=program)
+    (seen,) = asyncio.run(one.look())
+    assert seen.what == "error" and "exit code 1" in seen.detail
+    command = said.read_text().split()
+    assert command[:2] == ["resume", "one"]
+    assert command[command.index("--at") + 1] == str(read_status(crashed).events)

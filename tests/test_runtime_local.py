@@ -206,12 +206,8 @@ def crash(spec: JobSpec, folder: RunFolder, commits: int) -> bool:
     return code != 0
 
 
-def crash_and_resume(spec: JobSpec, root: Path, commits: int) -> int:
-    """Kills a job at its N-th commit and resumes it; how often it was killed, which is not at all if it had ended."""
-    undisturbed = run(spec, root, id="undisturbed")
-    folder = RunFolder(root, "killed")
-    if not crash(spec, folder, commits):
-        return 0
+def go_on(folder: RunFolder, undisturbed: RunFolder) -> None:
+    """Resumes a job whose driver was killed, and compares it with what it was before and with one that nothing befell."""
     before = events_of(folder)
     resume(folder)
     after = events_of(folder)
@@ -220,12 +216,13 @@ def crash_and_resume(spec: JobSpec, root: Path, commits: int) -> int:
     assert max(Counter(answered(after)).values()) == 1, "no recorded output is generated again"
     assert contents(folder, "finding") == contents(undisturbed, "finding")
     assert state_of(folder).epoch == 2
-    return 1
 
 
 @pytest.mark.parametrize("commits", [4, 6, 8, 10])
 def test_a_killed_job_resumes_and_repeats_nothing(tmp_path: Path, commits: int) -> None:
-    assert crash_and_resume(job(write_sources(tmp_path, 2)), tmp_path, commits) == 1
+    spec, folder = job(write_sources(tmp_path, 2)), RunFolder(tmp_path, "killed")
+    assert crash(spec, folder, commits)
+    go_on(folder, run(spec, tmp_path, id="undisturbed"))
 
 
 def test_a_job_survives_one_kill_after_another(tmp_path: Path) -> None:
