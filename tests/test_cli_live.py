@@ -205,3 +205,17 @@ def test_a_view_says_why_a_job_pauses_as_long_as_calls_are_under_way(tmp_path: P
         session.store.close()
     assert progress.stage() == "pausing"
     assert lines(console) == ["pausing: model: it answers 429. Wait a while", "pausing…"], "it is said once"
+
+
+def test_a_view_tells_of_a_model_that_fails_until_it_answers(ran: tuple[RunFolder, JobSpec, list[Event]]) -> None:
+    _, spec, events = ran
+    progress = Progress(spec)
+    at = next(at for at, event in enumerate(events) if event.kind == "CallStarted")
+    for event in events[:at]:
+        progress.apply(event)
+    progress.state.faults.fault("overloaded", "one", 1.0)
+    progress.state.faults.fault("overloaded", "two", 1.0)
+    assert "the model has failed 2 tasks since it last answered" in summary(progress)
+    for event in events[at:]:
+        progress.apply(event)
+    assert "has failed" not in summary(progress)

@@ -266,6 +266,8 @@ def _facts(progress: Progress) -> str:
         f"{progress.tokens_a_second(now):,.0f} tokens/s",
         f"budget: {progress.budget_left(now)}",
     ]
+    if failing := progress.state.faults.failing:  # or it would look as if nothing happened
+        parts.append(f"the model has failed {counted(len(failing), 'task')} since it last answered")
     left = progress.left(now)
     if left is not None:
         parts.append(f"about {duration(left)} left")
