@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 import io
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from swarm.cli.live import LINE_SECONDS, PlainLines, Progress, Screen, budget_used, face, follow, summary
 from swarm.coordinator import Phase
+from swarm.errors import ModelError
 from swarm.events import Event
+from swarm.runtime.session import Session, check
+from swarm.runtime.wire import Pull
 from swarm.spec import BudgetSpec, JobSpec
 from swarm.store.folder import RunFolder
 from tests.jobs import events_of, job, run, write_sources
@@ -182,3 +186,36 @@ def test_a_view_that_reads_a_long_log_remembers_only_its_last_half_minute(ran: t
         calls += event.kind == "CallFinished"
         progress.apply(replace(event, time=event.time + 60.0 * event.seq))
     assert calls > 3 and len(progress.recent) <= 1, "nobody has asked for a rate yet"
+
+
+def test_a_view_says_why_a_job_pauses_as_long_as_calls_are_under_way(tmp_path: Path) -> None:
+    spec, place, console = job(write_sources(tmp_path)), RunFolder(tmp_path / "runs", "one"), plain()
+    session = Session.create(*check(spec), place)
+
+    async def scene() -> Progress:
+        await session.begin("local")
+        await session.master.pull(Pull("h", 1))
+        session.left(ModelError("it answers 429", "model", "wait a while", kind="refused"))
+        looks = iter([False, False, True, True])
+        return await follow(place, spec, PlainLines(console), lambda progress: next(looks))
+
+    try:
+        progress = asyncio.run(scene())
+    finally:
+        session.store.close()
+    assert progress.stage() == "pausing"
+    assert lines(console) == ["pausing: model: it answers 429. Wait a while", "pausing…"], "it is said once"
+
+
+def test_a_view_tells_of_a_model_that_fails_until_it_answers(ran: tuple[RunFolder, JobSpec, list[Event]]) -> None:
+    _, spec, events = ran
+    progress = Progress(spec)
+    at = next(at for at, event in enumerate(events) if event.kind == "CallStarted")
+    for event in events[:at]:
+        progress.apply(event)
+    progress.state.faults.fault("overloaded", "one", 1.0)
+    progress.state.faults.fault("overloaded", "two", 1.0)
+    assert "the model has failed 2 tasks since it last answered" in summary(progress)
+    for event in events[at:]:
+        progress.apply(event)
+    assert "has failed" not in summary(progress)

@@ -14,10 +14,17 @@ from pathlib import Path
 import apsw
 import pytest
 
+from swarm import events as ev
+from swarm.coordinator import Report
+from swarm.runtime.master import PAUSE_SECONDS
 from swarm.runtime.supervise import Supervisor
+from swarm.runtime.wire import Batch, Order, Pull
 from swarm.store.inbox import post
 from tests.commands import job_file, start, swarm
 from tests.jobs import ROWS, write_sources
+from tests.simulated import spec
+from tests.test_intents import PAID
+from tests.test_master import finished, started
 
 COPIES = 4
 
@@ -233,3 +240,49 @@ def test_a_budget_stops_the_reading_and_the_report_is_written(tmp_path: Path) ->
     document = said.document
     assert document["status"] == "budget" and document["unread"] and document["tokens"] <= 3000
     assert "is not enough" in said.err
+
+
+# ---- what a pause waits for ----
+
+
+def test_a_pause_gives_back_what_waits_for_its_turn_and_waits_for_what_was_let_out() -> None:
+    async def scene() -> None:
+        master, store, clocks = started(spec(answer={"columns": {"name": "its name"}, "merge": "set"}, model=PAID))
+        out, waits = (await master.pull(Pull("h", 2))).work
+        intent = ev.CallStarted(task=out.brief.id, turn=0, sample=0, channel="", prompt="", tokens=9, manifest=(),
+                                sampling={"max_tokens": 9}, key="k")  # fmt: skip
+        await master.pull(Pull("h", 0, (Report(out.brief.id, out.token, (intent,)),)))
+        master.expire()
+        assert master.state.leased == 2, "a job at work waits for its turns"
+        master.pause("lunch")
+        master.expire()
+        assert [task.id for task in master.state.tasks.values() if task.token] == [out.brief.id] and not master.resting
+        late = intent.model_copy(update={"task": waits.brief.id})
+        batch = await master.pull(Pull("h", 1, (Report(waits.brief.id, waits.token, (late,)),)))
+        assert batch.refused == batch.dropped == (waits.token,), "it is let out no more"
+        clocks.pass_by(PAUSE_SECONDS - 1)
+        await master.pull(Pull("h", 0, finished(Batch(Order.WORK, (out,)))))
+        assert master.resting
+        assert sum(isinstance(event.body, ev.LeaseEnded) for event in store.events) == 1
+
+    asyncio.run(asyncio.wait_for(scene(), 30))
+
+
+def test_a_pause_waits_for_a_call_that_hangs_only_so_long() -> None:
+    async def scene() -> None:
+        master, store, clocks = started(spec(answer={"columns": {"name": "its name"}, "merge": "set"}))
+        (work,) = (await master.pull(Pull("h", 1))).work
+        clocks.pass_by(PAUSE_SECONDS)
+        master.expire()
+        master.pause("lunch")
+        master.expire()
+        for _ in range(2):
+            clocks.pass_by(PAUSE_SECONDS / 2 - 1)
+            master.expire()
+            assert not master.resting and (await master.pull(Pull("h", 1))) == Batch(Order.WORK)
+        clocks.pass_by(2)
+        master.expire()
+        assert master.resting and store.events[-1].body == ev.LeaseEnded(task=work.brief.id, token=work.token, reason="paused")
+        assert (await master.pull(Pull("h", 1))) == Batch(Order.STOP, (), (), (work.token,))
+
+    asyncio.run(asyncio.wait_for(scene(), 30))

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from swarm.coordinator import Phase
-from swarm.events import PersonSaid
+from swarm.events import PersonSaid, ReportWritten
+from swarm.runtime.driver import SWARM
+from swarm.runtime.launch import Options, run_new
 from swarm.runtime.session import Session, check
+from swarm.runtime.supervise import GRACE_SECONDS, STARTS, WITHIN_SECONDS, Supervisor
 from swarm.shipped import shipped
-from swarm.store.folder import RunFolder
+from swarm.store.folder import RunFolder, read_status
+from swarm.store.runs import Runs
 from tests.commands import Said, job_file, swarm
-from tests.jobs import events_of, job, state_of, write_sources
+from tests.jobs import ROWS, events_of, job, state_of, write_sources
+from tests.test_supervise import wait_for
 
 ASKING: dict[str, Any] = {"name": "map_reduce", "options": {"span_tokens": 160, "approve_plan": True}}
 ROLLING = (shipped("protocols") / "rolling.py").read_text()
@@ -100,6 +107,58 @@ def test_what_was_said_to_a_job_is_in_its_log_when_it_is_cancelled(tmp_path: Pat
     if not gone:
         said = over(tmp_path, "replay", "one", "--verify")
         assert said.code == 0, said.err
+
+
+# ---- a report that was not written ----
+
+
+class KilledError(Exception):
+    """What stands for a driver's end just before it writes the report."""
+
+
+def killed_before_its_report(place: Path) -> RunFolder:
+    def killed(run: RunFolder) -> dict[str, str]:
+        raise KilledError
+
+    with pytest.raises(KilledError):
+        asyncio.run(run_new(job(write_sources(place)), Options(Runs(place / "runs"), "local", id="one"), killed, lambda _: None))
+    run = run_of(place)
+    assert read_status(run).status == "done" and not run.report_html.exists()
+    return run
+
+
+def test_a_resume_writes_the_report_that_a_killed_driver_did_not_come_to(tmp_path: Path) -> None:
+    run = killed_before_its_report(tmp_path)
+    said = over(tmp_path, "pause", "one")
+    assert said.code == 1 and "it is done" in said.err, said.err
+    said = over(tmp_path, "resume", "one", "--local", "--json")
+    assert said.code == 0 and len(said.document["rows"]) == len(ROWS), said.err
+    assert f"report: {run.report_html}" in said.err and run.report_html.exists()
+    assert isinstance(events_of(run)[-1].body, ReportWritten)
+    said = over(tmp_path, "resume", "one", "--local")
+    assert said.code == 1 and "has ended (done)" in said.err
+    said = over(tmp_path, "replay", "one", "--verify")
+    assert said.code == 0, said.err
+
+
+def test_a_supervisor_has_the_report_written_and_never_pauses_what_has_ended(tmp_path: Path) -> None:
+    run, later, seen = killed_before_its_report(tmp_path), GRACE_SECONDS, list[str]()
+
+    def look(*program: str) -> None:
+        one = Supervisor([str(run.root)], clock=lambda: time.time() + later, program=program)
+        seen.extend(found.what for found in asyncio.run(one.look()))
+
+    for _ in range(STARTS + 1):
+        look("/bin/false")
+        later += GRACE_SECONDS
+    assert seen == ["error"] * (STARTS + 1) and read_status(run).status == "done"
+    later += WITHIN_SECONDS  # what was in vain is forgotten by now
+    look(*SWARM)
+    assert seen[-1] == "resumed"
+    wait_for(lambda: not read_status(run).unreported and run.holder() is None)
+    assert run.report_html.exists() and read_status(run).status == "done"
+    look(*SWARM)
+    assert len(seen) == STARTS + 2, "nothing is left to do"
 
 
 # ---- answers ----

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 import subprocess
 import sys
@@ -19,6 +20,7 @@ import pytest
 from swarm.coordinator import JobState
 from swarm.corpus import pin, read_text
 from swarm.events import Event, TaskFailed
+from swarm.names import draft_name
 from swarm.protocol import Material, NoteText, Part, Passage
 from swarm.report import Answer, gather, write_report
 from swarm.report.shapes import WITHDRAWN, Row, Sentence
@@ -132,6 +134,17 @@ def test_the_same_log_gives_the_same_files(run: RunFolder) -> None:
     first, again = written(run), written(run)
     assert first == again
     assert not [path for path in run.path.iterdir() if path.name.startswith(".")]
+
+
+def test_a_report_clears_away_what_a_killed_writer_left(run: RunFolder) -> None:
+    left, fresh, other = (run.path / draft_name(name) for name in ("answer.json", "answer.json", "spec.yaml"))
+    for path in (left, fresh, other):
+        path.write_text("{")
+    for path in (left, other):
+        os.utime(path, (1.0, 1.0))
+    written(run)
+    assert not left.exists(), "it is a report's, and nobody finishes it"
+    assert fresh.exists() and other.exists()
 
 
 def test_the_files_agree(run: RunFolder) -> None:

@@ -187,6 +187,9 @@ async def _run_job(spec: JobSpec, options: Options, as_json: bool) -> int:
 async def _resume_job(run: RunFolder, options: Options, as_json: bool) -> int:
     with run.reader() as reader:
         state, spec, roles = read_job(reader)
+    if read_status(run).unreported:
+        await run_again(run, options, render, lambda opened: None)
+        return await _told(run, spec, as_json)
     check_open(run, state)  # before a cluster is started for nothing
     if options.budget:
         raise_budget(prepare(spec, roles), state, run.size(), options.budget)

@@ -30,7 +30,7 @@ from swarm.names import counted
 from swarm.runtime.opening import newest
 from swarm.runtime.people import questions
 from swarm.spec import JobSpec
-from swarm.store.folder import RunFolder
+from swarm.store.folder import RunFolder, reason_words
 from swarm.store.interface import Reader
 
 LOOK_SECONDS = 0.5
@@ -93,7 +93,7 @@ class Progress:
             return "over budget: finishing from the reserve" if state.closing is not None else "working"
         if state.phase is Phase.WAITING:
             return "waiting for a person"
-        return state.status or "paused"
+        return state.status or ("pausing" if state.leased else "paused")
 
     def pinned(self) -> str:
         """How much of the inputs is cut and durable, in the numbers that a plan gives."""
@@ -266,6 +266,8 @@ def _facts(progress: Progress) -> str:
         f"{progress.tokens_a_second(now):,.0f} tokens/s",
         f"budget: {progress.budget_left(now)}",
     ]
+    if failing := progress.state.faults.failing:  # or it would look as if nothing happened
+        parts.append(f"the model has failed {counted(len(failing), 'task')} since it last answered")
     left = progress.left(now)
     if left is not None:
         parts.append(f"about {duration(left)} left")
@@ -300,6 +302,11 @@ async def follow(run: RunFolder, spec: JobSpec, shown: Face, rests: Callable[[Pr
                     for line in lines_of(question, run.option) if question.id not in said else ():
                         shown.say(line)
                     said.add(question.id)
+            state = progress.state
+            why = state.reason if state.phase is Phase.PAUSED and state.leased else ""
+            if why and why not in said:  # what is under way may take a while
+                shown.say(f"pausing: {await asyncio.to_thread(reason_words, reader, why)}")
+                said.add(why)
             if progress.state.seq > old or rests(progress):
                 shown.show(progress)
             else:

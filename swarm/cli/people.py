@@ -25,7 +25,7 @@ PAUSE_SECONDS = 5.0
 
 @verb
 def pause(id: RunId, reason: Reason = "", runs: Runs = None) -> None:
-    """Ask a running job to pause: what is under way is finished, nothing new begins.
+    """Ask a running job to pause: what is under way is finished, within a minute; nothing new begins.
 
     One that has lost its driver is left paused, so that no supervisor starts it again.
     """

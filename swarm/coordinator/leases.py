@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from swarm import events as ev
 from swarm.coordinator.ledger import Fenced
+from swarm.coordinator.tables import TaskRow
 from swarm.events import Body, record
 
 
@@ -72,6 +73,12 @@ def strayed(report: Report, lease: Fenced | None) -> Iterator[ev.CallStrayed]:
             task=body.task, token=report.token, turn=body.turn, sample=body.sample, tokens_in=body.tokens_in,
             tokens_out=body.tokens_out, weights=body.weights, seconds=body.seconds, last=report.last and at == len(late),
         )
+
+
+def left_off(rows: Iterable[TaskRow], billed: bool, late: bool) -> list[TaskRow]:
+    """The tasks whose leases a paused job does not wait for: those of calls that somebody may have to pay for and that have not
+    gone out yet, such as wait for an endpoint that is full; all, if it is `late`."""
+    return [row for row in rows if row.token and (late or (billed and row.reserved_calls and row.intent is None))]
 
 
 def calls_alone(report: Report) -> Report:

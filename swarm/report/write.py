@@ -8,8 +8,13 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import os
+import time
 from collections import Counter
+from contextlib import suppress
+from pathlib import Path
 
+from swarm.names import is_draft
 from swarm.report.answer import gather_with_texts
 from swarm.report.html import columns_of, place_of, render_html, visible
 from swarm.report.markdown import render_markdown
@@ -23,6 +28,10 @@ EVIDENCE = (
     "row.quotes", "row.verdict", "quote.source", "quote.line", "quote.character", "quote", "row.sources",
 )  # fmt: skip
 """What rows.csv says beside the values; `quote.character` is the offset of the quote in the source's text."""
+
+
+DEAD_SECONDS = 5.0
+"""Whoever has not finished a file for so long was killed over it: to write one takes far less."""
 
 
 def write_report(reader: Reader, folder: RunFolder) -> dict[str, str]:
@@ -45,8 +54,19 @@ def write_report(reader: Reader, folder: RunFolder) -> dict[str, str]:
         data = text.encode("utf-8")
         with naming(path):
             write_durably(path, data)
+            _sweep(path)
         digests[path.name] = hashlib.blake2b(data, digest_size=16).hexdigest()
     return digests
+
+
+def _sweep(path: Path) -> None:
+    """Removes what writers of this file have left that were killed; another one may be at work just now."""
+    for name in os.listdir(path.parent):
+        left = path.with_name(name)
+        if name.startswith(f".{path.name}.") and is_draft(name):
+            with suppress(FileNotFoundError):
+                if time.time() - left.stat().st_mtime > DEAD_SECONDS:
+                    left.unlink()
 
 
 def render(folder: RunFolder) -> dict[str, str]:

@@ -26,7 +26,7 @@ from swarm.runtime.opening import open_state
 from swarm.runtime.prepare import Prepared
 from swarm.runtime.session import Session, check, check_open
 from swarm.spec import JobSpec
-from swarm.store.folder import RunFolder, new_id
+from swarm.store.folder import RunFolder, new_id, read_status
 from swarm.store.runs import Runs
 
 Shell = Literal["ray", "local"]
@@ -99,12 +99,16 @@ async def run_new(
 
 
 async def run_again(run: RunFolder, options: Options, render: Render, opened: Callable[[Opened], None]) -> RunFolder:
-    """Goes on with a job where its log stops.
+    """Goes on with a job where its log stops. Of one that came to its end without its report, the report is written.
 
     Raises:
         BudgetError: its budget is spent, and no more was given.
         SwarmError: it has ended, someone else holds it, an input changed, or it was impossible to go on.
     """
+    if read_status(run).unreported:
+        with Caretaker.take(run, options.at) as keeper:
+            keeper.append([ReportWritten(files=dict(render(run)))], {})
+        return run
     if not options.budget and (spent := over_budget(run)) is not None:
         raise spent
     if options.at is None and run.holder() is None:  # a person wants it to go on, whatever pause nobody has heard

@@ -19,10 +19,11 @@ import msgpack
 from swarm import __version__
 from swarm.coordinator import Coordinator, Grant, JobState, Phase, Report
 from swarm.coordinator.coordinator import LEASE_SECONDS
+from swarm.coordinator.leases import left_off
 from swarm.coordinator.notices import PROTOCOL
 from swarm.coordinator.state import DocumentRow
 from swarm.errors import ProtocolError, StoreError
-from swarm.events import ApprovalAnswered, Body, Event, PhaseChanged, SnapshotIgnored, body_hash
+from swarm.events import ApprovalAnswered, Body, Event, LeaseEnded, PhaseChanged, SnapshotIgnored, body_hash
 from swarm.protocol import Material, NoteText, NoteView, Passage, Said, TaskBrief
 from swarm.runtime.clock import LogClock
 from swarm.runtime.opening import open_state, snapshot_due, take_snapshot
@@ -33,6 +34,8 @@ from swarm.store.interface import Writer
 
 LONG_POLL_SECONDS = 1.0
 """How long a pull waits for work to appear before it is answered empty."""
+PAUSE_SECONDS = 60.0
+"""How long a paused job waits at most for what is under way; it is broken off then, and done again when the job goes on."""
 REMEMBERED_BYTES = 4 << 20
 """Bytes of bodies that stay in memory after they were written or read. What is asked for is mostly asked for within a second; of
 more, each body costs a longer way to memory when it comes and when it goes."""
@@ -77,6 +80,8 @@ class JobMaster:
         self._texts_bytes = 0
         self._blocks: OrderedDict[str, list[PinnedSpan]] = OrderedDict()
         self._facts: dict[str, Any] = {}
+        self._paused: float | None = None
+        """Since when the job is paused, in ticks."""
         self._ignored, self._kept = ignored, kept
         self.patient = False
         """Whether this master stays while the job waits for a person, instead of leaving it to be resumed."""
@@ -136,8 +141,9 @@ class JobMaster:
 
     def expire(self) -> None:
         """Takes back the leases of hosts that have been silent for too long, and the questions that were open for as long
-        as they may; breaks off calls for which there is no time left."""
+        as they may; breaks off calls for which there is no time left, and what a paused job does not wait for."""
         now = self._ticks()
+        self._leave_off(now)
         self._ask(self._look, {})
         if self.state.questions:
             self._ask(lambda: self.coordinator.lapse(self._clock()), {})
@@ -150,6 +156,20 @@ class JobMaster:
         for host, tokens in ended.items():
             self._dropped.setdefault(host, set()).update(tokens)
         return events
+
+    def _leave_off(self, now: float) -> None:
+        if self.state.phase is not Phase.PAUSED:
+            self._paused = None
+            return
+        self._paused = now if self._paused is None else self._paused
+        late = now - self._paused >= PAUSE_SECONDS
+        if rows := left_off(self.state.tasks.values(), self.job.spec.model.billed, late):
+            for row in rows:
+                self._dropped.setdefault(row.host, set()).add(row.token)
+            ended = [LeaseEnded(task=row.id, token=row.token, reason="paused") for row in rows]
+            self._keep(self.coordinator.record(self._clock(), *ended), {})
+            self._commit()
+            self._wake()
 
     def lost(self, host: str, reason: str) -> None:
         """Takes back the leases of a host that is gone."""

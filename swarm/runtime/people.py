@@ -79,7 +79,7 @@ def pause(run: RunFolder, reason: str = "") -> None:
     if known.holder is not None:
         run.post("pause", reason)
         return
-    if not orphaned(run, known, time.time()):
+    if known.ended or not orphaned(run, known, time.time()):
         cure = "" if known.ended else f"`swarm resume {run.id}{run.option}` goes on with it"
         raise StoreError(f"nobody works on this run (it is {known.status}), so it can't be paused", run.id, cure)
     try:

@@ -193,6 +193,8 @@ class Supervisor:
         vain = await asyncio.to_thread(in_vain, run, status, begun, self._clock())
         if vain >= STARTS:
             reason = f"crash loop: {vain} starts in {WITHIN_SECONDS / 60:g} minutes without a finished step"
+            if status.ended:  # what has ended is not paused: only its report is missing
+                return Seen(run.id, "error", f"{reason}; see {run.driver_log}")
             await asyncio.to_thread(give_up, run, status.events, reason)
             return Seen(run.id, "given up", f"{reason}; see {run.driver_log}, and then `swarm resume {run.id}{run.option}`")
         how, at = await asyncio.to_thread(self._how, place, run, last), status.events
@@ -229,13 +231,14 @@ def _words(error: Exception) -> str:
 
 
 def orphaned(run: RunFolder, status: RunStatus, now: float) -> bool:
-    """Whether a job is alive, nobody works on it, and nobody wanted that. One that waits for a person is not, until it has
-    no need to wait any more. `now` is the time for its log."""
+    """Whether a job is alive, or over without its report, nobody works on it, and nobody wanted that. One that waits for a
+    person is not, until it has no need to wait any more. `now` is the time for its log."""
     if status.holder is not None:
         return False
     if status.status == "waiting":
         return may_go_on(run, now)
-    return status.status in ("interrupted", "answered") or (status.status == "paused" and status.detail in PASSING)
+    left = status.status == "paused" and status.detail in PASSING
+    return left or status.unreported or status.status in ("interrupted", "answered")
 
 
 def may_go_on(run: RunFolder, now: float) -> bool:

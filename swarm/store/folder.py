@@ -18,7 +18,7 @@ from pathlib import Path
 
 from swarm.coordinator.tables import OVER_BUDGET
 from swarm.errors import DamageError, SpecError, StoreError, on_a_line
-from swarm.events import CARETAKER, DESK, Event, JobCreated, JobEnded, JobOpened, PhaseChanged, identity
+from swarm.events import CARETAKER, DESK, Event, JobCreated, JobEnded, JobOpened, PhaseChanged, ReportWritten, identity
 from swarm.names import IN_VAIN, draft_name, is_draft, reason_body
 from swarm.store.blobs import sync_folder
 from swarm.store.connection import naming
@@ -328,6 +328,8 @@ class RunStatus:
     holder: str | None = None
     detail: str = ""
     cure: str = ""
+    unreported: bool = False
+    """Whether the job is over and its report was not written: its driver was killed in between."""
 
     @property
     def legible(self) -> bool:
@@ -347,11 +349,17 @@ def read_status(run: RunFolder) -> RunStatus:
         with run.reader() as reader:
             last = reader.last()
             newest = next(reader.read(after=last - 1), None) if last else None
-            status = _summed_up(run.id, list(reader.life()), newest, active)
-            return replace(status, detail=reason_words(reader, status.detail))
+            life = list(reader.life())
+            status = _summed_up(run.id, life, newest, active)
+            return replace(status, detail=reason_words(reader, status.detail), unreported=_unreported(reader, life))
     except StoreError as error:
         standing = "damaged" if isinstance(error, DamageError) else "unreadable"
         return RunStatus(run.id, standing, detail=error.message, cure=error.cure)
+
+
+def _unreported(reader: Reader, life: list[Event]) -> bool:
+    end = next((event.seq for event in reversed(life) if isinstance(event.body, JobEnded)), 0)
+    return end > 0 and not any(isinstance(event.body, ReportWritten) for event in reader.read(after=end))
 
 
 def reason_words(reader: Reader, reason: str) -> str:
