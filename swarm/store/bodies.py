@@ -20,7 +20,8 @@ from typing import Any, Protocol
 import apsw
 
 BodyRow = tuple[str, bytes | None]
-"""A body as it lies in the table: its hash and its bytes, None for one in the blob store."""
+"""A body as it lies in the table: its hash and its bytes, None for one in the blob store. Either may be of any type where a page
+is damaged: `verified` tells."""
 
 SCHEMAS = (1, 2)
 """Versions of a log's schema that are read and continued, each as it is; new logs have the last."""
@@ -208,11 +209,12 @@ def _rows(connection: apsw.Connection, query: str, wanted: Sequence[str | int]) 
     return dict(found)
 
 
-def _key(hash: str) -> int:
-    """A hash as a number. What is none of ours has one too: what is found by it is compared with the hash itself."""
+def _key(hash: Any) -> int:
+    """A hash as a number. What is none of ours has one too, of whatever type where a page is damaged: what is found by it is
+    compared with the hash itself."""
     try:
         return int(hash, 16)
-    except ValueError:
+    except (TypeError, ValueError):
         return 0
 
 
