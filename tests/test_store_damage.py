@@ -319,13 +319,14 @@ ROW = bytes((4, 0, 32 * 2 + 13, len(TEXT) * 2 + 12))
 """What SQLite puts before the body TEXT: the length of this, then the type of each column (id, hash, bytes)."""
 
 
-@pytest.mark.parametrize(("column", "kind"), [(2, 0), (2, 1), (3, 25)], ids=["hash none", "hash a number", "bytes a text"])
-def test_a_page_that_gives_a_body_as_something_else_is_called_damaged(run: Path, column: int, kind: int) -> None:
-    row = bytearray(ROW)
-    row[column] = kind
+@pytest.mark.parametrize(("at", "value"), [(2, 0), (2, 1), (3, 25), (4, 0xE4)])
+def test_a_page_that_gives_a_body_as_something_else_is_called_damaged(run: Path, at: int, value: int) -> None:
+    """No hash, a number for one, a text for the bytes, and a hash that is no text."""
+    row = bytearray(ROW + body_hash(TEXT).encode())
+    row[at] = value
     content = (run / "log.sqlite").read_bytes()
     assert content.count(ROW + body_hash(TEXT).encode()) == 1
-    (run / "log.sqlite").write_bytes(content.replace(ROW + body_hash(TEXT).encode(), bytes(row) + body_hash(TEXT).encode()))
+    (run / "log.sqlite").write_bytes(content.replace(ROW + body_hash(TEXT).encode(), row))
     with SqliteReader.open(run) as reader:
         assert reader.body(body_hash(LARGE)) == LARGE
         with pytest.raises(StoreError, match=r"is missing|is damaged: its content has another hash"):

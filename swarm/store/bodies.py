@@ -154,7 +154,8 @@ class NamedBodies:
         named = value if isinstance(value, int) else 0
         if named != self._named:
             self._tail, self._named, self._last = {}, named, named
-        later: Any = connection.execute("SELECT id, hash FROM bodies WHERE id > ? ORDER BY id", (self._last,))
+        # As bytes: a hash in which a bit was flipped may be no text, and must not hide the other bodies.
+        later: Any = connection.execute("SELECT id, CAST(hash AS BLOB) FROM bodies WHERE id > ? ORDER BY id", (self._last,))
         for id, hash in later:
             self._tail[_key(hash)] = self._last = id
 
