@@ -91,6 +91,7 @@ def test_what_doctor_advises_saves_all_steps_before_the_damage(made: Made) -> No
     assert swarm("doctor", "--repair", "one", "--apply", "--runs", made.place).code == 1
     command = made.advice()
     assert command[:4] == ["fork", "one", "--at", str(middle)]
+    assert "with those of their texts that can be read" in swarm("doctor", "--repair", "one", "--runs", made.place).out
     said = swarm(*command, "--id", "two", "--local", "--json")
     assert said.code == 0 and said.document["status"] == "done", said.err
     new = events_of(made.runs.run("two"))

@@ -169,4 +169,5 @@ def _rescue(run: RunFolder) -> str:
     if not last or not cut.step:
         return "start the job anew"
     command = f"`swarm fork {run.id} --at {cut.step}{run.option}`"
-    return f"go on from what is sound: records 1 to {last}. {command} carries {counted(cut.step, 'step')} over into a new run"
+    carried = f"{counted(cut.step, 'step')} over into a new run, with those of their texts that can be read"
+    return f"go on from what is sound: records 1 to {last}. {command} carries {carried}"
