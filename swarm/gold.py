@@ -33,7 +33,7 @@ def gold_rows(path: Path, columns: Sequence[str]) -> set[Pair]:
     """
     gold: set[Pair] = set()
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")  # JSON may hold what else ends a line, such as U+2028
     except OSError as error:
         raise NoGold(f"the gold {path.name} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:

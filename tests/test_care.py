@@ -167,7 +167,7 @@ def test_records_that_are_gone_from_the_end_of_a_log_in_a_database_are_missed(po
         writer.append([Event(1 + at, 1.0, writer.epoch, 0, "", JobEnded(status="done")) for at in range(5)], {})
     store.execute("DELETE FROM swarmloom.events WHERE seq > 3")
     found = run.damage()
-    assert found and (found.place, found.first, found.last) == ("tail", 4, 5)
+    assert found and (found.place, found.first, found.last) == ("gone", 4, 5)
     done = run.repair()
     assert done and done.mended and run.damage() is None
     with run.writer() as writer:

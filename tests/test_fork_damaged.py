@@ -6,6 +6,7 @@ import re
 import shlex
 import shutil
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 
 from swarm import events as ev
 from swarm.events import Event
+from swarm.runtime.fork import fork as make_fork
 from swarm.runtime.session import read_job
 from swarm.store.folder import RunFolder
 from swarm.store.runs import Runs, open_runs
@@ -89,6 +91,7 @@ def test_what_doctor_advises_saves_all_steps_before_the_damage(made: Made) -> No
     assert swarm("doctor", "--repair", "one", "--apply", "--runs", made.place).code == 1
     command = made.advice()
     assert command[:4] == ["fork", "one", "--at", str(middle)]
+    assert "with those of their texts that can be read" in swarm("doctor", "--repair", "one", "--runs", made.place).out
     said = swarm(*command, "--id", "two", "--local", "--json")
     assert said.code == 0 and said.document["status"] == "done", said.err
     new = events_of(made.runs.run("two"))
@@ -125,6 +128,34 @@ def test_where_no_step_can_be_saved_doctor_says_so(made: Made) -> None:
     assert "or start the job anew" in swarm("doctor", "--repair", "one", "--runs", made.place).out
     said = swarm("fork", "one", "--at", 0, "--id", "two", "--local", "--runs", made.place)
     assert said.code == 1 and "record 1 is damaged" in said.err
+
+
+def zeroed(run: RunFolder, page: int, sector: int) -> None:
+    """Does to a log what a bad sector does; SQLite's pages have 4096 bytes and count from 1."""
+    with open(run.log, "r+b") as file:
+        file.seek((page - 1) * 4096 + sector * 512)
+        file.write(bytes(512))
+
+
+def pages(run: RunFolder, table: str) -> list[int]:
+    with closing(apsw.Connection(str(run.log))) as connection:
+        found = connection.execute("SELECT pageno FROM dbstat WHERE name = ? AND pagetype = 'leaf' ORDER BY path", (table,))
+        return [int(str(page)) for (page,) in found]
+
+
+@pytest.mark.parametrize("made", ["folder"], indirect=True)
+@pytest.mark.parametrize("table", ["events", "bodies"])
+def test_what_doctor_advises_can_be_done_whatever_sector_is_gone(made: Made, table: str) -> None:
+    """In the middle of the records, or of the texts of a job that has ended with them all: its last step cannot be forked."""
+    original, steps, leaves = made.one.log.read_bytes(), set[str](), pages(made.one, table)
+    for sector in range(8):
+        made.one.log.write_bytes(original)
+        zeroed(made.one, leaves[len(leaves) // 2], sector)
+        if command := made.advice():
+            make_fork(made.one, made.runs.run("two"), command[3], {})
+            made.runs.run("two").remove()
+            steps.add(command[3])
+    assert steps
 
 
 LIMITS = ("--set", "budget.tokens=50000", "--set", "model.timeout_s=77")

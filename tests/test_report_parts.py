@@ -68,7 +68,7 @@ def test_gold_refuses_what_is_not_python(text: str) -> None:
 def scored(folder: Path, gold: Any, careless: bool = False) -> Answer:
     """A run whose gold is `gold`: a rule, or rows for a file."""
     if not isinstance(gold, str):
-        (folder / "gold.jsonl").write_text("".join(json.dumps(row) + "\n" for row in gold), encoding="utf-8")
+        (folder / "gold.jsonl").write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in gold), encoding="utf-8")
         gold = str(folder / "gold.jsonl")
     source = folder / "a.py"
     source.write_text("def f(x):\n    raise TypeError(x)\n\n\ndef g(x):\n    raise KeyError(x)\n", encoding="utf-8")
@@ -94,6 +94,7 @@ def row(function: str, exception: str, **more: str) -> dict[str, str]:
         ([row("f", "TypeError"), row("g", "KeyError"), row("h", "OSError")], 1.0, 0.6667, 0.8),
         ([row("h", "OSError")], 0.0, 0.0, 0.0),
         ([row("f", "TypeError", document="a.py"), row("g", "KeyError", document="b.py")], 0.5, 0.5, 0.5),
+        ([row("f", "TypeError", why="one line\u2028or two"), row("g", "KeyError")], 1.0, 1.0, 1.0),
     ],
 )
 def test_scores(tmp_path: Path, gold: Any, precision: float, recall: float, f1: float) -> None:

@@ -18,6 +18,7 @@ import pytest
 
 from swarm.api import JobHandle
 from swarm.errors import StoreError
+from swarm.events import Event, PhaseChanged
 from swarm.names import draft_name
 from swarm.runtime.driver import Launch, start_again
 from swarm.runtime.session import Session, check, fold
@@ -101,6 +102,23 @@ def test_a_job_runs_in_a_database_and_every_verb_finds_it(store: Postgres, tmp_p
     store.execute("UPDATE swarmloom.bodies SET bytes = '\\x00'")
     assert "is damaged: its content has another hash" in swarm("replay", "one", "--verify", *runs).err
     assert swarm("rm", "one", *runs).code == 0 and swarm("list", "--json", *runs).document == []
+
+
+def test_records_that_are_gone_are_given_up_and_no_empty_copy_is_left(store: Postgres, tmp_path: Path) -> None:
+    runs = ("--runs", store.url)
+    with open_runs(store.url, {}).run("one").writer() as writer:
+        events = [Event(seq, float(seq), writer.epoch, 0, "", PhaseChanged(phase="working")) for seq in range(1, 6)]
+        writer.append(events, {})
+    store.execute("DELETE FROM swarmloom.events WHERE seq > 3")
+    said = swarm("doctor", "--repair", "one", *runs)
+    assert said.code == 1 and "records 4 to 5 are gone" in said.out and "copy of them" not in said.out
+    assert "gives them up, and the job goes on from record 3" in said.out
+    said = swarm("doctor", "--repair", "one", "--apply", *runs)
+    assert said.code == 0 and "goes on from record 3; there was nothing left" in said.out
+    assert not list(Path("runs").rglob("*.jsonl"))
+    assert swarm("doctor", *runs).code == 0
+    with open_runs(store.url, {}).run("one").writer() as writer:
+        assert writer.last() == 3
 
 
 def test_a_run_in_a_database_leaves_alone_the_folder_of_another_that_has_its_name(store: Postgres, tmp_path: Path) -> None:

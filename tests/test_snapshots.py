@@ -28,7 +28,8 @@ from swarm.runtime.session import Session, fold, read_job
 from swarm.store.damage import repair, verify
 from swarm.store.folder import RunFolder
 from swarm.store.interface import Snapshot
-from swarm.store.snapshots import part_name
+from swarm.store.records import Tip
+from swarm.store.snapshots import part_name, to_row, whole
 from swarm.store.sqlite import LOG, SqliteReader, SqliteWriter
 from swarm.testing.invariants import differences, refold
 from swarm.testing.simulator import STORM
@@ -218,6 +219,14 @@ def test_cutting_a_tail_takes_the_snapshot_with_it(finished: RunFolder) -> None:
     repair(finished.path, apply=True)
     folded, ignored = opened(finished)
     assert folded == found.first - 1 and not ignored
+
+
+def test_a_part_that_a_damaged_page_gives_as_text_is_called_damaged() -> None:
+    name = part_name(b"p")
+    row = to_row(Snapshot(1, "form", b"s", {name: b"p"}), Tip(1, 1.0, 7))
+    assert whole(row, 7, {name: b"p"}, "log").parts == {name: b"p"}
+    with pytest.raises(StoreError, match="is damaged or missing"):
+        whole(row, 7, {name: "p"}, "log")  # type: ignore[dict-item]
 
 
 # ---- the store's side ----

@@ -229,7 +229,7 @@ def test_a_ruined_file_is_named_with_the_cure(run: Path, harm: Callable[[Path], 
         list(reader.read())
     assert (run / "log.sqlite").read_bytes() == content
     found = verify(run)
-    assert found and found.place == "file"
+    assert found and found.place == ("file" if content else "empty")
     with pytest.raises(StoreError, match="nothing was changed"):
         repair(run, apply=True)
 
@@ -252,9 +252,11 @@ def test_the_database_of_another_program_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_a_log_of_which_a_few_bytes_are_left_is_no_other_programs(run: Path) -> None:
-    for size in (0, 1, 99):
+    for size, words in ((0, "it was cut off"), (1, "it holds only 1 bytes"), (99, "it holds only 99 bytes")):
         (run / "log.sqlite").write_bytes(b"S" * size)
-        assert "it was cut off" in refused(run)
+        assert words in refused(run)
+        found = verify(run)
+        assert found and found.place == "empty" and words in found.detail and "or start the job anew" in str(found.error(""))
 
 
 def test_a_newer_schema_is_refused_with_both_versions(run: Path) -> None:
@@ -311,6 +313,43 @@ def test_every_body_of_a_job_is_named_by_its_events(log: Path, tmp_path: Path) -
     connection.close()
     late = any(isinstance(event.body, CallStrayed) for event in events)  # what came too late is refused, and its texts are left
     assert names == kept or (late and names < kept)
+
+
+ROW = bytes((4, 0, 32 * 2 + 13, len(TEXT) * 2 + 12))
+"""What SQLite puts before the body TEXT: the length of this, then the type of each column (id, hash, bytes)."""
+
+
+@pytest.mark.parametrize(("at", "value"), [(2, 0), (2, 1), (3, 25), (4, 0xE4)])
+def test_a_page_that_gives_a_body_as_something_else_is_called_damaged(run: Path, at: int, value: int) -> None:
+    """No hash, a number for one, a text for the bytes, and a hash that is no text."""
+    row = bytearray(ROW + body_hash(TEXT).encode())
+    row[at] = value
+    content = (run / "log.sqlite").read_bytes()
+    assert content.count(ROW + body_hash(TEXT).encode()) == 1
+    (run / "log.sqlite").write_bytes(content.replace(ROW + body_hash(TEXT).encode(), row))
+    with SqliteReader.open(run) as reader:
+        assert reader.body(body_hash(LARGE)) == LARGE
+        with pytest.raises(StoreError, match=r"is missing|is damaged: its content has another hash"):
+            reader.body(body_hash(TEXT))
+    found = verify(run)
+    assert found and found.place == "file"
+
+
+def test_a_log_without_its_own_settings_is_called_damaged(run: Path) -> None:
+    tamper(run, "DELETE FROM meta WHERE name = 'blobs'")
+    assert "what it says of itself is gone" in refused(run)
+    found = verify(run)
+    assert found and found.place == "file"
+
+
+def test_an_index_that_leads_to_no_record_is_called_damaged(run: Path) -> None:
+    """Here to number 0, by the last byte of an entry: in its header, the types of the key, of the kind and of the number."""
+    content = (run / "log.sqlite").read_bytes()
+    entry = bytes((4, 5 * 2 + 13, 10 * 2 + 13, 2)) + b"k1500NotePosted" + (1500).to_bytes(2, "big")
+    assert content.count(entry) == 1
+    (run / "log.sqlite").write_bytes(content.replace(entry, entry[:-2] + b"\0\0"))
+    with SqliteReader.open(run) as reader, pytest.raises(StoreError, match="record 0 is damaged"):
+        list(reader.keyed("k1500"))
 
 
 def test_a_flipped_bit_anywhere_never_changes_what_is_read(run: Path, tmp_path: Path) -> None:

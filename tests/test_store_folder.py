@@ -204,6 +204,10 @@ def test_a_list_says_how_each_run_stands(tmp_path: Path) -> None:
     start(RunFolder(tmp_path, "empty")).close()
     start(RunFolder(tmp_path, "broken"), CREATED).close()
     RunFolder(tmp_path, "broken").log.write_bytes(b"x" * 5000)
+    start(RunFolder(tmp_path, "led"), CREATED).close()
+    RunFolder(tmp_path, "led").spec.touch()
+    RunFolder(tmp_path, "led").log.unlink()
+    RunFolder(tmp_path, "led").log.symlink_to("elsewhere.sqlite")
     (tmp_path / "not a run").mkdir()
     RunFolder(tmp_path, "done").make_latest()
     with start(RunFolder(tmp_path, "working"), CREATED, OPENED, PhaseChanged(phase="working"), NOTE, at=5):
@@ -221,7 +225,12 @@ def test_a_list_says_how_each_run_stands(tmp_path: Path) -> None:
         "topped-up": "interrupted",
         "empty": "new",
         "broken": "damaged",
+        "led": "unreadable",
     }
+    assert "a link to elsewhere.sqlite, which is not there" in found["led"].detail
+    with pytest.raises(StoreError, match="a link to elsewhere"):
+        RunFolder(tmp_path, "led").writer()
+    assert RunFolder(tmp_path, "led").log.is_symlink()
     assert {id for id, status in found.items() if status.ended} == {"done", "again"}
     done = found["done"]
     assert (done.name, done.events, done.created, done.updated, done.holder) == ("a demo", 5, 1.0, 5.0, None)

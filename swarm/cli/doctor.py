@@ -116,6 +116,8 @@ def _repair(name: str, apply: bool, runs: str | None, as_json: bool) -> None:
         text = f"{run.id}: goes on from record {found.first - 1}; a copy of its write-ahead log is in {found.kept}"
     elif found.kept is not None:
         text = f"{run.id}: cut records {found.first} to {found.last}; a copy is in {found.kept}"
+    elif found.mended and found.place == "gone":
+        text = f"{run.id}: goes on from record {found.first - 1}; there was nothing left to keep a copy of"
     elif found.mended and found.place == "index":
         text = f"{run.id}: made its indexes anew; nothing is lost"
     elif found.mended and found.place == "names":
@@ -141,6 +143,9 @@ def _outlook(found: Damage, run: RunFolder) -> str:
             f"Restore the run folder from a copy if there is one; {command} gives up all after"
             f" record {found.first - 1}, and keeps a copy of the write-ahead log"
         )
+    if found.place == "gone":
+        lost = "gives them up, and the job goes on from"
+        return f"Restore the database from a copy if there is one; {command} {lost} record {found.first - 1}"
     if found.place == "index":
         return f"Nothing is lost: all records and texts are sound, and {command} makes the indexes anew"
     if found.place == "names":
@@ -164,4 +169,5 @@ def _rescue(run: RunFolder) -> str:
     if not last or not cut.step:
         return "start the job anew"
     command = f"`swarm fork {run.id} --at {cut.step}{run.option}`"
-    return f"go on from what is sound: records 1 to {last}. {command} carries {counted(cut.step, 'step')} over into a new run"
+    carried = f"{counted(cut.step, 'step')} over into a new run, with those of their texts that can be read"
+    return f"go on from what is sound: records 1 to {last}. {command} carries {carried}"

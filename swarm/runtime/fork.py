@@ -191,20 +191,14 @@ def find_cut(reader: Reader, at: str) -> Cut:
         pinned = (event.seq for event in reader.read() if isinstance(event.body, ev.CorpusPinned))
         return Cut(next(pinned, 0), 0)
     step = seq = 0
-    for step, seq in _ends(reader):
-        if wanted == (seq if by_event else step):
-            return Cut(_whole(reader, seq), step)
+    events = reader.read()  # once, as `sound_part` does: what that could read of a damaged log can be read here
+    for event in events:
+        if _ends_step(event.body):
+            step, seq = step + 1, event.seq
+            if wanted == (seq if by_event else step):
+                return Cut(_whole(events, seq), step)
     known = f"it has {step:,} steps, the last one ended by event @{seq}" if step else "it has none yet; --at 0 begins anew"
     raise SpecError(f"there is no step {at}", "--at", f"{known}; `swarm steps` lists them")
-
-
-def _ends(reader: Reader) -> Iterator[tuple[int, int]]:
-    """(number, event) of each step that ended."""
-    step = 0
-    for event in reader.read():
-        if _ends_step(event.body):
-            step += 1
-            yield step, event.seq
 
 
 def _ends_step(body: ev.Body) -> bool:
@@ -213,28 +207,35 @@ def _ends_step(body: ev.Body) -> bool:
 
 def sound_part(reader: Reader, id: str) -> tuple[int, Cut]:
     """How much of the damaged log of run `id` can be carried over by a fork: the last record before the damage, and the last step
-    of which it is certain that all it caused lies before it too.
+    that did not end the job and of which it is certain that all it caused lies before it too.
 
     Raises:
-        StoreError: nothing, for the settings that it was to go on with cannot be read.
+        StoreError: nothing, for the settings that it was to go on with, or the passages, cannot be read.
     """
     creations = _creations(reader, id)
-    seq, step, ended, cut = 0, 0, 0, Cut(0, 0)
+    read_pinned(reader, creations[-1][1])
+    seq, step, ended, cut, blocks = 0, 0, 0, Cut(0, 0), list[str]()
     with suppress(DamageError):
         for event in reader.read():
             if ended and event.cause != ended:
                 cut, ended = Cut(seq, step), 0
             if _ends_step(event.body):
                 step, ended = step + 1, event.seq
+            elif isinstance(event.body, ev.JobEnded):
+                ended = 0
+            elif isinstance(event.body, ev.SpansPinned):
+                blocks.append(event.body.block)
             seq = event.seq
+    for block in blocks:
+        unpack_block(reader.body(block))
     list(_forks_limits(reader, creations, cut))
     return seq, cut
 
 
-def _whole(reader: Reader, seq: int) -> int:
-    """The last of the events that a step's end caused."""
+def _whole(later: Iterable[Event], seq: int) -> int:
+    """The last of the events that a step's end caused, of those after it."""
     end = seq
-    for event in reader.read(after=seq):
+    for event in later:
         if event.cause != seq:
             break
         end = event.seq

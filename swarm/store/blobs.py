@@ -113,12 +113,12 @@ class RemoteBlobs:
 
 
 def verified(hash: str, data: bytes, where: str) -> bytes:
-    """The data, if it is what its hash names.
+    """The data, if it is what its hash names; a damaged page may hold what is not even bytes.
 
     Raises:
         StoreError: it is not.
     """
-    if body_hash(data) != hash:
+    if not isinstance(data, bytes) or body_hash(data) != hash:
         raise StoreError(
             f"the body {hash} is damaged: its content has another hash", where, "restore it from a copy"
         )

@@ -20,7 +20,8 @@ from typing import Any, Protocol
 import apsw
 
 BodyRow = tuple[str, bytes | None]
-"""A body as it lies in the table: its hash and its bytes, None for one in the blob store."""
+"""A body as it lies in the table: its hash and its bytes, None for one in the blob store. Either may be of any type where a page
+is damaged: `verified` tells."""
 
 SCHEMAS = (1, 2)
 """Versions of a log's schema that are read and continued, each as it is; new logs have the last."""
@@ -153,7 +154,8 @@ class NamedBodies:
         named = value if isinstance(value, int) else 0
         if named != self._named:
             self._tail, self._named, self._last = {}, named, named
-        later: Any = connection.execute("SELECT id, hash FROM bodies WHERE id > ? ORDER BY id", (self._last,))
+        # As bytes: a hash in which a bit was flipped may be no text, and must not hide the other bodies.
+        later: Any = connection.execute("SELECT id, CAST(hash AS BLOB) FROM bodies WHERE id > ? ORDER BY id", (self._last,))
         for id, hash in later:
             self._tail[_key(hash)] = self._last = id
 
@@ -208,11 +210,12 @@ def _rows(connection: apsw.Connection, query: str, wanted: Sequence[str | int]) 
     return dict(found)
 
 
-def _key(hash: str) -> int:
-    """A hash as a number. What is none of ours has one too: what is found by it is compared with the hash itself."""
+def _key(hash: Any) -> int:
+    """A hash as a number. What is none of ours has one too, of whatever type where a page is damaged: what is found by it is
+    compared with the hash itself."""
     try:
         return int(hash, 16)
-    except ValueError:
+    except (TypeError, ValueError):
         return 0
 
 

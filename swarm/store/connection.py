@@ -170,14 +170,17 @@ def check_removable(path: Path) -> None:
 def _open(path: Path, flags: int, check: Callable[[apsw.Connection, Path], None]) -> apsw.Connection:
     check_library(apsw.sqlite_lib_version())
     with naming(path):
+        if path.is_symlink() and not path.exists():
+            cure = "bring that file back, or restore the run folder from a copy"
+            raise StoreError(f"this log is a link to {os.readlink(path)}, which is not there", str(path), cure)
         if not path.exists():
             cure = "`swarm list` shows the runs there are; what never began, `swarm rm` removes; a log in a database needs --runs"
             raise StoreError("there is no log here", str(path), cure)
         if path.is_dir():
             raise StoreError("a folder lies where the log should be", str(path), "choose another folder with --runs")
-        if path.stat().st_size < HEADER_BYTES:  # SQLite takes a single byte for an empty database
-            cure = "restore the run folder from a copy"
-            raise DamageError("this log is empty: it was cut off", str(path), cure)
+        if (size := path.stat().st_size) < HEADER_BYTES:  # SQLite takes a single byte for an empty database
+            problem = f"this is no log: it holds only {size} bytes" if size else "this log is empty: it was cut off"
+            raise DamageError(problem, str(path), "restore the run folder from a copy, or start the job anew")
         name = str(path)
         if flags & apsw.SQLITE_OPEN_READONLY and _is_archive(path):
             name, flags = f"{path.absolute().as_uri()}?immutable=1", flags | apsw.SQLITE_OPEN_URI

@@ -20,7 +20,7 @@ from typing import Any
 
 import apsw
 
-from swarm.errors import StoreError
+from swarm.errors import DamageError, StoreError
 from swarm.events import body_hash
 from swarm.store import indexes, named, snapshots, wal
 from swarm.store.blobs import Blobs, open_blobs, sync_folder
@@ -31,6 +31,7 @@ from swarm.store.lock import FolderLock
 from swarm.store.records import COLUMNS, Row, sound, to_event
 
 _CHUNK = 1000
+_SETTINGS = "SELECT count(*) FROM meta WHERE (name, typeof(value)) IN (VALUES ('epoch', 'integer'), ('blobs', 'text'))"
 
 
 def survey(rows: Iterable[Row], previous: int | None, after: int, where: str, run: str) -> Damage | None:
@@ -73,6 +74,9 @@ def checksum_at(connection: apsw.Connection, seq: int) -> int | None:
 
 def missing(connection: apsw.Connection, path: Path) -> Damage | None:
     """What shows that a log once held more than it gives now, though all that it gives is sound."""
+    settings: Any = connection.execute(_SETTINGS).get
+    if settings != 2:
+        return Damage(str(path), path.parent.name, "file", "this log is damaged: what it says of itself is gone")
     last: Any = connection.execute("SELECT max(seq) FROM events").get or 0
     if lost := wal.lost_commits(connection, path):
         detail = f"the write-ahead log is damaged behind record {last}: {lost} or more later commits cannot be read"
@@ -91,16 +95,11 @@ def verify(folder: Path) -> Damage | None:
         StoreError: there is no log, it is not ours, or it is newer than this software.
     """
     path = folder / "log.sqlite"
-    with naming(path):
-        if path.exists() and path.stat().st_size == 0:
-            return Damage(str(path), path.parent.name, "file", "this log is empty: it was cut off")
     try:
         with closing(open_reading(path)) as connection, naming(path):
             return missing(connection, path) or _structure(connection, path) or _content(connection, path)
-    except StoreError as error:
-        if isinstance(error.__cause__, (apsw.NotADBError, apsw.CorruptError, UnicodeDecodeError)):
-            return Damage(str(path), path.parent.name, "file", error.message)
-        raise
+    except DamageError as error:
+        return Damage(str(path), path.parent.name, "file" if error.__cause__ else "empty", error.message)
 
 
 def _structure(connection: apsw.Connection, path: Path, mend: bool = False) -> Damage | None:

@@ -138,16 +138,16 @@ class Damage:
     """What is wrong with the log of a run. `where` is the file or database.
 
     `place` is `tail` (the last records; can be cut), `middle` (intact records follow), `body` (text that an event names), `file`
-    (SQLite itself cannot read it), `ahead` (of the write-ahead log, which holds what was appended last; can be given up),
-    `empty` (all events are gone), `index` (of SQLite's; events and bodies are there), `names` (by which bodies are found; the
-    bodies are there), or `snapshot` (the log is sound and lacks nothing). `first` and `last` are the records concerned, 0 where
-    there are none. `kept` is the copy of what a repair cut, None as long as nothing was cut; `mended` says that a repair was
-    made.
+    (SQLite itself cannot read it), `ahead` (of the write-ahead log, which holds what was appended last; can be given up), `gone`
+    (the last records are not there any more; can be given up), `empty` (all events are gone), `index` (of SQLite's; events and
+    bodies are there), `names` (by which bodies are found; the bodies are there), or `snapshot` (the log is sound and lacks
+    nothing). `first` and `last` are the records concerned, 0 where there are none. `kept` is the copy of what a repair cut, None
+    as long as nothing was cut; `mended` says that a repair was made.
     """
 
     where: str
     run: str
-    place: Literal["tail", "middle", "body", "file", "ahead", "empty", "index", "names", "snapshot"]
+    place: Literal["tail", "middle", "body", "file", "ahead", "gone", "empty", "index", "names", "snapshot"]
     detail: str
     first: int = 0
     last: int = 0
@@ -157,7 +157,7 @@ class Damage:
     @property
     def mendable(self) -> bool:
         """Whether a repair is possible, at the cost of what `detail` says."""
-        return self.place in ("tail", "ahead", "index", "names", "snapshot")
+        return self.place in ("tail", "ahead", "gone", "index", "names", "snapshot")
 
     def error(self, option: str) -> DamageError:
         """The error that refuses to work on such a log. `option` is what a command line needs to find it from here."""
@@ -170,10 +170,10 @@ class Damage:
             cure = f"nothing is lost: {command} --apply makes the indexes anew from the records"
         elif self.place == "names":
             cure = f"nothing is lost: {command} --apply makes the names anew from the texts"
-        elif self.place == "ahead":
+        elif self.place in ("ahead", "gone"):
             cure = f"nothing was changed; restore it from a copy, or go on without them: {command} says how"
         else:
-            saved = f"{command} says what can be saved" if self.place in ("middle", "file") else "start the job anew"
+            saved = f"{command} says whether anything can be saved" if self.place in ("middle", "file") else "start the job anew"
             cure = f"nothing was changed; restore the run folder or the database from a copy, or {saved}"
         return DamageError(self.detail, self.where, cure)
 

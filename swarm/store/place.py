@@ -47,11 +47,11 @@ class FolderPlace:
 
     def create(self, folder: Path) -> bool:
         with naming(folder):
-            if (folder / LOG).exists():
+            if self.exists(folder):
                 return False
             lock = FolderLock.take(folder / "lock")
             try:
-                if (folder / LOG).exists():
+                if self.exists(folder):
                     return False
                 open_blobs(self.blobs, folder)  # says what is wrong with it before there is a log
                 create(folder / LOG, self.blobs)
@@ -92,9 +92,12 @@ class FolderPlace:
 
     def exists(self, folder: Path) -> bool:
         try:
-            return (folder / LOG).exists()
+            (folder / LOG).lstat()  # of a link to nothing too: whoever opens it is told
+        except (FileNotFoundError, NotADirectoryError):
+            return False
         except OSError:
-            return True  # nobody may look: whoever opens it is told why
+            pass  # nobody may look: whoever opens it is told why
+        return True
 
     def where(self, folder: Path) -> str:
         return str(folder / LOG)

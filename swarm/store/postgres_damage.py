@@ -33,7 +33,7 @@ def look(reader: PostgresReader) -> Damage | None:
     found = _records(reader)
     if found is None and last < due:
         detail = f"records {last + 1} to {due} are gone from the end of the log"
-        found = Damage(reader.where, reader.id, "tail", detail, last + 1, due)
+        found = Damage(reader.where, reader.id, "gone", detail, last + 1, due)
     if found is not None:
         return found
     try:
@@ -56,14 +56,14 @@ def _records(reader: PostgresReader) -> Damage | None:
 
 
 def mend(connection: Connection, reader: PostgresReader, job: int, folder: Path, found: Damage) -> Damage:
-    """Cuts a damaged tail after copying it into a folder, or removes a snapshot that is of no use, inside the caller's
-    transaction, which holds the job's row."""
+    """Cuts a damaged tail after copying it into a folder, gives up records that are gone, or removes a snapshot that is of no
+    use, inside the caller's transaction, which holds the job's row."""
     if found.place == "tail":
-        kept = keep(reader.rows(found.first - 1), folder, found.first)
+        found = replace(found, kept=keep(reader.rows(found.first - 1), folder, found.first))
+    if found.place in ("tail", "gone"):
         connection.execute("DELETE FROM swarmloom.events WHERE job = %s AND seq >= %s", (job, found.first))
         # A new epoch, so that a master that was only slow cannot append to what it has not read.
         connection.execute("UPDATE swarmloom.jobs SET seq = %s, epoch = epoch + 1 WHERE number = %s", (found.first - 1, job))
-        found = replace(found, kept=kept)
     _drop_snapshot(connection, job)  # it may be of what was cut; a master takes another
     return replace(found, mended=True)
 

@@ -106,7 +106,7 @@ def whole(row: Row, record: int | None, have: Mapping[str, bytes], where: str) -
         raise StoreError(problem, where, CURE)
     parts = {name: have.get(name, b"") for name in msgpack.unpackb(names)}
     for name, data in parts.items():
-        if part_name(data) != name:
+        if not isinstance(data, bytes) or part_name(data) != name:
             raise StoreError(f"part {name} of the snapshot is damaged or missing", where, CURE)
     return Snapshot(seq, format, state, parts)
 

@@ -6,6 +6,7 @@ for damage and the lock stand in the modules beside it.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -142,8 +143,8 @@ class SqliteReader:
 
     def _event(self, seq: int) -> Event:
         query = f"SELECT {COLUMNS} FROM events WHERE seq IN (?, ?) ORDER BY seq"
-        rows: list[Row] = self._query(query, (seq - 1, seq))
-        whole = len(rows) == min(seq, 2) and rows[-1][0] == seq
+        rows: list[Row] = self._query(query, (max(seq - 1, 0), seq))  # a damaged index may lead anywhere
+        whole = len(rows) == min(max(seq, 1), 2) and rows[-1][0] == seq
         if not whole or not intact(rows[-1], START.checksum if seq == 1 else rows[0][8]):
             raise self._damaged(seq)
         return to_event(rows[-1])
@@ -192,7 +193,7 @@ class SqliteWriter(SqliteReader):
                 folder.mkdir(parents=True, exist_ok=True)
                 lock = FolderLock.take(folder / "lock")
             undo.callback(lock.release)
-            if not path.exists():
+            if not os.path.lexists(path):
                 create(path, blobs)
             reading = open_reading(path)
             undo.callback(reading.close)
