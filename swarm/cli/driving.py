@@ -28,6 +28,7 @@ from swarm.plan import Plan, Range, estimate, measure
 from swarm.report import Answer, gather, render
 from swarm.report.answer import WHY_GIVEN_UP
 from swarm.report.drawing import shortened
+from swarm.report.notices import cut_off_words
 from swarm.runtime.driver import last_event
 from swarm.runtime.launch import Opened, Options, run_again, run_new, stopped
 from swarm.runtime.outbox import untold, untold_words
@@ -333,6 +334,7 @@ def answer_lines(answer: Answer) -> list[str]:
     lines = [
         f"answer: {found}, each with its source; {number(cover.spans_read)} of {counted(cover.spans, 'passage')} read"
     ]
+    lines.extend(cut_off_words(one) for one in answer.cut_off)
     if (left := answer.unjudged) is not None:
         lines.append(f"not verified: {number(left.rows)} of {counted(left.of, 'row')}: {shortened(left.reason, 200)}")
     if (score := answer.score) is not None:
