@@ -338,14 +338,14 @@ def answer_lines(answer: Answer) -> list[str]:
     if (left := answer.unjudged) is not None:
         lines.append(f"not verified: {number(left.rows)} of {counted(left.of, 'row')}: {shortened(left.reason, 200)}")
     if (score := answer.score) is not None:
-        if score.problem:
-            lines.append(f"score: {score.problem}")
-        else:
+        if score.gold_rows or score.found_rows or not score.problem:
             apart = ", one for each document" if score.found_rows > len(answer.rows or ()) else ""
             lines.append(
                 f"score: precision {score.precision:.3f}, recall {score.recall:.3f}, F1 {score.f1:.3f} "
-                f"({score.matched} of {score.gold_rows} gold rows found, {score.found_rows} rows given{apart})"
+                f"({score.matched} of {score.gold_rows} gold rows found, {counted(score.found_rows, 'row')} given{apart})"
             )
+        if score.problem:
+            lines.append(f"score: {score.problem}")
     return lines
 
 

@@ -162,6 +162,8 @@ class Score(Frozen):
     matched: int
     missed: tuple[ScoredRow, ...] = ()
     invented: tuple[ScoredRow, ...] = ()
+    not_judged: int = 0
+    """Rows of documents for which no gold is known; they stand in no other figure."""
     problem: str = ""
     """Why there is no score, or what of the gold could not be computed."""
 
