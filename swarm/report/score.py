@@ -62,7 +62,8 @@ def _compared(
     return Score(
         gold=label, precision=round(precision, 4), recall=round(recall, 4),
         f1=round(2 * precision * recall / both, 4) if both else 0.0, gold_rows=len(gold), found_rows=len(ours),
-        matched=matched, not_judged=aside, missed=_listed(gold - ours, columns), invented=_listed(ours - gold, columns), problem=problem,
+        matched=matched, missed=_listed(gold - ours, columns), invented=_listed(ours - gold, columns), not_judged=aside,
+        problem=problem,
     )  # fmt: skip
 
 

@@ -5,6 +5,7 @@ Owns the way from spans to events and bodies. After it, a job reads only its own
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
@@ -116,9 +117,17 @@ def check_unchanged(job: Prepared, state: JobState, path_of: Callable[[str], str
     """
     cure = "resume with --pinned to go on with the copy that the run keeps, or start a new run with the new input"
     try:
-        now = {document.id for document in pin(job.spec.inputs).documents}
+        now = pin(job.spec.inputs).documents
     except CorpusError as error:
         raise CorpusError(f"{error.message}; it was there when the job began", error.where, cure) from None
+    same = {document.id for document in now}
+    called: defaultdict[str, list[str]] = defaultdict(list)
+    for document in now if state.pinned else ():
+        called[document.digest].append(document.path)
     for row in state.documents.values():
-        if row.id not in now:
-            raise CorpusError("has changed or gone since the job began", path_of(row.path), cure)
+        if row.id in same:
+            continue
+        path = path_of(row.path)
+        # a file that came later may have its name, so that both have longer ones now
+        if not any(longer.endswith(f"/{path}") for longer in called[row.digest]):
+            raise CorpusError("has changed or gone since the job began", path, cure)
