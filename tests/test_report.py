@@ -7,7 +7,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -16,13 +16,11 @@ from typing import Any
 import apsw
 import pytest
 
-from swarm.cli.driving import answer_lines
-from swarm.coordinator import Grant, JobState, Report
+from swarm.coordinator import JobState
 from swarm.corpus import pin, read_text
-from swarm.events import CallFinished, CallStarted, Event, TaskFailed, TaskFinished, body_hash
+from swarm.events import Event, TaskFailed
 from swarm.protocol import NoteText, Passage
 from swarm.report import Answer, gather, write_report
-from swarm.report.notices import notices
 from swarm.report.shapes import WITHDRAWN, Row, Sentence
 from swarm.report.steps import steps
 from swarm.report.texts import Texts
@@ -263,62 +261,6 @@ def test_a_resumed_job_counts_its_sessions_and_not_the_time_between(tmp_path: Pa
     assert answer.seconds < 600
     assert sum(lane.tasks for lane in answer.timeline.lanes) > 134
     assert all(len(lane.busy) <= 97 for lane in answer.timeline.lanes)
-
-
-def one_call(grant: Grant) -> Report:
-    """What a host did on a lease that called a model and finished."""
-    began = CallStarted(task=grant.task, turn=0, sample=0, channel="", prompt="", tokens=100, manifest=(), sampling={})
-    ended = CallFinished(task=grant.task, turn=0, sample=0, output=body_hash(b"[]"), tokens_in=100, tokens_out=2,
-                         finish="stop", weights="sha256:1", seconds=1.0)  # fmt: skip
-    return Report(grant.task, grant.token, (began, ended, TaskFinished(task=grant.task, token=grant.token, outcome="", notes=0)))
-
-
-def late(driven: HandDriven, grants: Sequence[Grant]) -> tuple[Answer, str]:
-    """What the report says once answers came in on leases that had ended."""
-    driven.append(driven.core.pulled(driven.now, "slow", list(map(one_call, grants)), 0)[0])
-    driven.store.close()
-    answer = answer_of(driven.run)
-    (notice,) = [one for one in notices(answer) if one.title == "Answers too late"]
-    return answer, notice.text
-
-
-def test_an_answer_that_came_after_the_end_was_paid_for_once(tmp_path: Path) -> None:
-    driven = HandDriven.create(tmp_path)
-    events, grants = driven.core.pulled(driven.now, "slow", (), 1)
-    driven.append([*events, *driven.core.end(driven.now, "cancelled", "enough")])
-    answer, says = late(driven, grants)
-    assert (answer.too_late.calls, answer.paid_twice.calls, answer.calls) == (1, 0, 1)
-    assert "1 call of at most 102 tokens was answered too late to count: the job had ended" in says and "twice" not in says
-
-
-def test_only_calls_that_were_answered_again_were_paid_for_twice(tmp_path: Path) -> None:
-    driven = HandDriven.create(tmp_path)
-    driven.work(steps=1)  # the plan
-    events, grants = driven.core.pulled(driven.now, "slow", (), 2)
-    driven.append([*events, *driven.core.lost(driven.now, "slow", "silent")])
-    events, others = driven.core.pulled(driven.now, "quick", (), 500)
-    (again,) = [one for one in others if one.task == grants[0].task]
-    driven.append([*events, *driven.core.pulled(driven.now, "quick", [one_call(again)], 0)[0]])
-    driven.append(driven.core.end(driven.now, "cancelled", "enough"))
-    answer, says = late(driven, grants)
-    assert (answer.too_late.calls, answer.paid_twice.calls, answer.calls) == (2, 1, 4)
-    assert says.endswith("1 of them was answered a second time: paid for twice.")
-
-
-def test_outputs_that_were_cut_off_are_counted_with_their_passages(tmp_path: Path) -> None:
-    driven = HandDriven.create(tmp_path)
-    driven.canned = Canned(careless=False, most=1)
-    driven.work()
-    driven.store.close()
-    answer = answer_of(driven.run)
-    (cut,) = answer.cut_off
-    place = cut.first[0]
-    (notice,) = [one for one in notices(answer) if one.title == "Outputs cut off"]
-    assert (cut.role, cut.outputs) == ("reader", cut.passages) and answer.coverage.spans_read == answer.coverage.spans
-    assert notice.text.startswith(f"{cut.outputs} outputs of role reader were cut off at the most tokens that it may write")
-    assert f"at {place.document}:{place.line}, " in notice.text and f" and {cut.passages - 3} more: rows" in notice.text
-    assert "max_tokens" in notice.text and "span_tokens" in notice.text
-    assert any(notice.text.startswith(line) for line in answer_lines(answer)), "the account says it as well"
 
 
 def test_hostile_text_is_shown_and_never_run(tmp_path: Path) -> None:
