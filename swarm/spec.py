@@ -420,6 +420,8 @@ def load_spec(path: str | Path) -> JobSpec:
     """
     path = Path(path)
     try:
+        if path.is_dir():
+            raise SpecError("is a folder, not a job file", str(path), "name the job file that lies in it")
         if not path.is_file():
             raise SpecError("there is no such job file", str(path), "check the path, or see examples/ for job files that run")
         text = path.read_text(encoding="utf-8")

@@ -25,6 +25,11 @@ def wrong(**changes: Any) -> SpecError:
     return caught.value
 
 
+def test_a_folder_is_no_job_file_and_said_to_be_one(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="is a folder, not a job file"):
+        load_spec(tmp_path)
+
+
 def test_the_least_job_has_every_default() -> None:
     spec = parse_spec(LEAST)
     assert spec.inputs == (InputSpec(source="a.txt"),)

@@ -24,7 +24,7 @@ from swarm.coordinator.tables import failure_word
 from swarm.corpus import glance
 from swarm.errors import ExitCode, ModelError, ProtocolError, SpecError, StoreError, SwarmError
 from swarm.names import counted
-from swarm.plan import Plan, Range, estimate, measure
+from swarm.plan import Plan, Range, amounts, estimate, measure
 from swarm.report import Answer, gather, render
 from swarm.report.answer import WHY_GIVEN_UP
 from swarm.report.drawing import shortened
@@ -240,7 +240,7 @@ def _time(plan: Plan) -> str:
 
 
 def _money(plan: Plan) -> str:
-    return "" if plan.money is None else f", {plan.money.low:,.2f} to {plan.money.high:,.2f} {plan.currency}"
+    return "" if plan.money is None else f", {amounts(plan.money)} {plan.currency}"
 
 
 # ---- after ----
@@ -355,9 +355,9 @@ def answer_document(answer: Answer) -> dict[str, Any]:
 
 
 def _off(plan: Plan, calls: int, tokens: int, seconds: float) -> list[str]:
-    pairs = [("calls", calls, plan.total_calls), ("tokens", tokens, plan.tokens)]
+    pairs = [("call", calls, plan.total_calls), ("token", tokens, plan.tokens)]
     found = [
-        f"{number(actual)} {name} ({_range(planned)} planned{_verdict(actual, planned)})"
+        f"{counted(actual, name)} ({_range(planned)} planned{_verdict(actual, planned)})"
         for name, actual, planned in pairs
         if planned is not None
     ]
