@@ -33,6 +33,7 @@ from swarm.runtime.driver import last_event
 from swarm.runtime.launch import Opened, Options, run_again, run_new, stopped
 from swarm.runtime.outbox import untold, untold_words
 from swarm.runtime.people import questions
+from swarm.runtime.pins import came_later
 from swarm.runtime.prepare import prepare, raise_budget
 from swarm.runtime.session import check, check_open, read_job
 from swarm.runtime.supervise import may_go_on, orphaned
@@ -188,6 +189,7 @@ async def _run_job(spec: JobSpec, options: Options, as_json: bool) -> int:
 async def _resume_job(run: RunFolder, options: Options, as_json: bool) -> int:
     with run.reader() as reader:
         state, spec, roles = read_job(reader)
+        later = came_later(spec.inputs, state, reader)
     check_open(run, state)  # before a cluster is started for nothing
     if options.budget:
         raise_budget(prepare(spec, roles), state, run.size(), options.budget)
@@ -195,6 +197,9 @@ async def _resume_job(run: RunFolder, options: Options, as_json: bool) -> int:
         return await _told(run, spec, as_json)
     async with Drive(as_json) as drive:
         drive.shown.say(f"{spec.name}: {spec.question}")
+        if later:
+            names = ", ".join(later[:3]) + (", …" if len(later) > 3 else "")
+            drive.shown.say(f"note: {counted(len(later), 'file')} that came later will not be read by this job: {names}")
         drive.shown.stage(_starting(options))
         await run_again(run, options, render, drive.opened(spec))
     return _account(run, drive)

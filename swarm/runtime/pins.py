@@ -6,7 +6,7 @@ Owns the way from spans to events and bodies. After it, a job reads only its own
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import NamedTuple
@@ -15,10 +15,12 @@ import msgpack
 
 from swarm import events as ev
 from swarm.coordinator import JobState
-from swarm.corpus import Pinned, Span, open_spans, pin
-from swarm.errors import CorpusError
+from swarm.corpus import Pinned, Source, Span, open_spans, pin, resolve
+from swarm.errors import CorpusError, StoreError
 from swarm.events import Body, body_hash
 from swarm.runtime.prepare import Prepared
+from swarm.spec import InputSpec
+from swarm.store.interface import Reader
 
 BLOCK = 256
 """Spans that are read, cut and made durable at a time; at most twice as many where a document ends among them."""
@@ -131,3 +133,19 @@ def check_unchanged(job: Prepared, state: JobState, path_of: Callable[[str], str
         # a file that came later may have its name, so that both have longer ones now
         if not any(longer.endswith(f"/{path}") for longer in called[row.digest]):
             raise CorpusError("has changed or gone since the job began", path, cure)
+
+
+def came_later(inputs: Sequence[InputSpec], state: JobState, reader: Reader) -> list[str]:
+    """The paths of files that lie in the folders of a pinned job's inputs now and are neither in it nor left out of it. They
+    are known by their names alone: nothing is opened."""
+    if not state.pinned:
+        return []
+    try:
+        paths = reader.bodies(dict.fromkeys(row.path for row in state.documents.values())).values()
+        notes = reader.bodies(dict.fromkeys(state.skipped)).values()
+        known = {path.decode("utf-8", "surrogatepass") for path in paths}
+        known |= {msgpack.unpackb(note, unicode_errors="surrogateescape")[0] for note in notes}
+        known |= {path[at + 1 :] for path in known for at, letter in enumerate(path) if letter == "/"}  # some have longer names
+        return [one.path for one in resolve(inputs) if isinstance(one, Source) and one.found and one.path not in known]
+    except (CorpusError, StoreError):  # an input is gone, or a text withdrawn: whoever needs it says so
+        return []
