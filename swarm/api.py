@@ -194,6 +194,7 @@ class JobHandle:
             SpecError: there is no such step, or a change comes too late there.
             StoreError: the id is taken.
         """
+        _check_agents(agents)
         name = id or new_id(self.id, datetime.now().astimezone(), ())
         target = RunFolder(self._run.root, name, self._run.place)
         await asyncio.to_thread(make_fork, self._run, target, str(at), changes or {})
@@ -237,6 +238,7 @@ async def submit(
         SwarmError: what kept the job from starting.
     """
     spec = _meant(spec)
+    _check_agents(agents)
     if "://" in address:
         remote = await send(spec, str(runs) if runs else None, address, id, key, agents)
         await remote.opened()
@@ -269,6 +271,7 @@ async def resume(
     Raises:
         SwarmError: what kept the driver from taking the job; someone else may work on it.
     """
+    _check_agents(agents)
     run = open_runs(str(runs) if runs else None, os.environ).find(id)
     how = Launch(str(runs or ""), local, address, agents, pinned, budget)
     return JobHandle(run, await start_again(run, how), runs)
@@ -320,6 +323,11 @@ def _meant(job: object) -> JobSpec:
         cure = "give a swarm.JobSpec, or the path of a job file"
         raise errors.SpecError(f"is no job: {type(job).__name__}", "spec", cure)
     return anchored(job, Path.cwd())
+
+
+def _check_agents(agents: int) -> None:
+    if agents < 1:
+        raise errors.SpecError(f"must be 1 or more, got {agents}", "agents", "change that value, or leave it out")
 
 
 def _in_a_loop() -> bool:

@@ -213,5 +213,11 @@ def _over(spec: JobSpec, calls: Range, tokens: Range, seconds: Range | None, mon
     ):  # fmt: skip
         if limit is not None and need is not None and need.high > limit * share:
             verdict = "is not enough" if need.low > limit else "may not be enough"
-            found.append(f"budget.{name} = {limit:,} {verdict}: {need.low:,.0f} to {need.high:,.0f} are likely needed")
+            words = amounts(need) if name == "money" else f"{need.low:,.0f} to {need.high:,.0f}"
+            found.append(f"budget.{name} = {limit:,} {verdict}: {words} are likely needed")
     return tuple(found)
+
+
+def amounts(money: Range) -> str:
+    """A range of money with cents, or with as many places as a small amount needs."""
+    return " to ".join(f"{one:,.2f}" if one >= 1 or not one else f"{one:.4f}" for one in (money.low, money.high))

@@ -57,8 +57,18 @@ def _without_nul(value: str) -> str:
     return value
 
 
+def _checked_pattern(value: str) -> str:
+    try:
+        regex.compile(value)
+    except regex.error as error:
+        raise ValueError(f"is no regular expression: {error}") from None
+    return value
+
+
 Place = Annotated[str, AfterValidator(_without_nul)]
 """The name of a file, a folder or something else outside the spec."""
+Pattern = Annotated[str, AfterValidator(_checked_pattern)]
+"""A regular expression."""
 
 
 class Frozen(BaseModel):
@@ -101,15 +111,10 @@ class Column(Frozen):
     name: str = Field(pattern=COLUMN)
     description: str = Field(min_length=1)
     """What the readers are told the column holds."""
-    pattern: str = ""
+    pattern: Pattern = ""
     """A regular expression that the whole value must match; empty means any text."""
     found_in: Literal["quote", "passage", "anywhere"] = "passage"
     """Where the value must stand word for word: in the quote, in the passage or its breadcrumb, or nowhere in particular."""
-
-    @field_validator("pattern")
-    @classmethod
-    def _compiles(cls, value: str) -> str:
-        return _checked_pattern(value)
 
 
 class AnswerSpec(Frozen):
@@ -126,7 +131,7 @@ class AnswerSpec(Frozen):
     """The column that `count`, `group`, `top-k` and `join` work on; empty means the last one."""
     top: int = Field(default=10, ge=1, le=MOST)
     """How many groups `top-k` keeps."""
-    quote_pattern: str = ""
+    quote_pattern: Pattern = ""
     """A regular expression that the evidence quote must contain a match of; empty means any quote."""
     gold: Place = ""
     """What the answer is scored against and no agent sees: a JSONL file of rows, or `ast:raises`."""
@@ -143,11 +148,6 @@ class AnswerSpec(Frozen):
             cure = "must be columns by name, each with what it holds, such as `columns: {exception: name of the exception}`"
             raise PydanticCustomError(HIDDEN, cure)
         return value
-
-    @field_validator("quote_pattern")
-    @classmethod
-    def _compiles(cls, value: str) -> str:
-        return _checked_pattern(value)
 
     @model_validator(mode="after")
     def _consistent(self) -> AnswerSpec:
@@ -347,7 +347,7 @@ class StuckSpec(Frozen):
 
 
 class JobSpec(Frozen):
-    """One research job."""
+    """One research job. What is wrong with it is a SpecError, as `parse_spec` raises it."""
 
     name: str = Field(pattern=NAME)
     question: str = Field(min_length=1)
@@ -382,10 +382,18 @@ class JobSpec(Frozen):
             raise ValueError("is blank; write the question that the answer should answer")
         return value.strip()
 
+    @model_validator(mode="wrap")
+    @classmethod
+    def _explained(cls, data: Any, build: Any, info: ValidationInfo) -> Any:
+        """What is wrong is said alike of a job file, which the context names, and of a job made in Python."""
+        try:
+            return build(data)
+        except ValidationError as error:
+            raise SpecError(*explain(error, JobSpec, info.context or "job", data)) from None
+
     def canonical(self) -> bytes:
         """The spec as bytes that depend on its content alone."""
-        packed: bytes = msgpack.packb(_sorted(self.model_dump(mode="json")))
-        return packed
+        return bytes(msgpack.packb(_sorted(self.model_dump(mode="json"))))
 
     def digest(self) -> str:
         return hashlib.blake2b(self.canonical(), digest_size=16).hexdigest()
@@ -403,10 +411,7 @@ def parse_spec(data: Any, where: str = "job") -> JobSpec:
     """
     if not isinstance(data, dict):
         raise SpecError(f"holds {type(data).__name__}, not a mapping of settings", where, "start with `name:` and `question:`")
-    try:
-        return JobSpec.model_validate(data)
-    except ValidationError as error:
-        raise SpecError(*explain(error, JobSpec, where, data)) from None
+    return JobSpec.model_validate(data, context=where)
 
 
 def load_spec(path: str | Path) -> JobSpec:
@@ -421,7 +426,8 @@ def load_spec(path: str | Path) -> JobSpec:
     path = Path(path)
     try:
         if not path.is_file():
-            raise SpecError("there is no such job file", str(path), "check the path, or see examples/ for job files that run")
+            what = "is a folder, not a job file" if path.is_dir() else "there is no such job file"
+            raise SpecError(what, str(path), "check the path, or see examples/ for job files that run")
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise SpecError(f"cannot be read: {error.strerror}", str(path), "check the file and its owner") from None
@@ -478,14 +484,6 @@ def _checked_url(value: str) -> str:
         raise PydanticCustomError(HIDDEN, cure)
     if value and (parts.scheme not in ("http", "https") or not host):
         raise PydanticCustomError(HIDDEN, "is no address of http or https; write one like " + URL)
-    return value
-
-
-def _checked_pattern(value: str) -> str:
-    try:
-        regex.compile(value)
-    except regex.error as error:
-        raise ValueError(f"is no regular expression: {error}") from None
     return value
 
 

@@ -51,10 +51,11 @@ WEIGHTS = "sha256:6f1f0c5a9b0e4d2c8a77"
 
 
 class Canned:
-    """Answers as a reader adapter would. `careless`: each fifth row is wrong in one of three ways."""
+    """Answers as a reader adapter would. `careless`: each fifth row is wrong in one of three ways. `most`: rows after
+    which a reader's output is cut off."""
 
-    def __init__(self, careless: bool = True) -> None:
-        self.careless, self.rows = careless, 0
+    def __init__(self, careless: bool = True, most: int = 1_000) -> None:
+        self.careless, self.most, self.rows = careless, most, 0
 
     def say(self, role: str, material: Material, parts: Sequence[Part]) -> str:
         match role:
@@ -199,7 +200,9 @@ class HandDriven:
         material = self._material(grant)
         said: list[Said] = []
         while isinstance(action := self.job.protocol.turn(brief, material, said), CallModel):
-            text = self.canned.say(grant.role, material, action.parts)
+            text, finish = self.canned.say(grant.role, material, action.parts), "stop"
+            if grant.role == "reader" and len(rows := json.loads(text)) > self.canned.most:
+                text, finish = json.dumps(rows[: self.canned.most])[:-1] + ', ["', "length"
             size = sum(self.job.tokenizer.count(part.text) for part in action.parts)
             output = text.encode("utf-8", "surrogatepass")
             bodies[body_hash(output)] = output
@@ -209,9 +212,9 @@ class HandDriven:
                                          manifest=(), sampling={}))  # fmt: skip
             events.append(
                 ev.CallFinished(task=grant.task, turn=turn, sample=0, output=body_hash(output), tokens_in=size,
-                                tokens_out=len(text) // 3, finish="stop", weights=self.weights, seconds=0.11)
+                                tokens_out=len(text) // 3, finish=finish, weights=self.weights, seconds=0.11)
             )  # fmt: skip
-            said.append(Said(turn, text))
+            said.append(Said(turn, text, finish))
         assert not isinstance(action, Failed), action
         self._post(grant, action, events, bodies)
 

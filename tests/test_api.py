@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import swarm
-from swarm.api import JobHandle
+from swarm.api import JobHandle, resume
 from swarm.events import CallFinished, JobEnded, JobOpened, PhaseChanged, ReportWritten
 from swarm.runtime.driver import DriverProcess
 from swarm.spec import ModelSpec
@@ -52,6 +52,14 @@ def test_a_job_may_be_given_by_the_path_of_its_file(tmp_path: Path, monkeypatch:
 def test_what_is_no_job_is_named(given: Any, words: str, tmp_path: Path) -> None:
     with pytest.raises(swarm.SpecError, match=words):
         swarm.run(given, runs=tmp_path / "runs", local=True)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_no_agents_are_refused_at_the_door(tmp_path: Path) -> None:
+    with pytest.raises(swarm.SpecError, match="agents: must be 1 or more, got 0"):
+        swarm.run(job(write_sources(tmp_path)), runs=tmp_path / "runs", local=True, agents=0)
+    with pytest.raises(swarm.SpecError, match="agents: must be 1 or more, got -1"):
+        asyncio.run(resume("any", runs=tmp_path / "runs", agents=-1))
     assert not (tmp_path / "runs").exists()
 
 

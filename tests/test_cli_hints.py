@@ -12,11 +12,14 @@ from typing import Any
 import apsw
 import pytest
 
+from swarm.cli.windows import last_calls
+from swarm.events import CallStarted
 from swarm.runtime.driver import Launch
 from swarm.store.folder import RunFolder
 from swarm.store.runs import open_runs
 from tests.commands import job_file, swarm
 from tests.jobs import write_sources
+from tests.sample_run import HandDriven
 
 ASKING = {"name": "map_reduce", "options": {"span_tokens": 160, "approve_plan": True}}
 HINT = re.compile(r"swarm ((?:resume|logs|approve|reject|watch|status|doctor|show) [^\n`;,]+)")
@@ -127,3 +130,18 @@ def test_a_driver_is_told_of_a_folder_in_words_that_leave_its_environment_alone(
     assert folder.options()[:3] == ["--json", "--runs", "else"] and folder.environment()["SWARM_RUNS"] == "mine"
     assert "--runs" not in database.options() and database.environment()["SWARM_RUNS"] == database.runs
     assert "--runs" not in Launch().options() and Launch().environment()["SWARM_RUNS"] == "mine"
+
+
+def test_a_call_that_was_made_again_is_offered_once(tmp_path: Path) -> None:
+    driven = HandDriven.create(tmp_path)
+    events, (one,) = driven.core.pulled(driven.now, "h", (), 1)
+    began = CallStarted(task=one.task, turn=0, sample=0, channel="", prompt="", tokens=1, manifest=(), sampling={})
+    later = began.model_copy(update={"sample": 1})
+    driven.append([*events, *driven.core.record(driven.now, began, later, began)])
+    assert last_calls(driven.store, 3) == [f"{one.task}:0:1", f"{one.task}:0:0"]
+    assert last_calls(driven.store, 1) == [f"{one.task}:0:0"]
+    driven.store.close()
+
+
+def test_the_extra_that_peers_need_is_named_whole() -> None:
+    assert "pip install 'swarmloom[peers]'" in re.sub(r"[\s│]+", " ", swarm("bench", "overhead", "--help").out)

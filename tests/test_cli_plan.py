@@ -9,7 +9,7 @@ import pytest
 from swarm import plan
 from swarm.cli.driving import plan_lines
 from swarm.corpus import pin
-from swarm.plan import Range, measure, plan_job
+from swarm.plan import Range, amounts, measure, plan_job
 from swarm.runtime.prepare import prepare
 from swarm.spec import BudgetSpec, ModelSpec, Price
 from tests.commands import job_file, swarm
@@ -104,6 +104,29 @@ def test_money_and_what_the_budget_may_not_cover(tmp_path: Path) -> None:
     assert len(planned.over) == 1 and "budget.tokens = 2,000" in planned.over[0]
     text = "\n".join(plan_lines(planned))
     assert "USD" in text and "budget: budget.tokens" in text
+
+
+def test_a_small_budget_of_money_is_held_against_cents_and_less(tmp_path: Path) -> None:
+    spec = job(write_sources(tmp_path))
+    priced = spec.model_copy(update={
+        "model": ModelSpec(engine="scripted", name="raises", price=Price(input=1.0, output=4.0)),
+        "budget": BudgetSpec(money=0.0001),
+    })  # fmt: skip
+    planned = plan_job(priced)
+    assert planned.money is not None
+    money = f"{planned.money.low:.4f} to {planned.money.high:.4f}"
+    assert planned.over == (f"budget.money = 0.0001 is not enough: {money} are likely needed",) and "0.0000" not in money
+    assert f", {money} USD" in "\n".join(plan_lines(planned))
+    assert amounts(Range(0, 1234.5)) == "0.00 to 1,234.50"
+
+
+def test_one_call_is_one_call_in_the_account(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("one line\n")
+    protocol = {"name": "map_reduce", "options": {"verify": False, "headlines": 0}}
+    answer = {"columns": {"thing": "what it is"}, "merge": "set"}
+    path = job_file(tmp_path, tmp_path / "a.txt", protocol=protocol, answer=answer, model={"engine": "scripted", "name": "null"})
+    said = swarm("run", path, "--local", "--runs", tmp_path / "runs")
+    assert said.code == 0 and "against the plan: 1 call (1" in said.err
 
 
 def test_an_endpoints_time_is_an_assumption_and_says_so(tmp_path: Path) -> None:

@@ -255,7 +255,18 @@ def test_the_same_text_twice_is_one_document(tmp_path: Path) -> None:
     pinned = pin([wanted(tmp_path / top / "docs") for top in ("one", "two", "three")])
     assert len(pinned.documents) == 2 == len({document.id for document in pinned.documents})
     assert pinned.skipped == (Skipped("docs/a.txt", "has the name and the content of another document"),)
-    assert pinned.remarks == ("more than one document is called docs/a.txt; they differ in content",)
+
+
+def test_two_documents_of_one_name_have_more_of_their_paths(tmp_path: Path) -> None:
+    for name in ("p/x/src/a.py", "p/x/src/b.py", "p/y/src/a.py", "q/y/src/a.py"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(f"# {name}")
+    two = pin([wanted(tmp_path / "p/x/src"), wanted(tmp_path / "p/y/src")])
+    assert [document.path for document in two.documents] == ["x/src/a.py", "src/b.py", "y/src/a.py"]
+    assert [span.breadcrumb for span, _ in two.spans(TOKENIZER)] == ["x/src/a.py", "src/b.py", "y/src/a.py"]
+    three = pin([wanted(tmp_path / "p/x/src"), wanted(tmp_path / "p/y/src"), wanted(tmp_path / "q/y/src")])
+    assert [document.path for document in three.documents] == ["x/src/a.py", "src/b.py", "p/y/src/a.py", "q/y/src/a.py"]
+    assert [document.path for document in pin([wanted(tmp_path / "p/y/src")]).documents] == ["src/a.py"]
 
 
 # Encodings

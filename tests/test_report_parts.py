@@ -113,6 +113,40 @@ def test_a_row_that_stands_in_several_documents_is_said_to_count_for_each(tmp_pa
     assert answer_lines(more)[-1].endswith("(2 of 2 gold rows found, 3 rows given, one for each document)")
 
 
+def test_rows_are_judged_where_gold_can_exist_and_both_are_said(tmp_path: Path) -> None:
+    sources = {
+        "a.py": "def f(x):\n    raise TypeError(x)\n",
+        "b.md": "    def f(x):\n        raise TypeError(x)\n",
+        "c.py": "def g(:\n    raise KeyError(x)\n",
+    }
+    for name, text in sources.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    driven = HandDriven.create(tmp_path, {**RAISES, "inputs": [str(tmp_path / name) for name in sources]})
+    driven.canned = Canned(careless=False)
+    driven.work()
+    driven.store.close()
+    with SqliteReader.open(driven.run.path) as reader:
+        answer = gather(reader)
+    score = answer.score
+    assert score and (score.precision, score.recall, score.found_rows, score.not_judged) == (1.0, 1.0, 1, 2)
+    *_, line, problem = answer_lines(answer)
+    assert line == "score: precision 1.000, recall 1.000, F1 1.000 (1 of 1 gold rows found, 1 row given)"
+    assert problem.startswith("score: c.py ") and problem.endswith(
+        "; 2 rows of documents that were not parsed as Python are not judged"
+    )
+
+
+def test_there_is_no_score_where_no_document_parses(tmp_path: Path) -> None:
+    broken = tmp_path / "c.py"
+    broken.write_text("def g(:\n    raise KeyError(x)\n", encoding="utf-8")
+    driven = HandDriven.create(tmp_path, {**RAISES, "inputs": [str(broken)]})
+    driven.work()
+    driven.store.close()
+    with SqliteReader.open(driven.run.path) as reader:
+        line = answer_lines(gather(reader))[-1]
+    assert line.startswith("score: c.py ") and "precision" not in line
+
+
 @pytest.mark.parametrize(
     ("gold", "says"),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,27 @@ def wrong(**changes: Any) -> SpecError:
     with pytest.raises(SpecError) as caught:
         parse_spec({**LEAST, **changes}, "job.yaml")
     return caught.value
+
+
+@pytest.mark.parametrize(
+    "change", [{"inputs": []}, {"seed": "x"}, {"colour": 1}, {"weight": 0}, {"answer": {"columns": {}}}, {"name": None}], ids=str
+)
+def test_a_job_made_in_python_is_refused_in_the_words_of_a_job_file(change: dict[str, Any]) -> None:
+    with pytest.raises(SpecError) as caught:
+        JobSpec(**{**LEAST, **change})
+    from_file = wrong(**change)
+    assert (caught.value.message, caught.value.cure) == (from_file.message, from_file.cure)
+    assert caught.value.where == from_file.where.replace("job.yaml", "job")
+
+
+def test_a_job_is_pickled_and_checked_again_as_it_was() -> None:
+    spec = JobSpec(**LEAST)
+    assert pickle.loads(pickle.dumps(spec)) == spec == JobSpec.model_validate(spec.model_dump()) == parse_spec(LEAST)
+
+
+def test_a_folder_is_no_job_file_and_said_to_be_one(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="is a folder, not a job file"):
+        load_spec(tmp_path)
 
 
 def test_the_least_job_has_every_default() -> None:

@@ -35,7 +35,7 @@ def overhead(
         typer.Option("--agents", min=1, metavar="N", help="Tasks that one host works on at once; as the floors, if not given."),
     ] = None,
     peers: Annotated[
-        bool, typer.Option("--peers", help="LangGraph, AutoGen core and plain Ray as well: pip install 'swarmloom[peers]'.")
+        bool, typer.Option("--peers", help="LangGraph, AutoGen core and plain Ray as well: pip install 'swarmloom\\[peers]'.")
     ] = False,
     as_json: Json = False,
 ) -> None:

@@ -24,14 +24,16 @@ from swarm.coordinator.tables import failure_word
 from swarm.corpus import glance
 from swarm.errors import ExitCode, ModelError, ProtocolError, SpecError, StoreError, SwarmError
 from swarm.names import counted
-from swarm.plan import Plan, Range, estimate, measure
+from swarm.plan import Plan, Range, amounts, estimate, measure
 from swarm.report import Answer, gather, render
 from swarm.report.answer import WHY_GIVEN_UP
 from swarm.report.drawing import shortened
+from swarm.report.notices import cut_off_words
 from swarm.runtime.driver import last_event
 from swarm.runtime.launch import Opened, Options, run_again, run_new, stopped
 from swarm.runtime.outbox import untold, untold_words
 from swarm.runtime.people import questions
+from swarm.runtime.pins import came_later
 from swarm.runtime.prepare import prepare, raise_budget
 from swarm.runtime.session import check, check_open, read_job
 from swarm.runtime.supervise import may_go_on, orphaned
@@ -187,6 +189,7 @@ async def _run_job(spec: JobSpec, options: Options, as_json: bool) -> int:
 async def _resume_job(run: RunFolder, options: Options, as_json: bool) -> int:
     with run.reader() as reader:
         state, spec, roles = read_job(reader)
+        later = came_later(spec.inputs, state, reader) if state.phase is not Phase.ENDED else []
     if read_status(run).unreported:
         await run_again(run, options, render, lambda opened: None)
         return await _told(run, spec, as_json)
@@ -197,6 +200,9 @@ async def _resume_job(run: RunFolder, options: Options, as_json: bool) -> int:
         return await _told(run, spec, as_json)
     async with Drive(as_json) as drive:
         drive.shown.say(f"{spec.name}: {spec.question}")
+        if later:
+            names = ", ".join(later[:3]) + (", …" if len(later) > 3 else "")
+            drive.shown.say(f"note: {counted(len(later), 'file')} that came later will not be read by this job: {names}")
         drive.shown.stage(_starting(options))
         await run_again(run, options, render, drive.opened(spec))
     return _account(run, drive)
@@ -242,7 +248,7 @@ def _time(plan: Plan) -> str:
 
 
 def _money(plan: Plan) -> str:
-    return "" if plan.money is None else f", {plan.money.low:,.2f} to {plan.money.high:,.2f} {plan.currency}"
+    return "" if plan.money is None else f", {amounts(plan.money)} {plan.currency}"
 
 
 # ---- after ----
@@ -336,17 +342,18 @@ def answer_lines(answer: Answer) -> list[str]:
     lines = [
         f"answer: {found}, each with its source; {number(cover.spans_read)} of {counted(cover.spans, 'passage')} read"
     ]
+    lines.extend(cut_off_words(one) for one in answer.cut_off)
     if (left := answer.unjudged) is not None:
         lines.append(f"not verified: {number(left.rows)} of {counted(left.of, 'row')}: {shortened(left.reason, 200)}")
     if (score := answer.score) is not None:
-        if score.problem:
-            lines.append(f"score: {score.problem}")
-        else:
+        if score.gold_rows or score.found_rows or not score.problem:
             apart = ", one for each document" if score.found_rows > len(answer.rows or ()) else ""
             lines.append(
                 f"score: precision {score.precision:.3f}, recall {score.recall:.3f}, F1 {score.f1:.3f} "
-                f"({score.matched} of {score.gold_rows} gold rows found, {score.found_rows} rows given{apart})"
+                f"({score.matched} of {score.gold_rows} gold rows found, {counted(score.found_rows, 'row')} given{apart})"
             )
+        if score.problem:
+            lines.append(f"score: {score.problem}")
     return lines
 
 
@@ -356,9 +363,9 @@ def answer_document(answer: Answer) -> dict[str, Any]:
 
 
 def _off(plan: Plan, calls: int, tokens: int, seconds: float) -> list[str]:
-    pairs = [("calls", calls, plan.total_calls), ("tokens", tokens, plan.tokens)]
+    pairs = [("call", calls, plan.total_calls), ("token", tokens, plan.tokens)]
     found = [
-        f"{number(actual)} {name} ({_range(planned)} planned{_verdict(actual, planned)})"
+        f"{counted(actual, name)} ({_range(planned)} planned{_verdict(actual, planned)})"
         for name, actual, planned in pairs
         if planned is not None
     ]

@@ -7,7 +7,6 @@ how many tokens. It reads the manifest that was recorded with the call, and comp
 from __future__ import annotations
 
 import hashlib
-from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -68,9 +67,16 @@ def find_calls(reader: Reader, name: str) -> list[Call]:
 
 
 def last_calls(reader: Reader, most: int) -> list[str]:
-    """The names of the calls that were begun last, at most so many."""
-    started = deque((event.body for event in reader.read() if isinstance(event.body, CallStarted)), maxlen=most)
-    return [Call(body).name for body in started]
+    """The names of the calls that were begun last, at most so many, each once though it was made again."""
+    begun: dict[str, None] = {}
+    for event in reader.read():
+        if isinstance(event.body, CallStarted):
+            name = Call(event.body).name
+            begun.pop(name, None)
+            begun[name] = None
+            if len(begun) > most:
+                del begun[next(iter(begun))]
+    return list(begun)
 
 
 def window_lines(reader: Reader, call: Call) -> Iterator[str]:

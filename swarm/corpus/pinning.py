@@ -5,15 +5,16 @@ Owns the choice of which sources make up the corpus, what is left out and why, a
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from swarm.corpus.cutting import MAX_TOKENS, MERGE_TOKENS
 from swarm.corpus.media import Media
 from swarm.corpus.reading import WHOLE_BYTES, document_of, open_spans
-from swarm.corpus.sources import Skipped, Source, resolve
-from swarm.corpus.spans import Document, Span
+from swarm.corpus.sources import Skipped, Source, from_further_up, resolve
+from swarm.corpus.spans import Document, Span, document_id
 from swarm.errors import CorpusError
 from swarm.spec import InputSpec
 from swarm.window.tokens import Tokenizer
@@ -59,12 +60,13 @@ def glance(inputs: Iterable[InputSpec], folder: Path | None = None) -> None:
 def pin(inputs: Iterable[InputSpec], folder: Path | None = None) -> Pinned:
     """Reads every input once and pins it by digest.
 
+    Documents of the same name have more of their paths in front, so that sources can be told apart.
+
     Raises:
         CorpusError: an input that was named is missing, empty or not text; or a folder, glob or package holds
             no text.
     """
-    sources: list[Source] = []
-    documents: dict[str, Document] = {}
+    documents: dict[str, tuple[Source, Document]] = {}
     skipped: list[Skipped] = []
     items = list(inputs)
     for source in resolve(items, folder):
@@ -81,27 +83,37 @@ def pin(inputs: Iterable[InputSpec], folder: Path | None = None) -> Pinned:
         if document.id in documents:
             skipped.append(Skipped(source.path, "has the name and the content of another document"))
             continue
-        sources.append(source)
-        documents[document.id] = document
+        documents[document.id] = source, document
     if not documents:
         names = ", ".join(item.source for item in items)
         why = "; ".join(f"{one.path} {one.reason}" for one in skipped[:3])
         raise CorpusError(
             f"no text was found{f' ({why})' if why else ''}", names, "Name files that hold text."
         )
-    return Pinned(
-        tuple(sources), tuple(documents.values()), tuple(skipped), tuple(_remarks(documents.values()))
-    )
+    found = _told_apart(list(documents.values()))
+    apart = tuple(document for _, document in found)
+    return Pinned(tuple(source for source, _ in found), apart, tuple(skipped), tuple(_remarks(apart)))
+
+
+def _told_apart(found: list[tuple[Source, Document]]) -> list[tuple[Source, Document]]:
+    """The same, with as many more folders in front of paths that several documents have as it takes to tell these apart."""
+    while True:
+        counts = Counter(document.path for _, document in found)
+        apart = [_from_further_up(*one) if counts[one[1].path] > 1 else one for one in found]
+        if apart == found:
+            return found
+        found = apart
+
+
+def _from_further_up(source: Source, document: Document) -> tuple[Source, Document]:
+    source = from_further_up(source)
+    return source, replace(document, path=source.path, id=document_id(source.path, document.digest))
 
 
 def _remarks(documents: Iterable[Document]) -> Iterator[str]:
-    paths: set[str] = set()
     for document in documents:
         if document.size > WHOLE_BYTES and document.media != Media.PLAIN:
             yield (
                 f"{document.path} has {document.size / 2**20:.1f} MiB, more than {WHOLE_BYTES >> 20}, "
                 "and is cut as plain text"
             )
-        if document.path in paths:
-            yield f"more than one document is called {document.path}; they differ in content"
-        paths.add(document.path)

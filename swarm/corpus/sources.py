@@ -11,7 +11,7 @@ import os
 import re
 import stat
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.machinery import PathFinder
 from importlib.util import find_spec
 from pathlib import Path
@@ -85,6 +85,14 @@ def resolve(inputs: Iterable[InputSpec], folder: Path | None = None) -> Iterator
             yield source
         if empty:
             yield Skipped(_printable(item.source), "holds no files")
+
+
+def from_further_up(source: Source) -> Source:
+    """The same text under a path that begins one folder further up, if there is one."""
+    if source.file is None:
+        return source
+    whole = (source.file.parent.resolve() / source.file.name).parts[1:]
+    return replace(source, path=_printable("/".join(whole[-1 - len(source.path.split("/")) :])))
 
 
 def _resolved(item: InputSpec, folder: Path, literals: int) -> Iterator[Source | Skipped]:

@@ -26,15 +26,18 @@ from swarm.names import IN_VAIN, reason_body
 from swarm.report import picture
 from swarm.report.activity import Activity
 from swarm.report.claims import Claims
+from swarm.report.outputs import Outputs
 from swarm.report.people import People
 from swarm.report.score import score
 from swarm.report.shapes import (
     Answer,
     Coverage,
+    CutOff,
     GivenUp,
     Limit,
     PerhapsPaid,
     Picture,
+    Place,
     Provenance,
     Skipped,
     Source,
@@ -52,6 +55,8 @@ PYTHON = "text/x-python"
 FIT = frozenset({"supported"})
 """Verdicts with which a row may be in the answer. Where no judging came to nothing, rows that are unchecked were never to be
 judged: they may as well."""
+PLACES = 20
+"""Passages that are named of those whose output was cut off; all are counted."""
 WHY_GIVEN_UP = {
     "budget": "what was left of the budget, its reserve included, might not have paid for it",
     AGENT_BUDGET: "it had spent what one agent may, in attempts before",
@@ -79,24 +84,28 @@ def gather(reader: Reader, held: bool = True) -> Answer:
 
 def gather_with_texts(reader: Reader, held: bool = True) -> Gathered:
     """As `gather`, with the texts."""
-    state, activity, people = JobState(), Activity(), People()
+    state, activity, people, outputs = JobState(), Activity(), People(), Outputs()
     for event in reader.read():
         state.apply(event)
         activity.follow(event, state)
         people.follow(event)
+        outputs.follow(event, state)
     if state.created is None:
         raise StoreError("holds no job", "log", "the run stopped before it began; remove it with `swarm rm`")
     spec = parse_spec(msgpack.unpackb(reader.body(state.created.spec)), f"job {state.created.job}")
     texts = Texts(reader, state)
-    answer = _Gathering(spec, state, activity, people, texts).answer(held)
+    answer = _Gathering(spec, state, activity, people, outputs, texts).answer(held)
     return Gathered(answer.model_copy(update={"untold": tuple(untold(reader))}), texts)
 
 
 class _Gathering:
     """The parts of one answer."""
 
-    def __init__(self, spec: JobSpec, state: JobState, activity: Activity, people: People, texts: Texts) -> None:
+    def __init__(
+        self, spec: JobSpec, state: JobState, activity: Activity, people: People, outputs: Outputs, texts: Texts
+    ) -> None:
         self.spec, self.state, self.activity, self.people, self.texts = spec, state, activity, people, texts
+        self.outputs = outputs
         self.ended = state.settled
         planned = spec.answer.merge if spec.answer.merge != "auto" else "set"
         self.merge = str(state.memory.get("merge", planned))
@@ -127,6 +136,7 @@ class _Gathering:
             unread=unread,
             skipped=tuple(self._skipped()),
             given_up=tuple(self._given_up()),
+            cut_off=tuple(self._cut_off()),
             unjudged=self._unjudged(),
             coverage=self._coverage(unread),
             score=score(self.spec, claims.counted(), self._python(), self.texts) if self.spec.answer.gold else None,
@@ -138,6 +148,7 @@ class _Gathering:
             retries=state.retries,
             in_doubt=self._perhaps_paid(state.ledger.doubt()),
             too_late=self._perhaps_paid(state.ledger.strayed),
+            paid_twice=self._perhaps_paid(self.outputs.paid_twice()),
             cached=state.ledger.cached,
             seconds=round(self.activity.seconds, 3),
             cost=round(money(price, total.tokens_in, total.tokens_out), 6) if price else None,
@@ -231,6 +242,17 @@ class _Gathering:
             yield GivenUp(
                 task=task, role=role, document=place, spans=spans, kind=failure_word(kind), reason=self._why_given_up(kind, hash)
             )
+
+    def _cut_off(self) -> Iterator[CutOff]:
+        for role, count in sorted(self.outputs.cut_off.items()):
+            spans = sorted(self.outputs.cut_spans[role])
+            yield CutOff(
+                role=role, outputs=count, passages=len(spans), first=tuple(self._place(one) for one in spans[:PLACES])
+            )
+
+    def _place(self, number: int) -> Place:
+        span = self.texts.span(number)
+        return Place(document=self.texts.path(span.document), span=number, line=span.line or None)
 
     def _why_given_up(self, kind: str, hash: str) -> str:
         return on_a_line(self._error(hash)) or WHY_GIVEN_UP.get(kind, "")

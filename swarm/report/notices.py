@@ -11,8 +11,11 @@ from dataclasses import dataclass
 
 from swarm.coordinator.budget import AGENT
 from swarm.names import counted
-from swarm.report.shapes import Answer, PerhapsPaid
+from swarm.report.shapes import Answer, CutOff, PerhapsPaid
 from swarm.runtime.outbox import untold_words
+
+NAMED = 3
+"""Passages that a sentence names; the others it counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +29,7 @@ class Notice:
 
 def notices(answer: Answer) -> list[Notice]:
     """The warnings of an answer, the gravest first."""
-    about = (_about_models, _about_status, _about_payment, _about_evidence, _about_people)
+    about = (_about_models, _about_status, _about_outputs, _about_payment, _about_evidence, _about_people)
     return [notice for one in about for notice in one(answer)]
 
 
@@ -64,21 +67,48 @@ def _about_status(answer: Answer) -> Iterator[Notice]:
         yield Notice("unsure", "Not everything was read", f"{unread} The reasons are listed below.")
 
 
+def _about_outputs(answer: Answer) -> Iterator[Notice]:
+    for one in answer.cut_off:
+        cure = (
+            "Give the role more max_tokens, in a file of your own under roles, or make passages smaller with span_tokens under "
+            "protocol.options."
+        )
+        yield Notice("unsure", "Outputs cut off", f"{cut_off_words(one)}. {cure}")
+
+
+def cut_off_words(one: CutOff) -> str:
+    """How many outputs of a role were cut off, on which passages, and what that means."""
+    named = ", ".join(place.document + ("" if place.line is None else f":{place.line}") for place in one.first[:NAMED])
+    more = f" and {one.passages - NAMED:,} more" if one.passages > NAMED else ""
+    about = f", on the {'passage' if one.passages == 1 else 'passages'} at {named}{more}" if one.passages else ""
+    were = "was" if one.outputs == 1 else "were"
+    what = f"{counted(one.outputs, 'output')} of role {one.role} {were} cut off at the most tokens that it may write"
+    return f"{what}{about}: rows that stand there may be missing"
+
+
 def _about_payment(answer: Answer) -> Iterator[Notice]:
     if answer.in_doubt.calls:
         text = (
-            f"{paid_twice(answer.in_doubt)} went out and left no answer on record, because something broke in between. They "
+            f"{calls_of(answer.in_doubt)} went out and left no answer on record, because something broke in between. They "
             "may have been charged; where they were made again, they may have been paid twice."
         )
         yield Notice("unsure", "Calls in doubt", text)
     if answer.too_late.calls:
-        text = f"{paid_twice(answer.too_late)} were answered when their task had been given to another host: paid for twice."
+        late, twice = answer.too_late.calls, answer.paid_twice.calls
+        text = (
+            f"{calls_of(answer.too_late)} {'was' if late == 1 else 'were'} answered too late to count: the job had ended, or had "
+            "taken the task from its host. "
+        )
+        if twice:
+            text += f"{twice:,} of them {'was' if twice == 1 else 'were'} answered a second time: paid for twice."
+        else:
+            text += f"{'It was' if late == 1 else 'They were'} paid for, once."
         yield Notice("unsure", "Answers too late", text)
 
 
-def paid_twice(paid: PerhapsPaid) -> str:
+def calls_of(paid: PerhapsPaid) -> str:
     """How many calls, and what they took at most."""
-    return f"{paid.calls:,} call{'s' * (paid.calls != 1)} of at most {paid.tokens:,} tokens"
+    return f"{counted(paid.calls, 'call')} of at most {counted(paid.tokens, 'token')}"
 
 
 def _about_evidence(answer: Answer) -> Iterator[Notice]:

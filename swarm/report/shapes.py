@@ -99,6 +99,24 @@ class Skipped(Frozen):
     reason: str
 
 
+class Place(Frozen):
+    """A passage: its document, its number among all passages, and the line on which it begins, None where it is not known."""
+
+    document: str
+    span: int
+    line: int | None
+
+
+class CutOff(Frozen):
+    """Outputs of a role that ended at its `max_tokens`, and that finished tasks rest on: what was to follow is nowhere.
+    `passages` counts the passages that they were about, and `first` are the first of them."""
+
+    role: str
+    outputs: int
+    passages: int
+    first: tuple[Place, ...]
+
+
 class GivenUp(Frozen):
     """A task that failed for good."""
 
@@ -144,6 +162,8 @@ class Score(Frozen):
     matched: int
     missed: tuple[ScoredRow, ...] = ()
     invented: tuple[ScoredRow, ...] = ()
+    not_judged: int = 0
+    """Rows of documents for which no gold is known; they stand in no other figure."""
     problem: str = ""
     """Why there is no score, or what of the gold could not be computed."""
 
@@ -326,6 +346,8 @@ class Answer(Frozen):
     unread: tuple[Unread, ...]
     skipped: tuple[Skipped, ...]
     given_up: tuple[GivenUp, ...]
+    cut_off: tuple[CutOff, ...] = ()
+    """Rows may be missing that stand in these passages."""
     unjudged: Unjudged | None = None
     """None where each row was judged that was to be."""
     withdrawn: int
@@ -341,7 +363,9 @@ class Answer(Frozen):
     in_doubt: PerhapsPaid
     """Calls that went out and have no answer on record: they may have been paid for, and were made again. Not in `tokens`."""
     too_late: PerhapsPaid
-    """Answers that came when their task was somebody else's: paid for twice. They are in `tokens` and `cost`."""
+    """Answers that came when their job had ended, or their task had been taken from its host. They are in `tokens` and `cost`."""
+    paid_twice: PerhapsPaid
+    """Those of them whose calls have another answer."""
     cached: int
     """Answers that were on record from before; they are in no count of calls or tokens."""
     seconds: float

@@ -25,6 +25,7 @@ from swarm.corpus import pin
 from swarm.errors import DamageError, SpecError, StoreError
 from swarm.events import Event
 from swarm.models.choose import create_model
+from swarm.names import counted
 from swarm.runtime.people import person
 from swarm.runtime.pins import unpack_block
 from swarm.runtime.prepare import Prepared, check_changed, check_names, check_pinned, prepare
@@ -197,7 +198,7 @@ def find_cut(reader: Reader, at: str) -> Cut:
             step, seq = step + 1, event.seq
             if wanted == (seq if by_event else step):
                 return Cut(_whole(events, seq), step)
-    known = f"it has {step:,} steps, the last one ended by event @{seq}" if step else "it has none yet; --at 0 begins anew"
+    known = f"it has {counted(step, 'step')}, the last one ended by event @{seq}" if step else "it has none yet; --at 0 begins anew"
     raise SpecError(f"there is no step {at}", "--at", f"{known}; `swarm steps` lists them")
 
 

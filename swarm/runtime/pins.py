@@ -5,7 +5,8 @@ Owns the way from spans to events and bodies. After it, a job reads only its own
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import NamedTuple
@@ -14,10 +15,12 @@ import msgpack
 
 from swarm import events as ev
 from swarm.coordinator import JobState
-from swarm.corpus import Pinned, Span, open_spans, pin
-from swarm.errors import CorpusError
+from swarm.corpus import Pinned, Source, Span, open_spans, pin, resolve
+from swarm.errors import CorpusError, StoreError
 from swarm.events import Body, body_hash
 from swarm.runtime.prepare import Prepared
+from swarm.spec import InputSpec
+from swarm.store.interface import Reader
 
 BLOCK = 256
 """Spans that are read, cut and made durable at a time; at most twice as many where a document ends among them."""
@@ -116,9 +119,33 @@ def check_unchanged(job: Prepared, state: JobState, path_of: Callable[[str], str
     """
     cure = "resume with --pinned to go on with the copy that the run keeps, or start a new run with the new input"
     try:
-        now = {document.id for document in pin(job.spec.inputs).documents}
+        now = pin(job.spec.inputs).documents
     except CorpusError as error:
         raise CorpusError(f"{error.message}; it was there when the job began", error.where, cure) from None
+    same = {document.id for document in now}
+    called: defaultdict[str, list[str]] = defaultdict(list)
+    for document in now if state.pinned else ():
+        called[document.digest].append(document.path)
     for row in state.documents.values():
-        if row.id not in now:
-            raise CorpusError("has changed or gone since the job began", path_of(row.path), cure)
+        if row.id in same:
+            continue
+        path = path_of(row.path)
+        # a file that came later may have its name, so that both have longer ones now
+        if not any(longer.endswith(f"/{path}") for longer in called[row.digest]):
+            raise CorpusError("has changed or gone since the job began", path, cure)
+
+
+def came_later(inputs: Sequence[InputSpec], state: JobState, reader: Reader) -> list[str]:
+    """The paths of files that lie in the folders of a pinned job's inputs now and are neither in it nor left out of it. They
+    are known by their names alone: nothing is opened."""
+    if not state.pinned:
+        return []
+    try:
+        paths = reader.bodies(dict.fromkeys(row.path for row in state.documents.values())).values()
+        notes = reader.bodies(dict.fromkeys(state.skipped)).values()
+        known = {path.decode("utf-8", "surrogatepass") for path in paths}
+        known |= {msgpack.unpackb(note, unicode_errors="surrogateescape")[0] for note in notes}
+        known |= {path[at + 1 :] for path in known for at, letter in enumerate(path) if letter == "/"}  # some have longer names
+        return [one.path for one in resolve(inputs) if isinstance(one, Source) and one.found and one.path not in known]
+    except (CorpusError, StoreError):  # an input is gone, or a text withdrawn: whoever needs it says so
+        return []
