@@ -198,7 +198,8 @@ def find_cut(reader: Reader, at: str) -> Cut:
             step, seq = step + 1, event.seq
             if wanted == (seq if by_event else step):
                 return Cut(_whole(events, seq), step)
-    known = f"it has {counted(step, 'step')}, the last one ended by event @{seq}" if step else "it has none yet; --at 0 begins anew"
+    ended = f"it has {counted(step, 'step')}, the last one ended by event @{seq}"
+    known = ended if step else "it has none yet; --at 0 begins anew"
     raise SpecError(f"there is no step {at}", "--at", f"{known}; `swarm steps` lists them")
 
 
