@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import json
 import os
+import select
 import shlex
 import shutil
 import signal
@@ -461,3 +462,21 @@ def test_supervise_once_says_what_it_did(run: RunFolder) -> None:
     killed(run)
     said = swarm("supervise", "--once", "--runs", run.root, "--json")
     assert said.code == 0 and [one["what"] for one in json.loads(said.out)] == ["waits"]
+
+
+def test_a_supervisor_that_is_stopped_leaves_no_command_behind_that_tells_people(tmp_path: Path) -> None:
+    """A pipe is at its end once neither the command nor what it has started holds it open."""
+    said, run = tmp_path / "said", RunFolder(tmp_path / "runs", "one")
+    os.mkfifo(said)
+    notify = {"command": ["sh", "-c", f"exec > {said}; echo here; sleep 60; true"]}
+    session = Session.create(*check(job(write_sources(tmp_path), notify=notify)), run)
+    session.master.open("local")
+    session.master.end("failed", "no luck")
+    session.store.close()
+    supervising = start("supervise", "--runs", run.root)
+    with said.open() as pipe:
+        assert pipe.readline() == "here\n"
+        supervising.terminate()
+        supervising.communicate(timeout=30)
+        assert supervising.returncode == -signal.SIGTERM
+        assert select.select([pipe], [], [], 5)[0] and pipe.read() == "", "it lives on"
