@@ -79,6 +79,10 @@ class StoreError(SwarmError):
     """The log or its bodies: locked, damaged, full, of a newer version, or not ours."""
 
 
+class BusyError(StoreError):
+    """A run that somebody else works on, or has since it was looked at: no fault of the run's."""
+
+
 class DamageError(StoreError):
     """A log or a body that is not what was written."""
 

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.util import find_spec
 from pathlib import Path
@@ -272,6 +272,58 @@ def test_a_command_that_hangs_holds_up_nothing_and_leaves_nothing(tmp_path: Path
         subprocess.run(["sleep", "0.05"], check=True)
 
 
+def test_a_command_that_hangs_keeps_no_webhook_from_its_notices_nor_from_a_later_one(
+    tmp_path: Path, receiver: Receiver
+) -> None:
+    spec = job(write_sources(tmp_path), notify={"webhook": receiver.url, "command": ["sleep", "300"]})
+    folder, later = run(job(tmp_path / "code"), tmp_path / "runs", id="one"), "question:9"
+    with Caretaker.take(folder) as keeper:
+
+        def fall_due(notice: str) -> None:
+            keeper.append([ev.NoticeDue(notice=notice, occasion="waiting", reason="?", ways=spec.notify.ways())], {})
+
+        async def deliver() -> None:
+            all_sent = asyncio.Event()
+
+            def append(bodies: list[ev.Body], texts: Mapping[str, bytes]) -> None:
+                keeper.append(bodies, texts)
+                if not any(row.way == "webhook" for row in keeper.state.outbox.values()):
+                    all_sent.set()
+
+            outbox = Outbox(folder, spec, keeper.state, keeper.store, append, patience=4.0)
+            delivering = asyncio.create_task(outbox.deliver())
+            async with asyncio.timeout(8):
+                await all_sent.wait()
+                all_sent.clear()
+                fall_due(later)
+                await all_sent.wait()
+            delivering.cancel()
+            await asyncio.wait([delivering])
+
+        for number in range(4):
+            fall_due(f"question:{number}")
+        asyncio.run(deliver())
+        assert [row.attempts for row in keeper.state.outbox.values()] == [0] * 5, "the command was still at its first"
+    wanted = [*(f"question:{number}" for number in range(4)), later]
+    assert sent(events_of(folder)) == [(notice, "webhook") for notice in wanted], "once each, in order"
+    assert [one["id"] for one in receiver.posted] == [f"one:{notice}" for notice in wanted]
+
+
+def test_with_a_command_that_always_hangs_each_notice_gets_its_tries(tmp_path: Path) -> None:
+    spec = job(write_sources(tmp_path), notify={"command": ["sleep", "300"]})
+    folder, now = run(job(tmp_path / "code"), tmp_path / "runs", id="one"), time.time()
+    with Caretaker.take(folder) as keeper:
+        for number in range(3):
+            left = ev.NoticeDue(notice=f"question:{number}", occasion="waiting", reason="?", ways=("command",))
+            keeper.append([left], {})
+        outbox = Outbox(folder, spec, keeper.state, keeper.store, keeper.append, lambda: now, patience=0.05)
+        for _ in range(3):
+            now += 3600.0  # each may be tried again
+            asyncio.run(outbox.deliver())
+        attempts = [row.attempts for row in keeper.state.outbox.values()]
+    assert min(attempts) >= 1 and max(attempts) - min(attempts) <= 1
+
+
 def lives(pid: str) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
@@ -389,17 +441,35 @@ def test_what_nobody_was_told_is_said_with_the_reason(tmp_path: Path) -> None:
         keeper.append([first, ev.NoticeSent(notice="question:1", way="webhook"), waits], {body_hash(down): down})
     said = [
         f"3 notices by command (question, finished): {dead.decode()}; not tried again",
+        "1 notice by webhook (question): not tried yet",
         f"1 notice by webhook (finished): {down.decode()}",
     ]
     status = swarm("status", "one", "--runs", folder.root)
     assert all(f"  not told  {line}\n" in status.out for line in said)
     document = swarm("status", "one", "--runs", folder.root, "--json").document
-    assert [one["way"] for one in document["untold"]] == ["command", "command", "command", "webhook"]
+    assert [one["way"] for one in document["untold"]] == ["command", "command", "webhook", "command", "webhook"]
     lines = account_lines(folder, state_of(folder), job(tmp_path / "code"), None, None)
     assert [line for line in lines if "told" in line] == [f"not told: {line}" for line in said]
     with folder.reader() as reader:
-        (warning,) = [one for one in notices(gather(reader)) if one.title == "Not told"]
+        (warning,) = [one for one in notices(gather(reader, held=False)) if one.title == "Not told"]
     assert all(line in warning.text for line in said)
+
+
+def test_what_was_never_tried_counts_as_not_told_once_nobody_works_on_the_job(tmp_path: Path) -> None:
+    folder = run(job(write_sources(tmp_path)), tmp_path / "runs", id="one")
+
+    def not_told() -> bool:
+        swarm("report", "one", "--runs", folder.root)
+        last = "\n".join(account_lines(folder, state_of(folder), spec, None, None))
+        said = [swarm("status", "one", "--runs", folder.root).out, folder.report_markdown.read_text(), last]
+        (found,) = {"1 notice by webhook (waiting): not tried yet" in words for words in said}
+        return found
+
+    spec = job(tmp_path / "code")
+    with Caretaker.take(folder) as keeper:
+        keeper.append([ev.NoticeDue(notice="waiting:7", occasion="waiting", reason="x", ways=("webhook",))], {})
+        assert not not_told(), "whoever works on it may be about to"
+    assert not_told()
 
 
 def test_nothing_of_a_notice_is_half_said() -> None:

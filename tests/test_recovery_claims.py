@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from pathlib import Path
 
 import pytest
 
-from swarm.errors import StoreError
+from swarm.cli.door import error_document
+from swarm.errors import BusyError, StoreError
+from swarm.events import NoticeDue
+from swarm.runtime.caretaker import Caretaker
+from swarm.runtime.driver import starts
 from swarm.runtime.people import pause_resting
 from swarm.runtime.session import Session
 from swarm.runtime.supervise import GRACE_SECONDS, Supervisor, give_up
 from swarm.store.folder import RunFolder, read_status
+from swarm.store.lock import FolderLock
 from tests.jobs import events_of, job, state_of, write_sources
 from tests.test_runtime_local import crash
 
@@ -59,3 +65,25 @@ def test_a_driver_is_told_where_the_log_ended_that_its_supervisor_saw(crashed: R
     command = said.read_text().split()
     assert command[:2] == ["resume", "one"]
     assert command[command.index("--at") + 1] == str(read_status(crashed).events)
+
+
+@pytest.mark.parametrize("way", ["told", "started"])
+def test_a_run_that_somebody_takes_while_it_is_looked_at_is_no_error(crashed: RunFolder, tmp_path: Path, way: str) -> None:
+    orphan, said, taken = crashed, tmp_path / "said", list[FolderLock]()
+
+    def clock() -> float:
+        """Is asked after the list of runs is made, and before anything is done about one."""
+        if way == "told" and not taken:
+            taken.append(FolderLock.take(orphan.lock))
+        return time.time() + GRACE_SECONDS
+
+    if way == "told":
+        with Caretaker.take(orphan) as keeper:
+            keeper.append([NoticeDue(notice="x", occasion="failed", reason="x", ways=("command",))], {})
+            keeper.end("failed", "no luck")
+    said.write_text(json.dumps({"error": error_document(BusyError("is in use", "one"))}, indent=2))
+    program = ("sh", "-c", f"cat {said}; exit 1", "swarm")
+    assert asyncio.run(Supervisor([str(orphan.root)], program=program, clock=clock).look()) == []
+    assert len(taken) == (way == "told") and len(starts(orphan)[0]) == (way == "started"), "it came so far"
+    for lock in taken:
+        lock.release()

@@ -301,7 +301,7 @@ def test_of_two_resumes_at_once_one_wins_and_the_other_names_it(store: Postgres,
         for one in drivers:
             one.kill()
     error = json.loads(said[0])["error"]
-    assert loser.returncode == 1 and error["kind"] == "StoreError"
+    assert loser.returncode == 1 and error["kind"] == "BusyError"
     assert re.match(rf"this run is in use by process {winner.pid} on \S+ since \d{{4}}-\d\d-\d\d \d\d:", error["message"])
 
 

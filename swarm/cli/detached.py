@@ -6,8 +6,10 @@ Owns what they say. How a driver is started and when it is started again is the 
 from __future__ import annotations
 
 import asyncio
+import signal
+from collections.abc import Coroutine
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from swarm.runtime.launch import Options
     from swarm.runtime.supervise import Seen
     from swarm.spec import JobSpec
+
+T = TypeVar("T")
 
 
 def submit_detached(spec: JobSpec, runs: str | None, options: Options, as_json: bool) -> None:
@@ -77,12 +81,39 @@ def supervise(
 
     supervisor = Supervisor(runs or [""], address, lambda seen: _told(seen, as_json and once))
     if not once:
-        asyncio.run(supervisor.watch())
+        _run(supervisor.watch())
         return
-    found = asyncio.run(supervisor.look())
+    found = _run(supervisor.look())
     if as_json:
         emit([asdict(one) for one in found])
     raise typer.Exit(int(any(one.what in ("error", "away") for one in found)))
+
+
+def _run(work: Coroutine[None, None, T]) -> T:
+    """Runs it. A SIGTERM, or a terminal that is closed, stops it as Ctrl-C does, so that no command which tells people
+    outlives it, and ends the process after that; a second one does so at once."""
+    ends: list[int] = []
+
+    async def stoppable() -> T:
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        assert task is not None
+
+        def stop(number: int) -> None:
+            loop.remove_signal_handler(number)
+            ends.append(number)
+            task.cancel()
+
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is signal.SIG_DFL:  # `nohup` has the second one ignored
+                loop.add_signal_handler(number, stop, number)
+        return await work
+
+    try:
+        return asyncio.run(stoppable())
+    except asyncio.CancelledError:
+        for number in ends:
+            signal.raise_signal(number)
+        raise
 
 
 def _told(seen: Seen, quiet: bool) -> None:

@@ -259,7 +259,7 @@ def _account(run: RunFolder, drive: Drive) -> int:
     with run.reader() as reader:
         state, spec, _ = read_job(reader)
         error = _why_paused(reader, state)
-        answer = gather(reader) if state.settled else None
+        answer = gather(reader, run.holder() is not None) if state.settled else None
     for line in account_lines(run, state, spec, drive.plan, answer):
         drive.console.print(line, markup=False)
     if drive.as_json:
@@ -302,7 +302,7 @@ def account_lines(run: RunFolder, state: JobState, spec: JobSpec, plan: Plan | N
     if state.failed:
         lines.append(given_up_line(run, state))
     with run.reader() as reader:
-        lines += [f"not told: {line}" for line in untold_words(untold(reader))]
+        lines += [f"not told: {line}" for line in untold_words(untold(reader, run.holder() is not None))]
     if plan is not None and plan.calls is not None and state.phase is Phase.ENDED:
         lines.append("against the plan: " + ", ".join(_off(plan, spent.calls, spent.tokens, seconds)))
     if answer is not None:

@@ -73,7 +73,7 @@ def status(id: RunId, runs: Runs = None, as_json: Json = False) -> None:
         raise StoreError(known.detail, run.where, known.cure)
     progress = _progress(run)
     with run.reader() as reader:
-        failed = untold(reader)
+        failed = untold(reader, known.holder is not None)
     for line in _status_lines(run, known, progress, failed):
         people(as_json).print(line, markup=False)
     if as_json:

@@ -95,7 +95,7 @@ def gather_with_texts(reader: Reader, held: bool = True) -> Gathered:
     spec = parse_spec(msgpack.unpackb(reader.body(state.created.spec)), f"job {state.created.job}")
     texts = Texts(reader, state)
     answer = _Gathering(spec, state, activity, people, outputs, texts).answer(held)
-    return Gathered(answer.model_copy(update={"untold": tuple(untold(reader))}), texts)
+    return Gathered(answer.model_copy(update={"untold": tuple(untold(reader, held))}), texts)
 
 
 class _Gathering:

@@ -378,7 +378,7 @@ class Answer(Frozen):
     """What people said to the job."""
     questions: tuple[Question, ...] = ()
     untold: tuple[Untold, ...] = ()
-    """Notices that people have not got when this was gathered: their delivery failed."""
+    """Notices that people have not got when this was gathered: their delivery failed, or nobody works on the job to try it."""
     timeline: Timeline
     picture: Picture
     provenance: Provenance

@@ -17,7 +17,7 @@ from swarm import __version__, events as ev
 from swarm.coordinator import JobState
 from swarm.coordinator.budget import effective
 from swarm.coordinator.notices import due, notice_key
-from swarm.errors import StoreError
+from swarm.errors import BusyError
 from swarm.events import CARETAKER, Body, Event, body_hash
 from swarm.runtime.master import pack_word
 from swarm.runtime.session import fields_of, read_job
@@ -42,13 +42,14 @@ class Caretaker:
         """Takes a run; with `at` only if its log still ends with the event of that number.
 
         Raises:
-            StoreError: someone holds it, it has moved on, or its log is damaged.
+            BusyError: someone holds it, or it has moved on.
+            StoreError: its log is damaged.
         """
         store = run.writer()
         try:
             if at is not None and store.last() != at:
                 cure = f"`swarm status {run.id}{run.option}` says how it stands"
-                raise StoreError("has moved on since it was looked at", run.id, cure)
+                raise BusyError("has moved on since it was looked at", run.id, cure)
             return cls(run, store, clock)
         except BaseException:
             store.close()

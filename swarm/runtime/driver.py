@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple, Protocol
 
 from swarm import errors
-from swarm.errors import AwayError, StoreError, SwarmError
+from swarm.errors import AwayError, BusyError, SwarmError
 from swarm.events import JobOpened
 from swarm.spec import JobSpec
 from swarm.store.blobs import write_durably
@@ -194,7 +194,7 @@ async def start_again(
     if the log still ends there. A driver that has not taken it within `patience` seconds is ended.
 
     Raises:
-        StoreError: someone else works on the job, or is about to.
+        BusyError: someone else works on the job, or is about to.
         SwarmError: what kept the driver from taking it.
     """
     run.make_folder()
@@ -202,7 +202,7 @@ async def start_again(
         starting = FolderLock.take(run.path / "starting")
     try:
         if (other := await asyncio.to_thread(run.holder)) is not None:
-            raise StoreError(f"is worked on by {other}", run.id, f"`swarm watch {run.id}{run.option}` follows it")
+            raise BusyError(f"is worked on by {other}", run.id, f"`swarm watch {run.id}{run.option}` follows it")
         before, last = await asyncio.to_thread(opened, run), await asyncio.to_thread(last_event, run)
         earlier = _remember(run, how, last)  # taken back where its cluster was away: that is no fault of the job's
         command = ["resume", run.id, *([] if at is None else ["--at", str(at)])]

@@ -34,6 +34,8 @@ FIRST_SECONDS, MOST_SECONDS = 2.0, 300.0
 """Wait after the first failure, which doubles with each further one, and the longest."""
 WAY_SECONDS = 10.0
 """How long one delivery may take."""
+LOOK_SECONDS = 0.5
+"""How often it is looked for what falls due while a delivery takes its time."""
 KILL_SECONDS = 2.0
 """How long a command that was killed is waited for; one that hangs in the kernel is left to it."""
 SHOWN = 300
@@ -57,12 +59,32 @@ class Outbox:
         self._clock, self._patience = clock, patience
 
     async def deliver(self) -> None:
-        """Delivers what is due now, and records what came of it. Where ways hang, this returns after two patiences at most,
-        and leaves the rest for the next time."""
+        """Delivers what is due now or falls due meanwhile, and records what came of it. Each way takes one after the other,
+        and waits for no other way. Where one hangs, this returns after two patiences at most, and leaves the rest for the
+        next time."""
         end = time.monotonic() + self._patience
-        for row in list(self._state.outbox.values()):
-            if row.retry_at <= max(self._clock(), self._state.time) and time.monotonic() < end:
-                await self._try(row)
+        under_way: dict[str, asyncio.Task[None]] = {}
+        try:
+            while True:
+                for row in self._due() if time.monotonic() < end else ():
+                    if row.way not in under_way:
+                        under_way[row.way] = asyncio.create_task(self._try(row))
+                if not under_way:
+                    return
+                await asyncio.wait(under_way.values(), timeout=LOOK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+                for way, task in list(under_way.items()):
+                    if task.done():
+                        del under_way[way]
+                        task.result()
+        finally:
+            for task in under_way.values():
+                task.cancel()
+            await asyncio.gather(*under_way.values(), return_exceptions=True)
+
+    def _due(self) -> list[NoticeRow]:
+        """What may be tried now, the least tried first: one that hangs each time keeps those behind it from no try."""
+        now = max(self._clock(), self._state.time)
+        return sorted((row for row in self._state.outbox.values() if row.retry_at <= now), key=lambda row: row.attempts)
 
     async def _try(self, row: NoticeRow) -> None:
         try:
@@ -129,9 +151,14 @@ def undelivered(reader: Reader) -> float | None:
     return min((one.due for one in _open(reader) if one.due is not None), default=None)
 
 
-def untold(reader: Reader) -> list[Untold]:
-    """The notices whose delivery failed, and that people have not got since."""
-    return [replace(one, error=reason_words(reader, f"model:{one.error}")) for one in _open(reader) if one.error]
+def untold(reader: Reader, held: bool) -> list[Untold]:
+    """The notices that people have not got: those whose delivery failed, and those that were never tried, unless the job is
+    `held` by a process, which may be about to."""
+    return [
+        replace(one, error=reason_words(reader, f"model:{one.error}") if one.error else "")
+        for one in _open(reader)
+        if one.error or not held
+    ]
 
 
 def untold_words(failed: Sequence[Untold]) -> list[str]:
@@ -140,7 +167,7 @@ def untold_words(failed: Sequence[Untold]) -> list[str]:
     for one in failed:
         causes.setdefault((one.way, one.error, one.due is None), []).append(one.occasion)
     return [
-        f"{counted(len(occasions), 'notice')} by {way} ({', '.join(dict.fromkeys(occasions))}): {error}"
+        f"{counted(len(occasions), 'notice')} by {way} ({', '.join(dict.fromkeys(occasions))}): {error or 'not tried yet'}"
         + ("; not tried again" if over else "")
         for (way, error, over), occasions in causes.items()
     ]

@@ -23,7 +23,7 @@ from swarm import events as ev
 from swarm.coordinator import JobState, Phase
 from swarm.coordinator.notices import NO_SPACE
 from swarm.corpus import Pinned, pin
-from swarm.errors import ModelError, NoSpaceError, ProtocolError, SpecError, StoreError
+from swarm.errors import BusyError, ModelError, NoSpaceError, ProtocolError, SpecError, StoreError
 from swarm.events import body_hash
 from swarm.gold import NoGold, gold_rows
 from swarm.models.choose import create_model
@@ -105,7 +105,7 @@ class Session:
             check_open(run, state)
             if at is not None and state.seq != at:
                 cure = f"`swarm status {run.id}{run.option}` says how it stands now"
-                raise StoreError(f"has moved on from event {at} to {state.seq} since it was looked at", run.id, cure)
+                raise BusyError(f"has moved on from event {at} to {state.seq} since it was looked at", run.id, cure)
             master = JobMaster(job, store, state, ignored=opened.ignored, disk=run.size, kept=opened.kept)
             raised = raise_budget(job, state, run.size(), more)
             if not state.pinned or not pinned:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from swarm.errors import AwayError, SwarmError
+from swarm.errors import AwayError, BusyError, FencedError, SwarmError
 from swarm.events import CARETAKER, DESK, ApprovalAnswered, ApprovalAsked, Event, JobOpened, PhaseChanged, TaskFinished
 from swarm.runtime.caretaker import Caretaker
 from swarm.runtime.driver import SWARM, TAKE_SECONDS, Launch, Start, start_again, starts
@@ -147,6 +147,8 @@ class Supervisor:
                 return None
             async with self._slots:
                 return await self._take_up(place, run)
+        except (BusyError, FencedError):  # somebody else was quicker, and looks after it
+            return None
         except Exception as error:  # noqa: BLE001  whatever it is, it is this run's trouble, and no other's
             return Seen(run.id, "error", _words(error))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import platform
 
-from swarm.errors import StoreError
+from swarm.errors import BusyError
 from swarm.store.database import Address, Connection, fetch, transaction
 
 HOLD_SECONDS = 15
@@ -45,11 +45,11 @@ def holding(connection: Connection, id: str) -> tuple[str, float] | None:
     return f"process {pid} on {host} since {since.astimezone():%Y-%m-%d %H:%M:%S}", left
 
 
-def in_use(where: str, held: tuple[str, float]) -> StoreError:
+def in_use(where: str, held: tuple[str, float]) -> BusyError:
     """The error for a job that somebody works on."""
     named, left = held
     cure = (
         "wait until it ends, or stop that process; `swarm watch` follows a run without taking it; if that process is dead,"
         f" its hold ends in {max(1, round(left))} s"
     )
-    return StoreError(f"this run is in use by {named}", where, cure)
+    return BusyError(f"this run is in use by {named}", where, cure)

@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
 
-from swarm.errors import StoreError
+from swarm.errors import BusyError, StoreError
 
 _ATTEMPTS = 1000
 UNSIGNED = "another process"
@@ -31,7 +31,8 @@ class FolderLock:
         """Takes the lock at once or not at all.
 
         Raises:
-            StoreError: another process holds it, or the file system cannot lock.
+            BusyError: another process holds it.
+            StoreError: the file system cannot lock.
             OSError: the lock file cannot be made.
         """
         for attempt in range(_ATTEMPTS):
@@ -51,7 +52,7 @@ class FolderLock:
                 named = _named(self._descriptor)
                 if named == UNSIGNED and not last:
                     return False
-                raise StoreError(
+                raise BusyError(
                     f"this run is in use by {named}",
                     str(self.path),
                     "wait until it ends, or stop that process; `swarm watch` follows a run without taking it",
