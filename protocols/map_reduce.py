@@ -9,6 +9,7 @@ Follows the typed map-reduce of LLM×MapReduce (Zhou et al. 2024, arXiv 2410.093
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -33,6 +34,7 @@ from swarm.protocol import (
     Judge,
     Material,
     NoteText,
+    NoteView,
     Part,
     Passage,
     Post,
@@ -63,7 +65,8 @@ from swarm.rows import (
     stated,
     word_parts,
 )
-from swarm.spec import Column, Frozen, JobSpec
+from swarm.spec import MOST, Column, Frozen, JobSpec
+from swarm.window.tokens import ApproximateTokenizer
 from swarm.wording import explain
 
 TASKS = ("search", "classify", "aggregate", "summarise")
@@ -71,6 +74,10 @@ MERGES = ("set", "count", "group", "top-k")
 NO_VERDICTS: Mapping[str, str] = MappingProxyType({})
 NONE = (0.0, 0.0)
 ROWS_A_SPAN = (0.1, 1.0)
+HEADING_TOKENS = 8
+"""What stands above the statements that a reducer merges."""
+WIDEST = 100
+"""A number as wide as those of statements are, or wider."""
 KEPT_AT_ONCE = 1000
 """Statements that one task keeps as they are, where no model could merge them."""
 PROSE = (Column(name="statement", description="what the passage says about the question, in one sentence", found_in="anywhere"),)
@@ -88,7 +95,7 @@ class Options(Frozen):
     headlines: int = Field(default=6, ge=0, le=8)
     """How many of the most frequent findings the writer puts into sentences; 0 for none."""
     group: int = Field(default=12, ge=2)
-    """Statements that one model reducer merges at a time, for prose answers."""
+    """Statements that one model reducer merges at a time at most, for prose answers; fewer where its window holds fewer."""
 
 
 class Plan(Frozen):
@@ -221,27 +228,42 @@ class MapReduce:
         if not self.spec.answer.statements:
             goal = f"merge:{state.get('merge', 'set')}"
             return Decision({"phase": "reduce"}, [AddTask("reducer", goal=goal, query=("row", verdict, 0), calls=0)])
-        kept = [note.id for note in view.board.notes("row") if judged.get(note.id, note.verdict) == verdict]
-        return self._groups(kept, level=1)
+        kept = [note for note in view.board.notes("row") if judged.get(note.id, note.verdict) == verdict]
+        return self._groups(kept, view, level=1)
 
     def _none_judged(self, view: View, judged: Mapping[str, str]) -> bool:
         if not view.board.count("row") or {"supported", "unsupported"} & set(judged.values()):
             return False
         return not (view.board.count("row", "supported") or view.board.count("row", "unsupported"))
 
-    def _groups(self, ids: list[str], level: int, before: int = 0) -> Decision:
-        """One model reducer for each group of statements; a single group is the last level.
+    def _groups(self, notes: Sequence[NoteView], view: View, level: int, before: int = 0) -> Decision:
+        """One model reducer for each group of statements that its window holds; a single group is the last level.
 
-        A level that leaves as many groups as the one before had would never end: its statements stay as they are.
+        A level that leaves as many groups as the one before had would never end, and in one where no two statements go into a
+        window nothing can be joined: their statements stay as they are.
         """
-        if not ids:
+        if not notes:
             return Decision({"phase": "done"}, [Finish()])
-        groups = _cut(ids, self.options.group)
-        if before and len(groups) >= before:
-            return self._keep(ids)
+        groups = self._windowfuls(notes, view.room.get("reducer", MOST) - HEADING_TOKENS)
+        if (before and len(groups) >= before) or 1 < len(groups) == len(notes):
+            return self._keep([note.id for note in notes])
         goal = "final" if len(groups) == 1 else f"level:{level}"
         state = {"phase": "reduce", "level": level, "groups": len(groups), "left": len(groups)}
         return Decision(state, [AddTask("reducer", goal=goal, reads=group) for group in groups])
+
+    def _windowfuls(self, notes: Sequence[NoteView], room: int) -> list[tuple[str, ...]]:
+        """The ids in groups, in order, each with no more tokens than there is room. How many a statement has, its note's flags
+        say; those of older logs do not, and are counted only."""
+        groups: list[list[str]] = []
+        left = 0
+        for note in notes:
+            tokens = int(note.flags.get("tokens", 0))
+            if not groups or len(groups[-1]) == self.options.group or (tokens and tokens > left):
+                groups.append([])
+                left = room
+            groups[-1].append(note.id)
+            left -= tokens
+        return [tuple(group) for group in groups]
 
     def _keep(self, ids: Sequence[str]) -> Decision:
         """Statements become findings word for word, by code: nothing that was verified is dropped."""
@@ -284,7 +306,7 @@ class MapReduce:
         earlier = {key: ids for key, ids in state.items() if key.startswith("merged:")}
         ids = [*merged, *(id for group in earlier.values() for id in group)]
         notes = sorted((view.board.note(id) for id in ids), key=lambda note: (note.cites[:1], note.body, note.id))
-        following = self._groups([note.id for note in notes], state["level"] + 1, state["groups"])
+        following = self._groups(notes, view, state["level"] + 1, state["groups"])
         return Decision({**dict.fromkeys(earlier), **following.state}, following.commands)
 
     # ---- on a host ----
@@ -334,6 +356,8 @@ class MapReduce:
         )
         if isinstance(notes, Failed):
             return notes
+        if answer.statements:
+            notes = tuple(replace(note, flags={"tokens": _tokens(note.content["values"]["statement"])}) for note in notes)
         kept = sum(note.kind == "row" for note in notes)
         return Done(notes, outcome="rows" if kept else "rejected" if notes else "none")
 
@@ -373,7 +397,7 @@ class MapReduce:
         return Done(tuple(posts), outcome=merge)
 
     def _ask_reducer(self, notes: Sequence[NoteText]) -> Action:
-        lines = "".join(f"[{n}] {note.content['values']['statement']}\n" for n, note in enumerate(notes, 1))
+        lines = "".join(_numbered(n, note.content["values"]["statement"]) for n, note in enumerate(notes, 1))
         item = {"type": "array", "prefixItems": [{"type": "string"}, {"type": "array", "items": {"type": "integer"}}],
                 "items": False, "minItems": 2, "maxItems": 2}  # fmt: skip
         parts = (self._question, Part("statements", f"Statements:\n{lines}", "agent", ",".join(n.id for n in notes)))
@@ -394,7 +418,8 @@ class MapReduce:
             content: dict[str, Any] = {"values": {"statement": pair[0].strip()}}
             content |= {"count": len(used)} if final else {"quote": ""}
             posts.append(Post("finding" if final else "statement", content, cites=cites,
-                              links=tuple(("derives-from", note.id) for note in used)))  # fmt: skip
+                              links=tuple(("derives-from", note.id) for note in used),
+                              flags={} if final else {"tokens": _tokens(pair[0].strip())}))  # fmt: skip
         return Done(tuple(posts), "merged") if posts else Failed("keeps no statement with a number of its source")
 
     def _kept(self, notes: Sequence[NoteText]) -> Action:
@@ -427,6 +452,16 @@ class MapReduce:
                 status = "" if stated(text, note.content["values"], self.spec.question) else "rejected"
                 posts.append(Post("sentence", {"text": text.strip()}, status, links=(("states", note.id),)))
         return Done(tuple(posts), "written" if any(not post.status for post in posts) else "none")
+
+
+def _numbered(number: int, statement: str) -> str:
+    """A statement as a reducer is shown it."""
+    return f"[{number}] {statement}\n"
+
+
+def _tokens(statement: str) -> int:
+    """Tokens that a statement takes of a reducer's prompt, by an estimate that is seldom too low."""
+    return ApproximateTokenizer().count(_numbered(WIDEST, statement))
 
 
 def _cut(ids: Sequence[str], size: int) -> list[tuple[str, ...]]:

@@ -185,6 +185,8 @@ class View:
     stopping: bool
     tokens: int = 0
     """Tokens of all spans together."""
+    room: Mapping[str, int] = field(default_factory=dict)
+    """Tokens by role that a prompt has for what its task is about, besides the role's own text and the question."""
 
 
 # ---- what an agent's turn sees and answers ----

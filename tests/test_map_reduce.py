@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -34,6 +35,7 @@ from swarm.protocol import (
     create_protocol,
 )
 from swarm.testing.simulator import STORM, Simulation
+from swarm.window.tokens import ApproximateTokenizer
 from tests.simulated import PROSE, answer, passage, roles_of, simulate, spec
 
 STEPS = 1500
@@ -299,6 +301,43 @@ def test_the_last_verdict_counts_as_well_in_prose() -> None:
     assert decision.commands == [Judge("n1", "supported", "t"), AddTask("reducer", goal="final", reads=("n0", "n1"))]
     decision = react({"phase": "read"}, "verifier", "no", posted("supported", ""), PROSE, reads=("n1",))
     assert decision.commands[1] == AddTask("reducer", goal="final", reads=("n0",))
+
+
+@pytest.mark.parametrize(
+    ("tokens", "room", "groups"),
+    [
+        ((), 1000, [4, 1]),  # as in logs whose notes do not say it
+        ((10,) * 5, 1000, [4, 1]),
+        ((400, 400, 400, 100, 400), 1000, [2, 3]),
+        ((400, 2000, 400, 400, 100), 1000, [1, 1, 3]),
+        ((600,) * 5, 1000, []),  # nothing can be joined
+    ],
+)
+def test_prose_is_merged_in_groups_that_fit_the_reducers_window(tokens: Sequence[int], room: int, groups: list[int]) -> None:
+    board = Board()
+    changes: dict[str, Any] = {**PROSE, "protocol": {"name": "map_reduce", "options": {"verify": False, "group": 4}}}
+    for number in range(5):
+        flags: dict[str, Any] = {"tokens": tokens[number]} if tokens else {}
+        cites = ((number, 0, 1),)
+        posted = ev.NotePosted(
+            note=f"n{number}", kind="row", task="t", body=f"n{number}", cites=cites, flags=flags, verdict="unchecked"
+        )
+        board.post(posted, number + 1)
+    ended = TaskView("t", "reader", "", (), (), "rows")
+    seen = replace(view(board, ended, **changes), room={"reducer": room + 8})
+    event = Event(5, 1.0, 1, 0, "", ev.TaskFinished(task="t", token=1, outcome="rows", notes=0))
+    tasks = [one for one in made(**changes).react({"phase": "read"}, event, seen).commands if isinstance(one, AddTask)]
+    ids = [id for task in tasks for id in task.reads]
+    assert ids == [f"n{number}" for number in range(5)], "each once, in the order of the text"
+    assert [len(task.reads) for task in tasks if task.goal != "keep"] == groups
+
+
+def test_a_statement_says_how_much_of_a_reducers_window_it_takes() -> None:
+    row = play("reader", Material(passages=(passage(0),)), json.dumps([["It raises.", "raise ValueError(0)"]]), **PROSE)
+    notes = (note("n0", statement="short", cite=(0, 0, 5)), note("n1", statement="longer than that", cite=(1, 0, 5)))
+    merged = play("reducer", Material(notes=notes), json.dumps([["It raises.", [1, 2]]]), goal="level:1", **PROSE)
+    taken = ApproximateTokenizer().count("[12] It raises.\n")
+    assert all(taken <= post.flags["tokens"] <= taken + 1 for post in (*row.notes, *merged.notes))
 
 
 def test_after_the_reduction_a_writer_or_the_end() -> None:

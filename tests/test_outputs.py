@@ -8,7 +8,8 @@ from pathlib import Path
 from swarm.cli.driving import answer_lines
 from swarm.coordinator import Grant, Report
 from swarm.events import CallFinished, CallStarted, TaskFinished, body_hash
-from swarm.report import Answer, gather
+from swarm.report import Answer, gather, write_report
+from swarm.report.markdown import render_markdown
 from swarm.report.notices import notices
 from swarm.store.sqlite import SqliteReader
 from tests.sample_run import Canned, HandDriven
@@ -64,6 +65,8 @@ def test_outputs_that_were_cut_off_are_counted_with_their_passages(tmp_path: Pat
     driven.canned = Canned(careless=False, most=1)
     driven.work()
     answer = answer_of(driven)
+    with driven.run.reader() as reader:
+        write_report(reader, driven.run)
     (cut,) = answer.cut_off
     place = cut.first[0]
     (notice,) = [one for one in notices(answer) if one.title == "Outputs cut off"]
@@ -72,3 +75,5 @@ def test_outputs_that_were_cut_off_are_counted_with_their_passages(tmp_path: Pat
     assert f"at {place.document}:{place.line}, " in notice.text and f" and {cut.passages - 3} more: rows" in notice.text
     assert "max_tokens" in notice.text and "span_tokens" in notice.text
     assert any(notice.text.startswith(line) for line in answer_lines(answer)), "the account says it as well"
+    said = "Every passage of every input was read. Of some, the output was cut off: see above."
+    assert said in render_markdown(answer) and said in driven.run.report_html.read_text(encoding="utf-8")

@@ -55,6 +55,14 @@ def test_a_job_that_has_moved_on_is_not_paused(crashed: RunFolder, listed: int) 
     assert events_of(crashed) == before and state_of(crashed).reason != "lunch" and crashed.holder() is None
 
 
+def test_a_job_that_was_brought_to_its_end_meanwhile_has_moved_on(crashed: RunFolder) -> None:
+    seen = read_status(crashed).events
+    with Caretaker.take(crashed) as keeper:
+        keeper.end("cancelled", "enough")
+    with pytest.raises(BusyError, match="has moved on"):
+        Session.resume(crashed, at=seen)
+
+
 def test_a_driver_is_told_where_the_log_ended_that_its_supervisor_saw(crashed: RunFolder, tmp_path: Path) -> None:
     """The driver compares it when the job is its own: between the look and that, anybody may have had it."""
     said = tmp_path / "said"

@@ -193,7 +193,7 @@ async def _resume_job(run: RunFolder, options: Options, as_json: bool) -> int:
     if read_status(run).unreported:
         await run_again(run, options, render, lambda opened: None)
         return await _told(run, spec, as_json)
-    check_open(run, state)  # before a cluster is started for nothing
+    check_open(run, state, options.at)  # before a cluster is started for nothing
     if options.budget:
         raise_budget(prepare(spec, roles), state, run.size(), options.budget)
     if state.phase is Phase.WAITING and not options.wait and not may_go_on(run, max(time.time(), state.time)):

@@ -432,7 +432,7 @@ class Coordinator:
         state = self.state
         return View(
             self.spec, state.spans, len(state.documents), state.board, MappingProxyType(state.open), ended,
-            state.closing is not None, state.span_tokens,
+            state.closing is not None, state.span_tokens, self.needs.room,
         )  # fmt: skip
 
     def _carry_out(self, ask: Callable[[], Decision], cause: Event) -> None:

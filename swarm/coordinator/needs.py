@@ -6,6 +6,7 @@ Owns the reckoning by role, protocol and agent. Whether there is so much left, `
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 
 from swarm.agents.roles import Role
 from swarm.coordinator.budget import AGENT, Need, Refusal
@@ -34,6 +35,9 @@ class Needs:
     ) -> None:
         self.protocol, self.roles, self.overhead, self._window = protocol, roles, overhead, window
         self.state, self.budget = state, budget
+        free = {name: min(role.window, window) - role.max_tokens - overhead.get(name, 0) for name, role in roles.items()}
+        self.room: Mapping[str, int] = MappingProxyType(free)
+        """Tokens by role that a prompt has for what its task is about."""
 
     def overspent(self, row: TaskRow | RangeRow) -> Refusal | None:
         """Whether a task has spent what one agent may, in attempts before this one."""

@@ -116,7 +116,8 @@ def _unread(answer: Answer) -> Iterator[str]:
         yield f"- {code(run.document)}, {spans}, {run.tokens:,} tokens: {escaped(run.reason)}"
     yield from _rest(answer.unread)
     if not answer.unread:
-        yield f"Every passage{'' if answer.skipped else ' of every input'} was read."
+        cut = " Of some, the output was cut off: see above." if answer.cut_off else ""
+        yield f"Every passage{'' if answer.skipped else ' of every input'} was read.{cut}"
     for skipped in answer.skipped[:MOST_LISTED]:
         yield f"- left out: {code(skipped.path)}: {escaped(skipped.reason)}"
     yield from _rest(answer.skipped)

@@ -95,17 +95,14 @@ class Session:
         with run.reader() as reader:
             opened, spec, roles = open_job(reader)
         state = opened.state
-        check_open(run, state)
+        check_open(run, state, at)
         job = prepare(spec, roles)
         if state.created is not None:
             check_pinned(state.created, job)
         store = run.writer()
         try:
             state = caught_up(state, store)
-            check_open(run, state)
-            if at is not None and state.seq != at:
-                cure = f"`swarm status {run.id}{run.option}` says how it stands now"
-                raise BusyError(f"has moved on from event {at} to {state.seq} since it was looked at", run.id, cure)
+            check_open(run, state, at)
             master = JobMaster(job, store, state, ignored=opened.ignored, disk=run.size, kept=opened.kept)
             raised = raise_budget(job, state, run.size(), more)
             if not state.pinned or not pinned:
@@ -239,12 +236,17 @@ class Session:
             store.close()
 
 
-def check_open(run: RunFolder, state: JobState) -> None:
-    """Refuses to go on with a job that is over.
+def check_open(run: RunFolder, state: JobState, at: int | None = None) -> None:
+    """Refuses to go on with a job that is over, or that has moved on from the event `at` since somebody looked at it: to its end,
+    perhaps.
 
     Raises:
+        BusyError: it has moved on.
         StoreError: it has ended.
     """
+    if at is not None and state.seq != at:
+        cure = f"`swarm status {run.id}{run.option}` says how it stands now"
+        raise BusyError(f"has moved on from event {at} to {state.seq} since it was looked at", run.id, cure)
     if state.phase is Phase.ENDED:
         raise StoreError(f"job {run.id} has ended ({state.status})", run.id, "start a new run, or `swarm fork` this one")
 
