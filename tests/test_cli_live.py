@@ -205,6 +205,8 @@ def test_a_view_says_why_a_job_pauses_as_long_as_calls_are_under_way(tmp_path: P
         session.store.close()
     assert progress.stage() == "pausing"
     assert lines(console) == ["pausing: model: it answers 429. Wait a while", "pausing…"], "it is said once"
+    left = asyncio.run(follow(place, spec, PlainLines(console), lambda progress: True))
+    assert left.stage() == "paused", "nobody works on it any more"
 
 
 def test_a_view_tells_of_a_model_that_fails_until_it_answers(ran: tuple[RunFolder, JobSpec, list[Event]]) -> None:

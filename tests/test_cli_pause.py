@@ -16,6 +16,7 @@ import pytest
 
 from swarm import events as ev
 from swarm.coordinator import Report
+from swarm.events import body_hash
 from swarm.runtime.master import PAUSE_SECONDS
 from swarm.runtime.supervise import Supervisor
 from swarm.runtime.wire import Batch, Order, Pull
@@ -24,7 +25,7 @@ from tests.commands import job_file, start, swarm
 from tests.jobs import ROWS, write_sources
 from tests.simulated import spec
 from tests.test_intents import PAID
-from tests.test_master import finished, started
+from tests.test_master import started
 
 COPIES = 4
 
@@ -261,9 +262,14 @@ def test_a_pause_gives_back_what_waits_for_its_turn_and_waits_for_what_was_let_o
         batch = await master.pull(Pull("h", 1, (Report(waits.brief.id, waits.token, (late,)),)))
         assert batch.refused == batch.dropped == (waits.token,), "it is let out no more"
         clocks.pass_by(PAUSE_SECONDS - 1)
-        await master.pull(Pull("h", 0, finished(Batch(Order.WORK, (out,)))))
-        assert master.resting
-        assert sum(isinstance(event.body, ev.LeaseEnded) for event in store.events) == 1
+        done = ev.CallFinished(task=out.brief.id, turn=0, sample=0, output=body_hash(b"{"), tokens_in=9, tokens_out=2,
+                               finish="stop", weights="w", seconds=1.0)  # fmt: skip
+        again = intent.model_copy(update={"sample": 1, "key": "l"})
+        report = Report(out.brief.id, out.token, (done, again))
+        batch = await master.pull(Pull("h", 0, (report,), {body_hash(b"{"): b"{"}))
+        assert batch.refused == (out.token,) and master.resting, "the answer is on record, and the next draw is not let out"
+        assert master.state.total().calls == 1 and not master.state.ledger.doubt().calls
+        assert [event.body.reason for event in store.events if isinstance(event.body, ev.LeaseEnded)] == ["paused"] * 2
 
     asyncio.run(asyncio.wait_for(scene(), 30))
 

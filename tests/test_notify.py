@@ -309,6 +309,16 @@ def test_a_command_that_hangs_keeps_no_webhook_from_its_notices_nor_from_a_later
     assert [one["id"] for one in receiver.posted] == [f"one:{notice}" for notice in wanted]
 
 
+def test_a_notice_is_sent_once_although_another_state_hears_of_it(tmp_path: Path, receiver: Receiver) -> None:
+    spec = job(write_sources(tmp_path), notify={"webhook": receiver.url})
+    folder, heard = run(job(tmp_path / "code"), tmp_path / "runs", id="one"), list[ev.Body]()
+    with Caretaker.take(folder) as keeper:
+        keeper.append([ev.NoticeDue(notice="question:1", occasion="waiting", reason="?", ways=("webhook",))], {})
+        outbox = Outbox(folder, spec, keeper.state, keeper.store, lambda bodies, texts: heard.extend(bodies), patience=1.0)
+        asyncio.run(outbox.deliver())
+    assert [one["id"] for one in receiver.posted] == ["one:question:1"] and len(heard) == 1
+
+
 def test_with_a_command_that_always_hangs_each_notice_gets_its_tries(tmp_path: Path) -> None:
     spec = job(write_sources(tmp_path), notify={"command": ["sleep", "300"]})
     folder, now = run(job(tmp_path / "code"), tmp_path / "runs", id="one"), time.time()

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
+
 from swarm.cli.driving import answer_lines
-from swarm.coordinator import Grant, Report
-from swarm.events import CallFinished, CallStarted, TaskFinished, body_hash
+from swarm.coordinator import Grant, JobState, Report
+from swarm.events import Body, CallFinished, CallStarted, Event, TaskAdded, TaskFinished, TaskLeased, body_hash
 from swarm.report import Answer, gather, write_report
 from swarm.report.markdown import render_markdown
 from swarm.report.notices import notices
+from swarm.report.outputs import Outputs
 from swarm.store.sqlite import SqliteReader
 from tests.sample_run import Canned, HandDriven
 
@@ -77,3 +80,21 @@ def test_outputs_that_were_cut_off_are_counted_with_their_passages(tmp_path: Pat
     assert any(notice.text.startswith(line) for line in answer_lines(answer)), "the account says it as well"
     said = "Every passage of every input was read. Of some, the output was cut off: see above."
     assert said in render_markdown(answer) and said in driven.run.report_html.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(("turns", "about"), [(3, {7}), (1, {5, 6, 7})])
+def test_where_a_task_has_a_turn_for_each_passage_the_one_is_named_whose_output_was_cut_off(turns: int, about: set[int]) -> None:
+    state, outputs = JobState(), Outputs()
+    task = TaskAdded(task="t", role="notetaker", goal="", spans=(5, 6, 7), reads=(), query=None, priority=0)
+    leased = TaskLeased(task="t", host="h", token=1, until=9.0, attempt=1, reserved=0, calls=9)
+    ended = TaskFinished(task="t", token=1, outcome="", notes=0)
+    calls: list[Body] = []
+    for turn in range(turns):
+        calls.append(CallStarted(task="t", turn=turn, sample=0, channel="", prompt="", tokens=9, manifest=(), sampling={}))
+        calls.append(CallFinished(task="t", turn=turn, sample=0, output="", tokens_in=9, tokens_out=2,
+                                  finish="length" if turn == turns - 1 else "stop", weights="", seconds=0.0))  # fmt: skip
+    for seq, body in enumerate([task, leased, *calls, ended], 1):
+        event = Event(seq, float(seq), 1, 0, "", body)
+        state.apply(event)
+        outputs.follow(event, state)
+    assert outputs.cut_off == {"notetaker": 1} and outputs.cut_spans["notetaker"] == about

@@ -44,6 +44,18 @@ def test_a_file_that_came_later_and_has_the_name_of_another_changes_no_input(tmp
     driven.store.close()
 
 
+def test_of_two_documents_of_one_name_the_one_that_is_gone_is_named(tmp_path: Path) -> None:
+    for name in ("x/src/a.py", "y/src/a.py"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_text(f"# {name}\n")
+    driven = HandDriven.create(tmp_path, {**RAISES, "inputs": [str(tmp_path / "x/src"), str(tmp_path / "y/src")]})
+    (tmp_path / "y/src/a.py").rename(tmp_path / "y/src/b.py")
+    with pytest.raises(CorpusError, match="changed or gone") as error:
+        check_unchanged(driven.job, driven.state, lambda hash: driven.store.body(hash).decode())
+    assert error.value.where.endswith("y/src/a.py")
+    driven.store.close()
+
+
 def test_files_that_came_later_are_told_from_those_that_are_read_or_left_out(tmp_path: Path) -> None:
     for name in ("x/src/a.py", "y/src/a.py", "y/src/empty.py"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)

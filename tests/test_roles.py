@@ -68,6 +68,11 @@ def test_a_wrong_role_file_is_named_with_its_fault(text: str, what: str) -> None
     assert what in str(caught.value) and "roles/reader.md" in str(caught.value)
 
 
+@pytest.mark.parametrize("line", ["", "reads:\n", "reads: []\n", "reads: [row]\n"])
+def test_a_role_that_does_not_name_what_people_say_hears_nobody(line: str) -> None:
+    assert not parse_role(f"---\nname: reader\nabout: reads\n{line}---\nRead.\n", "roles/reader.md").hears
+
+
 def test_a_role_file_must_carry_its_own_name(tmp_path: Path) -> None:
     file = tmp_path / "mine.md"
     file.write_text("---\nname: other\nabout: reads\n---\nRead.\n")

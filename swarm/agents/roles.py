@@ -30,7 +30,7 @@ class Role(Frozen):
     max_tokens: int = Field(default=256, ge=1, le=MOST)
     """Tokens of one output."""
     temperature: float = Field(default=0.0, ge=0, le=2)
-    reads: tuple[str, ...] = ()
+    reads: tuple[str, ...] | None = None
     """Note kinds the role is made for. Which notes a task is given its protocol decides; but what people say (`word`) only a
     role hears that names it here."""
     writes: tuple[str, ...] | None = None
@@ -47,7 +47,7 @@ class Role(Frozen):
     @property
     def hears(self) -> bool:
         """Whether the role is given what people say."""
-        return WORD in self.reads
+        return WORD in (self.reads or ())
 
 
 def parse_role(text: str, where: str) -> Role:

@@ -50,6 +50,8 @@ class Progress:
     spec: JobSpec
     state: JobState = field(default_factory=JobState)
     begun: bool = False
+    held: bool = True
+    """Whether anybody works on the job."""
     recent: deque[tuple[float, int, int]] = field(default_factory=deque)
     """(log time, tokens, tasks finished) of the last RATE_SECONDS."""
 
@@ -93,7 +95,7 @@ class Progress:
             return "over budget: finishing from the reserve" if state.closing is not None else "working"
         if state.phase is Phase.WAITING:
             return "waiting for a person"
-        return state.status or ("pausing" if state.leased else "paused")
+        return state.status or ("pausing" if state.leased and self.held else "paused")
 
     def pinned(self) -> str:
         """How much of the inputs is cut and durable, in the numbers that a plan gives."""
@@ -302,8 +304,8 @@ async def follow(run: RunFolder, spec: JobSpec, shown: Face, rests: Callable[[Pr
                     for line in lines_of(question, run.option) if question.id not in said else ():
                         shown.say(line)
                     said.add(question.id)
-            state = progress.state
-            why = state.reason if state.phase is Phase.PAUSED and state.leased else ""
+            state, progress.held = progress.state, run.holder() is not None
+            why = state.reason if state.phase is Phase.PAUSED and state.leased and progress.held else ""
             if why and why not in said:  # what is under way may take a while
                 shown.say(f"pausing: {await asyncio.to_thread(reason_words, reader, why)}")
                 said.add(why)

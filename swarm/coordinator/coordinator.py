@@ -95,7 +95,9 @@ class Coordinator:
     def pulled(self, now: float, host: str, reports: Sequence[Report], want: int) -> tuple[list[Event], list[Grant]]:
         """A host brings what it did and asks for up to `want` further tasks. `refused` says which reports came too late."""
         self._begin(now)
-        self.refused = tuple([report.token for report in reports if not self._take(report)])
+        paused = self.state.phase is Phase.PAUSED  # then no further call is let out
+        took = [self._salvage(one, "paused") if paused and one.asks else self._take(one) for one in reports]
+        self.refused = tuple([one.token for one, taken in zip(reports, took, strict=True) if not taken])
         self._look()
         grants = self._lease(host, want) if want > 0 else []
         return self._notified(), grants
@@ -105,19 +107,18 @@ class Coordinator:
         that nobody pays again. A lease ends where its task would have, or where a further call waits to be let out, which
         is refused; the task goes on there under a mended protocol. The job pauses for `reason`."""
         self._begin(now)
-        self.refused = tuple([report.token for report in reports if not self._salvage(report)])
+        self.refused = tuple([report.token for report in reports if not self._salvage(report, "the protocol failed")])
         known = self.state.phase is Phase.PAUSED and self.state.reason.startswith(PROTOCOL)
         if not (known or self.state.settled):
             self._emit(ev.PhaseChanged(phase=Phase.PAUSED, reason=reason))
         return self._notified()
 
-    def _salvage(self, report: Report) -> bool:
-        last = report.events[-1] if report.events else None
+    def _salvage(self, report: Report, reason: str) -> bool:
         if not self._take(calls_alone(report)):
             return False
-        if isinstance(last, (ev.TaskFinished, ev.TaskFailed, ev.CallStarted)):
-            self._emit(ev.LeaseEnded(task=report.task, token=report.token, reason="the protocol failed"))
-        return not isinstance(last, ev.CallStarted)
+        if report.events and (report.asks or report.last):
+            self._emit(ev.LeaseEnded(task=report.task, token=report.token, reason=reason))
+        return not report.asks
 
     def lost(self, now: float, host: str, reason: str) -> list[Event]:
         """A host is gone, or silent for too long: its tasks go back."""
@@ -303,12 +304,10 @@ class Coordinator:
         return budget.check(self.budget, self.spec.model.price, self.state, self._now, self.disk, need)
 
     def _grant(self, row: TaskRow, host: str, tokens: int, calls: int) -> Grant:
-        self._emit(
-            ev.TaskLeased(
-                task=row.id, host=host, token=self.state.token + 1, until=self._now + LEASE_SECONDS, attempt=row.attempt + 1,
-                reserved=tokens, calls=calls,
-            )
-        )
+        self._emit(ev.TaskLeased(
+            task=row.id, host=host, token=self.state.token + 1, until=self._now + LEASE_SECONDS, attempt=row.attempt + 1,
+            reserved=tokens, calls=calls,
+        ))  # fmt: skip
         reads = row.reads if row.query is None else self._answer(row.query)
         return self._granted(row, reads, self._words(row.role))
 

@@ -55,6 +55,11 @@ class Report:
         )
 
     @property
+    def asks(self) -> bool:
+        """Whether a call waits to be let out."""
+        return bool(self.events) and isinstance(self.events[-1], ev.CallStarted)
+
+    @property
     def last(self) -> bool:
         """Whether its holder does nothing more under the lease."""
         return not self.events or isinstance(self.events[-1], (ev.TaskFinished, ev.TaskFailed))

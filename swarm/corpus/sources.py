@@ -30,7 +30,7 @@ class Source:
     """One text that can be opened, not yet read.
 
     `path` is how it is called in breadcrumbs and reports: the name of the file, or of the folder and the way
-    from there; it does not say where on this machine the folder lies. Either `file` or `literal` is set.
+    from there, with more folders in front only where that tells documents of one name apart. Either `file` or `literal` is set.
     `found`: it turned up in a folder, glob or package and may be skipped; otherwise it was named and must be
     readable.
     """

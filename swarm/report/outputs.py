@@ -7,6 +7,8 @@ outputs that were cut off and the leases that were lost, not on the number of st
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 
 from swarm import events as ev
 from swarm.coordinator import JobState
@@ -17,6 +19,20 @@ Which = tuple[str, int, int]
 """Task, turn and sample of a call."""
 
 
+@dataclass(slots=True)
+class _Cut:
+    """Of a task: its role, its passages, the turns whose last output was cut off, and how many turns were made."""
+
+    role: str
+    spans: tuple[int, ...]
+    turns: set[int] = field(default_factory=set)
+    made: int = 0
+
+    def about(self) -> Iterable[int]:
+        """The passages that those turns were about: one each, where a task has a turn for each of its passages."""
+        return [self.spans[turn] for turn in self.turns] if self.made == len(self.spans) else self.spans
+
+
 class Outputs:
     """Follows a log beside its fold: call `follow` with each event after the state has applied it."""
 
@@ -25,8 +41,8 @@ class Outputs:
         """Role → outputs that its finished tasks rest on, and that ended at the most tokens that it may write."""
         self.cut_spans: defaultdict[str, set[int]] = defaultdict(set)
         """Role → the passages that those were about."""
-        self._cut: dict[str, tuple[str, tuple[int, ...], set[int]]] = {}
-        """Open task → its role, its passages, and the turns whose last output was cut off."""
+        self._cut: dict[str, _Cut] = {}
+        """Open task of which an output was cut off → what is known of these."""
         self._recorded: dict[str, set[Which]] = {}
         """Task whose lease ended without a result → its answers that were recorded since."""
         self._late: defaultdict[Which, list[int]] = defaultdict(list)
@@ -38,9 +54,11 @@ class Outputs:
             case ev.CallFinished():
                 if body.finish == "length":
                     row = state.tasks[body.task]
-                    self._cut.setdefault(body.task, (row.role, row.spans, set()))[2].add(body.turn)
+                    self._cut.setdefault(body.task, _Cut(row.role, row.spans)).turns.add(body.turn)
                 elif body.task in self._cut:  # another sample stands in its place
-                    self._cut[body.task][2].discard(body.turn)
+                    self._cut[body.task].turns.discard(body.turn)
+                if body.task in self._cut:
+                    self._cut[body.task].made = body.turn + 1
                 if body.task in self._recorded and not body.cached:
                     self._recorded[body.task].add((body.task, body.turn, body.sample))
             case ev.CallStrayed():
@@ -48,10 +66,10 @@ class Outputs:
             case ev.LeaseEnded():
                 self._recorded.setdefault(body.task, set())
             case ev.TaskFinished() if body.task in self._cut:
-                role, spans, turns = self._cut.pop(body.task)
-                if turns:
-                    self.cut_off[role] += len(turns)
-                    self.cut_spans[role].update(spans)
+                cut = self._cut.pop(body.task)
+                if cut.turns:
+                    self.cut_off[cut.role] += len(cut.turns)
+                    self.cut_spans[cut.role].update(cut.about())
             case ev.TaskFailed(retry_at=None):
                 self._cut.pop(body.task, None)
 

@@ -30,7 +30,7 @@ EVIDENCE = (
 """What rows.csv says beside the values; `quote.character` is the offset of the quote in the source's text."""
 
 
-DEAD_SECONDS = 5.0
+DEAD_SECONDS = 60.0
 """Whoever has not finished a file for so long was killed over it: to write one takes far less."""
 
 

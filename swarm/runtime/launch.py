@@ -106,8 +106,9 @@ async def run_again(run: RunFolder, options: Options, render: Render, opened: Ca
         SwarmError: it has ended, someone else holds it, an input changed, or it was impossible to go on.
     """
     if read_status(run).unreported:
+        files = dict(render(run))  # first: where it cannot be made, nothing is added to the log
         with Caretaker.take(run, options.at) as keeper:
-            keeper.append([ReportWritten(files=dict(render(run)))], {})
+            keeper.append([ReportWritten(files=files)], {})
         return run
     if not options.budget and (spent := over_budget(run)) is not None:
         raise spent

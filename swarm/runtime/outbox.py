@@ -64,10 +64,13 @@ class Outbox:
         next time."""
         end = time.monotonic() + self._patience
         under_way: dict[str, asyncio.Task[None]] = {}
+        tried: set[tuple[str, str, int]] = set()
         try:
             while True:
                 for row in self._due() if time.monotonic() < end else ():
-                    if row.way not in under_way:
+                    one = row.notice, row.way, row.attempts
+                    if row.way not in under_way and one not in tried:  # what came of it may be in a state that replaced this one
+                        tried.add(one)
                         under_way[row.way] = asyncio.create_task(self._try(row))
                 if not under_way:
                     return

@@ -130,8 +130,8 @@ def check_unchanged(job: Prepared, state: JobState, path_of: Callable[[str], str
         if row.id in same:
             continue
         path = path_of(row.path)
-        # a file that came later may have its name, so that both have longer ones now
-        if not any(longer.endswith(f"/{path}") for longer in called[row.digest]):
+        # a file that has its name may have come, or gone, since: it has a longer or a shorter one now
+        if not any(f"/{one}".endswith(f"/{path}") or f"/{path}".endswith(f"/{one}") for one in called[row.digest]):
             raise CorpusError("has changed or gone since the job began", path, cure)
 
 

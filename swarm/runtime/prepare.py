@@ -115,8 +115,8 @@ def check_names(job: Prepared) -> None:
             raise SpecError("has no prompt", f"roles.{name}", cure)
         kinds = {WORD, *job.protocol.note_kinds}
         if shipped is not None:  # it may serve a protocol that has less kinds than it knows, and so may what is made from it
-            kinds |= {*shipped.reads, *(shipped.writes or ())}
-        for field, named in (("reads", role.reads), ("writes", role.writes or ())):
+            kinds |= {*(shipped.reads or ()), *(shipped.writes or ())}
+        for field, named in (("reads", role.reads or ()), ("writes", role.writes or ())):
             if unknown := sorted(set(named) - kinds):
                 problem = f"{unknown[0]!r} is no kind of note of protocol {job.protocol.name}"
                 raise SpecError(problem, f"{file}: {field}", f"its kinds: {', '.join(sorted(kinds))}")
