@@ -361,7 +361,8 @@ def test_statements_cite_and_say_when_a_model_worded_them(tmp_path: Path) -> Non
     driven.store.close()
     answer, files = answer_of(driven.run), written(driven.run)
     assert answer.rows is None and answer.statements
-    assert all(one.cites for one in answer.statements)
+    verdicts = {(len(one.cites) > 1, one.verdict) for one in answer.statements}
+    assert all(one.cites for one in answer.statements) and verdicts <= {(True, "reworded"), (False, "supported")}, verdicts
     assert answer.score and answer.score.problem == "statements in prose are not scored"
     assert json.loads(files["answer.json"])["statements"][0]["cites"]
     assert answer.statements[0].text in Elements(files["report.html"]).text
