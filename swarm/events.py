@@ -68,6 +68,13 @@ class SnapshotIgnored(Body):
     reason: str
 
 
+class TailCut(Body):
+    """A crash had left a commit unfinished at the end of the log; the master that took the job cut off its `bytes`. Nobody was
+    told of anything in it."""
+
+    bytes: int
+
+
 class PhaseChanged(Body):
     """The job moved on: pinning, working, waiting for a person, paused, or ended."""
 

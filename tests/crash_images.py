@@ -18,6 +18,7 @@ from swarm.errors import StoreError
 from swarm.events import Event, NotePosted, body_hash
 from swarm.store.damage import verify
 from swarm.store.interface import Snapshot
+from swarm.store.mark import Mark
 from swarm.store.snapshots import part_name
 from swarm.store.sqlite import LOG, SqliteWriter
 from swarm.testing.disk import HOWS, Operation, acknowledged, image, recorded, write_image
@@ -86,7 +87,8 @@ def cut(recording: Recording, place: Path, count: int, seed: int) -> Counter[str
 
     Returns:
         How many images of each sort there were; under `harmed`, how many lack something of what was written, or hold it
-        torn; and under `refused`, how many were not opened, with an error that says so.
+        torn; under `torn`, of how many an unfinished commit was cut off; and under `refused`, how many were not opened, with
+        an error that says so.
 
     Raises:
         AssertionError: an acknowledged event is gone, or something that was never written is there.
@@ -98,21 +100,25 @@ def cut(recording: Recording, place: Path, count: int, seed: int) -> Counter[str
         folder = place / "image"
         folder.mkdir()
         write_image(files, recording.folder, folder)
+        acked = acknowledged(recording.operations, upto)
+        with closing(Mark(folder)) as mark:  # it is not synced: any one of those that were written may be left
+            mark.put(chance.randint(0, acked))
         seen[how] += 1
         seen["harmed"] += files != image(recording.before, recording.operations, upto, "all", chance)
         where = f"image {number} of seed {seed} ({how}, after operation {upto})"
-        seen["refused"] += not _holds(folder, recording, acknowledged(recording.operations, upto), where)
+        seen["refused"] += not _holds(folder, recording, acked, where, seen)
         shutil.rmtree(folder)
     return seen
 
 
-def _holds(folder: Path, recording: Recording, acked: int, where: str) -> bool:
+def _holds(folder: Path, recording: Recording, acked: int, where: str, seen: Counter[str]) -> bool:
     """Whether the log opens; if it does, it must hold a beginning of what was written, and all that was acknowledged."""
     try:
         writer = SqliteWriter.open(folder, bulk=BULK)
     except StoreError:
         return False
     with writer:
+        seen["torn"] += writer.torn > 0
         found = list(writer.read())
         assert len(found) >= acked, f"{where}: {acked} events were acknowledged, and {len(found)} are there"
         assert found == recording.written[: len(found)], f"{where}: it holds what was not written"

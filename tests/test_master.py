@@ -36,7 +36,7 @@ class MemoryStore:
     """A store in memory that counts its transactions, and fails when it is told to."""
 
     def __init__(self) -> None:
-        self.epoch = 1
+        self.epoch, self.torn = 1, 0
         self.events: list[Event] = []
         self.held: dict[str, bytes] = {}
         self.commits: list[int] = []

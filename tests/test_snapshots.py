@@ -28,6 +28,7 @@ from swarm.runtime.session import Session, fold, read_job
 from swarm.store.damage import repair, verify
 from swarm.store.folder import RunFolder
 from swarm.store.interface import Snapshot
+from swarm.store.mark import MARK
 from swarm.store.records import Tip
 from swarm.store.snapshots import part_name, to_row, whole
 from swarm.store.sqlite import LOG, SqliteReader, SqliteWriter
@@ -134,6 +135,7 @@ def tamper(folder: RunFolder, statement: str) -> None:
     connection = apsw.Connection(str(folder.log))
     connection.execute(statement)
     connection.close()
+    (folder.path / MARK).unlink()  # or a log that lacks its last record is refused for that
 
 
 def test_a_job_opens_at_its_snapshot(finished: RunFolder) -> None:

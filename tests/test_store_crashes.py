@@ -30,6 +30,7 @@ def test_every_image_of_a_power_cut_holds_what_was_acknowledged(recording: Recor
     seen = cut(recording, tmp_path, IMAGES, seed=2)
     assert all(seen[how] >= IMAGES // len(HOWS) for how in HOWS)
     assert seen["refused"] == 0, "SQLite can mend each of these"
+    assert seen["torn"] > IMAGES // 10, "and what is cut off is said"
 
 
 def test_the_recording_has_what_images_are_made_of(recording: Recording) -> None:

@@ -109,6 +109,7 @@ def test_what_a_crash_leaves_before_there_is_a_log_blocks_no_name(tmp_path: Path
             assert writer.epoch == 1 and writer.last() == 0
             with pytest.raises(StoreError, match="exists already"):
                 run.check_free()
+        run.check_free()
     other = RunFolder(tmp_path, "thesis")
     other.path.mkdir()
     (other.path / "thesis.txt").write_text("years of work")

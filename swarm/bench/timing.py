@@ -42,7 +42,7 @@ class TimedStore:
 
     def __init__(self, store: Writer, log: Path) -> None:
         self._store, self._log = store, log
-        self.epoch = store.epoch
+        self.epoch, self.torn = store.epoch, store.torn
         self._leased: dict[str, float] = {}
         self._latencies: list[float] = []
         self._marks: list[Mark] = []

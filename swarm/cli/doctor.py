@@ -112,7 +112,7 @@ def _repair(name: str, apply: bool, runs: str | None, as_json: bool) -> None:
     found = run.repair() if apply else run.damage()
     if found is None:
         text = f"{run.id}: nothing is wrong with its log"
-    elif found.place == "ahead" and found.kept is not None:
+    elif found.place in ("ahead", "gone") and found.kept is not None:
         text = f"{run.id}: goes on from record {found.first - 1}; a copy of its write-ahead log is in {found.kept}"
     elif found.kept is not None:
         text = f"{run.id}: cut records {found.first} to {found.last}; a copy is in {found.kept}"
@@ -145,7 +145,7 @@ def _outlook(found: Damage, run: RunFolder) -> str:
         )
     if found.place == "gone":
         lost = "gives them up, and the job goes on from"
-        return f"Restore the database from a copy if there is one; {command} {lost} record {found.first - 1}"
+        return f"Restore the run folder or the database from a copy if there is one; {command} {lost} record {found.first - 1}"
     if found.place == "index":
         return f"Nothing is lost: all records and texts are sound, and {command} makes the indexes anew"
     if found.place == "names":

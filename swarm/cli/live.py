@@ -25,7 +25,7 @@ from swarm.cli.door import duration, number
 from swarm.cli.people import lines_of
 from swarm.coordinator import JobState, Phase
 from swarm.coordinator.budget import effective, used
-from swarm.events import CallFinished, Event, RangeLeased, TaskFinished, TaskLeased
+from swarm.events import CallFinished, Event, JobOpened, RangeLeased, TailCut, TaskFinished, TaskLeased
 from swarm.names import counted
 from swarm.runtime.opening import newest
 from swarm.runtime.people import questions
@@ -52,6 +52,8 @@ class Progress:
     begun: bool = False
     held: bool = True
     """Whether anybody works on the job."""
+    cut: int = 0
+    """Bytes of an unfinished commit that the master who has the job found at the end of its log, and cut off."""
     recent: deque[tuple[float, int, int]] = field(default_factory=deque)
     """(log time, tokens, tasks finished) of the last RATE_SECONDS."""
 
@@ -60,6 +62,10 @@ class Progress:
         body = event.body
         if isinstance(body, (TaskLeased, RangeLeased)):  # hosts ask for work once their model is ready
             self.begun = True
+        elif isinstance(body, JobOpened):
+            self.cut = 0
+        elif isinstance(body, TailCut):
+            self.cut = body.bytes
         elif isinstance(body, CallFinished):
             self.recent.append((event.time, body.tokens_in + body.tokens_out, 0))
         elif isinstance(body, TaskFinished):
@@ -291,7 +297,7 @@ async def follow(run: RunFolder, spec: JobSpec, shown: Face, rests: Callable[[Pr
     What stood in the log before is shown once something is added to it, or if nothing ever is; until then the stage that
     led here lasts.
     """
-    said = set[str]()
+    said, cut = set[str](), 0
     with run.reader() as reader:
         state, _ = await asyncio.to_thread(newest, reader)
         progress, old = Progress(spec, state, begun=state.seq > 0), reader.last()
@@ -299,6 +305,10 @@ async def follow(run: RunFolder, spec: JobSpec, shown: Face, rests: Callable[[Pr
             while events := await asyncio.to_thread(_new, reader, progress.state.seq):
                 for event in events:
                     progress.apply(event)
+            if progress.cut != cut and progress.cut:
+                torn = f"a commit that a crash had left unfinished: {counted(progress.cut, 'byte')}"
+                shown.say(f"note: cut off the end of the log, {torn}; nobody had been told of it")
+            cut = progress.cut
             if not said.issuperset(progress.state.questions):
                 for question in await asyncio.to_thread(questions, run):
                     for line in lines_of(question, run.option) if question.id not in said else ():

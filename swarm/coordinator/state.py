@@ -477,7 +477,7 @@ _FOLD: dict[type[ev.Body], Callable[[JobState, Event, Any], None]] = {
     ev.TaskLeased: _leased, ev.RangeLeased: _range_leased,
     ev.LeaseEnded: _lease_ended, ev.TaskFinished: _finished, ev.TaskFailed: _failed,
     ev.CallStarted: call_started, ev.CallFinished: call_finished, ev.CallFailed: call_failed, ev.CallStrayed: call_strayed,
-    ev.NotePosted: _posted, ev.NoteJudged: _judged, ev.Decided: _decided, ev.SnapshotIgnored: _nothing,
+    ev.NotePosted: _posted, ev.NoteJudged: _judged, ev.Decided: _decided, ev.SnapshotIgnored: _nothing, ev.TailCut: _nothing,
     ev.Stuck: _stuck, ev.NoticeDue: _notice_due, ev.NoticeSent: _notice_sent, ev.NoticeFailed: _notice_failed,
     ev.Forked: _forked,
     ev.PersonSaid: person_said, ev.ApprovalAsked: _asked, ev.ApprovalAnswered: approval_answered,

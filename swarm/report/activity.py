@@ -13,6 +13,7 @@ from swarm import events as ev
 from swarm.coordinator import JobState, Phase
 from swarm.coordinator.budget import AGENT
 from swarm.events import Event
+from swarm.names import counted
 from swarm.report.shapes import Lane, Moment, Timeline
 
 BINS = 96
@@ -109,6 +110,9 @@ class Activity:
                 self.judged_nothing.add(body.task)
             case ev.LeaseEnded():
                 self._release(body.task, event.time)
+            case ev.TailCut():
+                what = f"{counted(body.bytes, 'byte')} of an unfinished commit cut off"
+                self._moments.append(Moment(at=self._at(event.time), what=what))
             case ev.CorpusPinned():
                 self._moments.append(Moment(at=self._at(event.time), what="inputs pinned"))
             case ev.BudgetReached():

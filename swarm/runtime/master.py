@@ -23,7 +23,7 @@ from swarm.coordinator.leases import left_off
 from swarm.coordinator.notices import PROTOCOL
 from swarm.coordinator.state import DocumentRow
 from swarm.errors import ProtocolError, StoreError
-from swarm.events import ApprovalAnswered, Body, Event, LeaseEnded, PhaseChanged, SnapshotIgnored, body_hash
+from swarm.events import ApprovalAnswered, Body, Event, LeaseEnded, PhaseChanged, SnapshotIgnored, TailCut, body_hash
 from swarm.protocol import Material, NoteText, NoteView, Passage, Said, TaskBrief
 from swarm.runtime.clock import LogClock
 from swarm.runtime.opening import open_state, snapshot_due, take_snapshot
@@ -99,6 +99,8 @@ class JobMaster:
         self._keep(self.coordinator.open(self._clock(), socket.gethostname(), os.getpid(), shell, __version__), {})
         if pause:
             self._keep(self.coordinator.pause(self._clock(), pause), {})
+        if self.store.torn:
+            self._keep(self.coordinator.record(self._clock(), TailCut(bytes=self.store.torn)), {})
         if self._ignored:
             self._keep(self.coordinator.record(self._clock(), SnapshotIgnored(reason=self._ignored)), {})
         self._commit()

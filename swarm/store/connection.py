@@ -46,7 +46,8 @@ CREATE INDEX life ON events(kind) WHERE {LIFE};
 # read, and pages that are kept push what the master works with out of the processor's own caches.
 
 _OURS = f"schemas {' and '.join(map(str, bodies.SCHEMAS))}"
-_BUSY_MS = 10_000
+BUSY_MS = 10_000
+"""How long a connection waits for others, but for a writer that closes."""
 _CHECKPOINT_PAGES = 4000
 
 
@@ -187,7 +188,7 @@ def _open(path: Path, flags: int, check: Callable[[apsw.Connection, Path], None]
         with ExitStack() as undo:
             connection = apsw.Connection(name, flags=flags)
             undo.callback(connection.close)
-            connection.set_busy_timeout(_BUSY_MS)
+            connection.set_busy_timeout(BUSY_MS)
             connection.execute("PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON").fetchall()
             check(connection, path)
             undo.pop_all()

@@ -22,12 +22,14 @@ import apsw
 
 from swarm.errors import DamageError, StoreError
 from swarm.events import body_hash
+from swarm.names import counted
 from swarm.store import indexes, named, snapshots, wal
 from swarm.store.blobs import Blobs, open_blobs, sync_folder
 from swarm.store.bodies import Bodies, bodies_of, every
 from swarm.store.connection import naming, open_reading, open_writing
 from swarm.store.interface import Damage, copy_name, folder_option
 from swarm.store.lock import FolderLock
+from swarm.store.mark import Mark, acknowledged
 from swarm.store.records import COLUMNS, Row, sound, to_event
 
 _CHUNK = 1000
@@ -77,13 +79,20 @@ def missing(connection: apsw.Connection, path: Path) -> Damage | None:
     settings: Any = connection.execute(_SETTINGS).get
     if settings != 2:
         return Damage(str(path), path.parent.name, "file", "this log is damaged: what it says of itself is gone")
+    due = acknowledged(path.parent)  # before the log, which only grows
     last: Any = connection.execute("SELECT max(seq) FROM events").get or 0
     if lost := wal.lost_commits(connection, path):
         detail = f"the write-ahead log is damaged behind record {last}: {lost} or more later commits cannot be read"
         return Damage(str(path), path.parent.name, "ahead", detail, last + 1)
-    report = next((name for name in ("answer.json", "report.md") if not last and (path.parent / name).exists()), "")
-    if report:
-        detail = f"this log holds no event although {report} lies beside it: its write-ahead log ({wal.of(path).name}) is lost"
+    if 0 < last < due:
+        which = f"record {due} is" if due == last + 1 else f"records {last + 1} to {due} are"
+        detail = f"{which} gone from the end of the log, though acknowledged"
+        return Damage(str(path), path.parent.name, "gone", detail, last + 1, due)
+    report = next((name for name in ("answer.json", "report.md") if (path.parent / name).exists()), "")
+    if not last and (due or report):
+        told = f"{counted(due, 'record')} {'was' if due == 1 else 'were'} acknowledged"
+        why = told if due else f"{report} lies beside it"
+        detail = f"this log holds no event although {why}: its write-ahead log ({wal.of(path).name}) is lost"
         return Damage(str(path), path.parent.name, "empty", detail)
     return None
 
@@ -97,7 +106,10 @@ def verify(folder: Path) -> Damage | None:
     path = folder / "log.sqlite"
     try:
         with closing(open_reading(path)) as connection, naming(path):
-            return missing(connection, path) or _structure(connection, path) or _content(connection, path)
+            lost = missing(connection, path)
+            if lost is not None and lost.place != "gone":
+                return lost
+            return _structure(connection, path) or lost or _content(connection, path)  # a broken file may hide records
     except DamageError as error:
         return Damage(str(path), path.parent.name, "file" if error.__cause__ else "empty", error.message)
 
@@ -142,7 +154,7 @@ def repair(folder: Path, apply: bool = False) -> Damage | None:
         return found
     if not found.mendable:
         raise found.error(folder_option(folder.parent))
-    if found.place == "ahead":
+    if found.place in ("ahead", "gone"):
         with _locked(folder):
             return _give_up(path, found)
     with _locked(folder), closing(open_writing(path)) as connection, naming(path):
@@ -172,20 +184,30 @@ def repair(folder: Path, apply: bool = False) -> Damage | None:
         with connection:
             connection.execute("DELETE FROM events WHERE seq >= ?", (found.first,))
             snapshots.drop(connection)  # it may be of what was cut; a master takes another
+        _end_at(folder, found.first - 1)
     return found
 
 
 def _give_up(path: Path, damage: Damage) -> Damage:
-    """Copies the write-ahead log, then lets SQLite take from it what it can, and empties it."""
-    copy = _free_name(path.parent, damage.first, ".wal")
+    """Copies the write-ahead log if there is anything in it, then lets SQLite take from it what it can, and empties it."""
+    pending, copy = wal.of(path), None
     with naming(path):
-        shutil.copyfile(wal.of(path), copy)
-        with open(copy, "rb") as file:
-            os.fsync(file.fileno())
-        sync_folder(path.parent)
+        if pending.exists() and pending.stat().st_size:
+            copy = _free_name(path.parent, damage.first, ".wal")
+            shutil.copyfile(pending, copy)
+            with open(copy, "rb") as file:
+                os.fsync(file.fileno())
+            sync_folder(path.parent)
     with closing(open_writing(path)) as connection, naming(path):
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    _end_at(path.parent, damage.first - 1)
     return replace(damage, kept=copy, mended=True)
+
+
+def _end_at(folder: Path, seq: int) -> None:
+    """Has the log end at this record, as far as anyone was told."""
+    with naming(folder), closing(Mark(folder)) as mark:
+        mark.put(seq)
 
 
 def _snapshot(connection: apsw.Connection, path: Path) -> Damage | None:

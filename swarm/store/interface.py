@@ -91,9 +91,13 @@ class Reader(Protocol):
 
 
 class Writer(Reader, Protocol):
-    """The one writer of a job's log. Opening it takes the job: the epoch rises and earlier writers are fenced."""
+    """The one writer of a job's log. Opening it takes the job: the epoch rises and earlier writers are fenced.
+
+    `torn` is how many bytes of a commit that nobody was told of opening it has cut off, as a crash had left it unfinished.
+    """
 
     epoch: int
+    torn: int
 
     def append(self, events: Sequence[Event], bodies: Mapping[str, bytes]) -> None:
         """Makes events and bodies durable in one transaction; returns after the commit.

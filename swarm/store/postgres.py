@@ -207,6 +207,8 @@ class PostgresWriter(PostgresReader):
     """
 
     epoch: int
+    torn = 0
+    """A server mends its own."""
 
     @classmethod
     def open(cls, address: Address, id: str, blobs: str = "") -> Self:

@@ -17,13 +17,14 @@ import apsw
 
 from swarm.errors import DamageError, StoreError
 from swarm.events import Event, body_hash
-from swarm.store import snapshots
+from swarm.store import snapshots, wal
 from swarm.store.blobs import BLOB_BYTES, Blobs, open_blobs, verified
 from swarm.store.bodies import BULK, BodyRow, bodies_of
-from swarm.store.connection import LIFE, create, naming, open_reading, open_writing
+from swarm.store.connection import BUSY_MS, LIFE, create, naming, open_reading, open_writing
 from swarm.store.damage import checksum_at, missing, walk
 from swarm.store.interface import Damage, Snapshot, folder_option
 from swarm.store.lock import FolderLock
+from swarm.store.mark import MARK, Mark
 from swarm.store.records import COLUMNS, FAULT, START, Row, Tip, fenced, intact, repeated, to_event, to_rows
 
 LOG = "log.sqlite"
@@ -173,6 +174,7 @@ class SqliteWriter(SqliteReader):
     """
 
     epoch: int
+    torn: int
 
     @classmethod
     def open(cls, folder: Path, blobs: str = "", bulk: int = BULK) -> Self:
@@ -194,6 +196,8 @@ class SqliteWriter(SqliteReader):
                 lock = FolderLock.take(folder / "lock")
             undo.callback(lock.release)
             if not os.path.lexists(path):
+                with naming(folder):
+                    (folder / MARK).unlink(missing_ok=True)  # of a log that is gone
                 create(path, blobs)
             reading = open_reading(path)
             undo.callback(reading.close)
@@ -203,20 +207,27 @@ class SqliteWriter(SqliteReader):
             with naming(path):
                 tip = _checked_tip(writing, path)
             writer = cls(path, reading, bulk)
-            writer._start(lock, writing, tip)
+            with naming(path):
+                mark = Mark(folder)
+                undo.callback(mark.close)
+            writer._start(lock, writing, mark, tip)
             undo.pop_all()
         return writer
 
-    def _start(self, lock: FolderLock, writing: apsw.Connection, tip: Tip) -> None:
-        self._lock, self._writing, self._tip, self._refusal = lock, writing, tip, ""
+    def _start(self, lock: FolderLock, writing: apsw.Connection, mark: Mark, tip: Tip) -> None:
+        self._lock, self._writing, self._mark, self._tip, self._refusal = lock, writing, mark, tip, ""
         self._appending = threading.Lock()
         self._parts: set[str] | None = None
         """Names of the stored parts of the snapshot, once they are known."""
         with naming(self.path):
+            self.torn = wal.torn(writing, self.path)
+            if self.torn:  # or it would lie behind what comes next, and be taken for torn again
+                self._settle()
             writing.execute("BEGIN IMMEDIATE")
             writing.execute("UPDATE meta SET value = value + 1 WHERE name = 'epoch'")
             raised: Any = writing.execute("SELECT value FROM meta WHERE name = 'epoch'").get
             writing.execute("COMMIT")
+            mark.put(tip.seq)
         self.epoch = raised
 
     def last(self) -> int:
@@ -281,6 +292,7 @@ class SqliteWriter(SqliteReader):
         self._bodies.committed()
         if rows:
             self._tip = Tip(rows[-1][0], rows[-1][1], rows[-1][8])
+            self._mark.put(self._tip.seq)
 
     def _check_epoch(self) -> None:
         with naming(self.path):
@@ -316,15 +328,16 @@ class SqliteWriter(SqliteReader):
                     self._settle()
                 self._writing.close()
             finally:
+                self._mark.close()
                 self._lock.release()
-
 
     def _settle(self) -> None:
         """Brings all of the log into its one file: what is left in the write-ahead log is lost with that file, and nothing
         tells of damage at its end. Whoever is reading just now may prevent it; then the log is as safe as it was before."""
+        self._writing.set_busy_timeout(SETTLE_MS)
         with suppress(apsw.Error):
-            self._writing.set_busy_timeout(SETTLE_MS)
             self._writing.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        self._writing.set_busy_timeout(BUSY_MS)
 
 
 def _check_whole(connection: apsw.Connection, path: Path) -> None:

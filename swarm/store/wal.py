@@ -2,7 +2,7 @@
 
 Owns the reading of its frames (https://sqlite.org/walformat.html). SQLite goes through the write-ahead log up to the first
 frame that is not whole, and says nothing of those behind it. One commit there is what a crash leaves of a commit that nobody
-was told of; two are not, because a commit begins only when the one before is on the disk.
+was told of: a torn tail. Two are not, because a commit begins only when the one before is on the disk.
 
 The log itself and SQLite's index (`-shm`) are never opened here: closing such a file lets go of every lock that this process
 holds on it (https://sqlite.org/howtocorrupt.html), and another process then takes the index away under our feet.
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import apsw
@@ -41,15 +42,35 @@ def lost_commits(connection: apsw.Connection, path: Path) -> int:
         if look:
             time.sleep(_BETWEEN_SECONDS)
         try:
-            salt, commits = _commits(of(path))
-            taken, _ = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
+            salt, frames = _frames(of(path))
+            taken = _taken(connection)
             same = _salt(of(path)) == salt
         except FileNotFoundError:
             return 0
-        lost = max(0, sum(frame > taken for frame in commits) - 1) if same else 0
+        lost = max(0, sum(frame.commits for frame in frames[taken:]) - 1) if same else 0
         if not lost:
             return 0
     return lost
+
+
+def torn(connection: apsw.Connection, path: Path) -> int:
+    """How many bytes lie behind what SQLite could read of a log's write-ahead log: of a commit that a crash has left unfinished.
+
+    `connection` is one that has read the log, whose writer is not at work.
+
+    Raises:
+        OSError, apsw.Error: a file cannot be read.
+    """
+    try:
+        _, frames = _frames(of(path))
+    except FileNotFoundError:
+        return 0
+    return sum(frame.size for frame in frames[_taken(connection) :])
+
+
+def _taken(connection: apsw.Connection) -> int:
+    """How many frames SQLite could read."""
+    return connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)[0]
 
 
 def _salt(path: Path) -> bytes:
@@ -58,14 +79,27 @@ def _salt(path: Path) -> bytes:
         return file.read(_HEADER)[16:24]
 
 
-def _commits(path: Path) -> tuple[bytes, list[int]]:
-    """The salt of the present round, and the numbers of its frames that end a commit."""
+@dataclass(frozen=True, slots=True)
+class _Frame:
+    """A frame: its bytes in the file, none if it is left from an earlier round; and whether it ends a commit of this one."""
+
+    size: int
+    commits: bool
+
+
+def _frames(path: Path) -> tuple[bytes, list[_Frame]]:
+    """The salt of the present round, and all frames."""
+    frames: list[_Frame] = []
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         header = os.pread(descriptor, _HEADER, 0)
-        salt, size = header[16:24], int.from_bytes(header[8:12], "big") + _FRAME
-        count = (os.fstat(descriptor).st_size - _HEADER) // size if len(header) == _HEADER else 0
-        frames = ((number, os.pread(descriptor, 16, _HEADER + (number - 1) * size)) for number in range(1, count + 1))
-        return salt, [number for number, frame in frames if frame[8:16] == salt and frame[4:8] != b"\0\0\0\0"]
+        salt, whole = header[16:24], int.from_bytes(header[8:12], "big") + _FRAME
+        for start in range(_HEADER, os.fstat(descriptor).st_size, whole):
+            frame = os.pread(descriptor, 16, start)
+            size = min(whole, os.fstat(descriptor).st_size - start)
+            earlier = len(frame) == 16 and frame[8:] not in (salt, bytes(8))  # what a power cut has not written may read as zeros
+            commits = size == whole and frame[8:] == salt and frame[4:8] != bytes(4)
+            frames.append(_Frame(0 if earlier else size, commits))
     finally:
         os.close(descriptor)
+    return salt, frames
