@@ -69,8 +69,7 @@ class SnapshotIgnored(Body):
 
 
 class TailCut(Body):
-    """A crash had left a commit unfinished at the end of the log; the master that took the job cut off its `bytes`. Nobody was
-    told of anything in it."""
+    """Whoever took the job cut `bytes` off the end of its log: of an unfinished commit, as a crash or a full disk leaves it."""
 
     bytes: int
 

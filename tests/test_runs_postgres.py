@@ -17,7 +17,7 @@ import psycopg
 import pytest
 
 from swarm.api import JobHandle
-from swarm.errors import StoreError
+from swarm.errors import DamageError, StoreError
 from swarm.events import Event, PhaseChanged
 from swarm.names import draft_name
 from swarm.runtime.driver import Launch, start_again
@@ -110,6 +110,10 @@ def test_records_that_are_gone_are_given_up_and_no_empty_copy_is_left(store: Pos
         events = [Event(seq, float(seq), writer.epoch, 0, "", PhaseChanged(phase="working")) for seq in range(1, 6)]
         writer.append(events, {})
     store.execute("DELETE FROM swarmloom.events WHERE seq > 3")
+    with pytest.raises(DamageError, match=r"records 4 to 5 are gone(.|\n)*swarm doctor --repair one --runs"):
+        open_runs(store.url, {}).run("one").writer()
+    with open_runs(store.url, {}).run("one").reader() as reader:
+        assert reader.last() == 3, "what is there can be read"
     said = swarm("doctor", "--repair", "one", *runs)
     assert said.code == 1 and "records 4 to 5 are gone" in said.out and "copy of them" not in said.out
     assert "gives them up, and the job goes on from record 3" in said.out

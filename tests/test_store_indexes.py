@@ -11,7 +11,6 @@ import pytest
 
 from swarm.errors import DamageError, NoSpaceError, StoreError
 from swarm.store.damage import repair, verify
-from swarm.store.mark import MARK
 from swarm.store.sqlite import SqliteReader, SqliteWriter
 from tests.commands import swarm
 from tests.test_store_damage import fill
@@ -130,10 +129,7 @@ def test_a_record_that_is_gone_without_a_trace_is_not_passed_over(run: Path, ind
         harm(run, index, zeros)
     harm(run, "events", the_last_row)
     with pytest.raises(DamageError, match="record 600 is gone from the end of the log"):
-        SqliteReader.open(run)
-    found = verify(run)
-    assert found and found.place == "file" and not found.mendable
-    (run / MARK).unlink()  # as in a log of before
+        SqliteWriter.open(run)
     with SqliteReader.open(run) as reader:
         assert [event.seq for event in reader.read()] == list(range(1, 600))
     found = verify(run)

@@ -24,7 +24,7 @@ from swarm.errors import DamageError, StoreError
 from swarm.events import Event, JobOpened, TailCut
 from swarm.spec import parse_spec
 from swarm.store import wal
-from swarm.store.damage import repair, verify
+from swarm.store.damage import _give_up, repair, verify
 from swarm.store.folder import RunFolder
 from swarm.store.mark import MARK, Mark, acknowledged
 from swarm.store.sqlite import LOG, SqliteReader, SqliteWriter
@@ -50,25 +50,31 @@ def tear(folder: Path, size: int) -> None:
     salt = path.read_bytes()[16:24]
     frame = (3).to_bytes(4, "big") + bytes(4) + salt + b"\xa5" * (8 + 4096)
     with open(path, "ab") as file:
-        file.write((frame * 3)[:size])
+        file.write((frame * (size // len(frame) + 1))[:size])
 
 
 # ---- a torn tail ----
 
 
-@pytest.mark.parametrize("size", [1, 20, 24, 2000, 4119, 4120, 9000])
-def test_a_commit_that_was_left_unfinished_is_cut_off_once_and_said(tmp_path: Path, size: int) -> None:
+@pytest.mark.parametrize("size", [1, 20, 24, 2000, 4119, 4120, 9000, 200_000])
+def test_an_unfinished_commit_is_cut_off_once_and_known_until_it_is_said(tmp_path: Path, size: int) -> None:
     folder = tmp_path / "run"
     written = crashed(folder)
     tear(folder, size)
     assert verify(folder) is None
-    for attempt in range(2):
+    SqliteWriter.open(folder).close()  # by one who comes to say nothing
+    for said, torn in ((False, size), (True, size), (True, 0)):
         with SqliteWriter.open(folder) as writer:
-            assert writer.torn == (size if attempt == 0 else 0)
+            assert writer.torn == torn
             assert list(writer.read())[: len(written)] == written
-            fill(writer, 1)
-            shutil.copytree(folder, tmp_path / f"killed-{attempt}", ignore=shutil.ignore_patterns("*-shm"))
-        folder = tmp_path / f"killed-{attempt}"
+            if said:
+                last = list(writer.read())[-1]
+                writer.append([Event(last.seq + 1, last.time, writer.epoch, 0, "", TailCut(bytes=size))], {})
+                assert writer.torn == 0
+            else:
+                fill(writer, 1)
+            shutil.copytree(folder, tmp_path / f"killed-{said}-{torn}", ignore=shutil.ignore_patterns("*-shm"))
+        folder = tmp_path / f"killed-{said}-{torn}"
 
 
 def test_what_was_to_be_written_and_reads_as_zeros_is_torn(tmp_path: Path) -> None:
@@ -92,19 +98,23 @@ def test_what_lies_there_from_an_earlier_round_is_not_torn(tmp_path: Path) -> No
         assert writer.torn == 0 and writer.last() == COMMITS * EACH + 1
 
 
-def test_a_torn_tail_is_cut_although_somebody_reads(tmp_path: Path) -> None:
+def test_a_torn_tail_that_a_reader_keeps_in_its_place_does_no_harm(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     written = crashed(folder)
-    tear(folder, 100)
+    tear(folder, 200_000)
     other = apsw.Connection(str(folder / LOG))
     rows = other.execute("SELECT seq FROM events")
     next(rows)
     with SqliteWriter.open(folder) as writer:
-        assert writer.torn == 100
+        assert writer.torn == 200_000
         fill(writer, 1)
-        assert len(list(writer.read())) == len(written) + 1
+        shutil.copytree(folder, tmp_path / "killed", ignore=shutil.ignore_patterns("*-shm"))
     assert len(list(rows)) == len(written) - 1
     other.close()
+    for place in (folder, tmp_path / "killed"):
+        with SqliteWriter.open(place) as writer:
+            assert list(writer.read())[:-1] == written
+        assert verify(place) is None
 
 
 def test_a_resumed_job_says_what_was_cut_off(tmp_path: Path) -> None:
@@ -116,7 +126,7 @@ def test_a_resumed_job_says_what_was_cut_off(tmp_path: Path) -> None:
     tear(run.path, 2024)
     said = swarm("resume", "one", "--local", "--runs", run.root)
     assert said.code == 0
-    note = "note: cut off the end of the log, a commit that a crash had left unfinished: 2,024 bytes; nobody had been told of it"
+    note = "note: cut off the end of the log: 2,024 bytes of an unfinished commit, as a crash or a full disk leaves it"
     assert said.err.count(note) == 1
     events = events_of(run)
     assert events[: len(before)] == before
@@ -130,6 +140,16 @@ def test_a_resumed_job_says_what_was_cut_off(tmp_path: Path) -> None:
     assert isinstance(console.file, io.StringIO) and console.file.getvalue().count(note) == 1
     progress.apply(replace(events[1], seq=events[-1].seq + 1))
     assert progress.cut == 0 and isinstance(events[1].body, JobOpened), "of the master who has the job"
+
+
+def test_a_job_that_is_cancelled_has_what_was_cut_off_in_its_log(tmp_path: Path) -> None:
+    path = job_file(tmp_path, write_sources(tmp_path, 4))
+    command = [sys.executable, "-m", "tests.crashing_driver", str(path), str(tmp_path / "runs"), "one", "12"]
+    subprocess.run(command, cwd=ROOT, check=False, capture_output=True)
+    run = RunFolder(tmp_path / "runs", "one")
+    tear(run.path, 2024)
+    assert swarm("cancel", "one", "--runs", run.root).code == 0
+    assert [event.body for event in events_of(run) if isinstance(event.body, TailCut)] == [TailCut(bytes=2024)]
 
 
 # ---- an end that is gone ----
@@ -154,10 +174,11 @@ def test_a_write_ahead_log_that_was_cut_short_is_refused_and_what_is_gone_is_nam
         folder = Path(shutil.copytree(pristine, tmp_path / "run"))
         left = pending[: chance.randrange(len(pending) - 1)]
         wal.of(folder / LOG).write_bytes(left)
-        for attempt in (SqliteReader.open, SqliteWriter.open):
-            with pytest.raises(DamageError, match=r"gone from the end of the log, though acknowledged(.|\n)*--repair run"):
-                attempt(folder)
+        with pytest.raises(DamageError, match=r"gone from the end of the log, though acknowledged(.|\n)*--repair run"):
+            SqliteWriter.open(folder)
         assert wal.of(folder / LOG).read_bytes() == left, "nothing was changed"
+        with SqliteReader.open(folder) as reader:
+            assert list(reader.read()) == written[: reader.last()], "what is there can be read"
         found = verify(folder)
         assert found and found.place == "gone" and 101 <= found.first <= found.last == len(written)
         done = repair(folder, apply=True)
@@ -170,6 +191,30 @@ def test_a_write_ahead_log_that_was_cut_short_is_refused_and_what_is_gone_is_nam
             fill(writer, 1)
         assert verify(folder) is None
         shutil.rmtree(folder)
+
+
+def test_damage_to_the_last_acknowledged_commit_is_not_taken_for_a_torn_one(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    written = settled(folder, 100)
+    with open(wal.of(folder / LOG), "r+b") as file:
+        file.seek(-20, 2)
+        file.write(b"\xa5\x5a\xa5")
+    with pytest.raises(DamageError, match="records 291 to 300 are gone from the end of the log"):
+        SqliteWriter.open(folder)
+    assert repair(folder, apply=True) is not None
+    with SqliteWriter.open(folder) as writer:
+        assert list(writer.read()) == written[:290] and writer.torn == 0, "it was told as damage"
+
+
+def test_a_repair_looks_again_once_nobody_else_can_write(tmp_path: Path) -> None:
+    """Another one may have repaired the log meanwhile, and its job gone on."""
+    settled(tmp_path / "run", 100)
+    wal.of(tmp_path / "run" / LOG).unlink()
+    assert repair(tmp_path / "run", apply=True) is not None
+    with SqliteWriter.open(tmp_path / "run") as writer:
+        fill(writer, 50)
+    assert _give_up(tmp_path / "run" / LOG) is None
+    assert acknowledged(tmp_path / "run") == 150
 
 
 def test_doctor_says_what_a_log_has_lost_before_it_gives_it_up(tmp_path: Path) -> None:
@@ -233,6 +278,24 @@ def test_a_mark_is_what_was_put_last_and_nothing_if_it_is_damaged(tmp_path: Path
         for harmed in (whole[:at], whole[:at] + bytes((whole[at] ^ 1,)) + whole[at + 1 :]):
             (tmp_path / MARK).write_bytes(harmed)
             assert acknowledged(tmp_path) == 0
+    (tmp_path / MARK).write_bytes(whole + b"\n")
+    assert acknowledged(tmp_path) == 300
+
+
+@pytest.mark.parametrize("place", ["a folder", "a full disk"])
+def test_a_log_does_without_a_mark_that_cannot_be_written(tmp_path: Path, place: str) -> None:
+    folder = tmp_path / "run"
+    SqliteWriter.open(folder).close()
+    (folder / MARK).unlink()
+    if place == "a folder":
+        (folder / MARK).mkdir()
+    else:
+        (folder / MARK).symlink_to("/dev/full")
+    for upto in (5, 10):
+        with SqliteWriter.open(folder) as writer:
+            fill(writer, 5)
+            assert writer.last() == upto
+    assert verify(folder) is None
 
 
 def test_the_mark_follows_each_commit_and_an_older_one_or_none_does_no_harm(tmp_path: Path) -> None:
@@ -346,18 +409,20 @@ def test_a_log_at_work_is_not_taken_for_a_damaged_one(tmp_path: Path) -> None:
         looked = 0
         while not appending.done():
             SqliteReader.open(tmp_path / "run").close()
+            assert verify(tmp_path / "run") is None
+            with closing(apsw.Connection(str(tmp_path / "run" / LOG))) as other:  # so that the writer begins new rounds
+                other.execute(f"PRAGMA wal_checkpoint({('RESTART', 'TRUNCATE', 'PASSIVE')[looked % 3]})").fetchall()
             looked += 1
     appending.result()
-    assert looked
+    assert looked > 3
 
 
 def test_a_log_without_events_beside_a_report_has_lost_them(tmp_path: Path) -> None:
     folder = tmp_path / "demo-0412"
     crashed(folder)
     (folder / "log.sqlite-wal").unlink()
-    for attempt in (SqliteReader.open, SqliteWriter.open):
-        with pytest.raises(StoreError, match=r"holds no event although 300 records were acknowledged(.|\n)*restore"):
-            attempt(folder)
+    with pytest.raises(StoreError, match=r"holds no event although 300 records were acknowledged(.|\n)*restore"):
+        SqliteWriter.open(folder)
     found = verify(folder)
     assert found and found.place == "empty" and not found.mendable
     (folder / MARK).unlink()

@@ -306,8 +306,8 @@ async def follow(run: RunFolder, spec: JobSpec, shown: Face, rests: Callable[[Pr
                 for event in events:
                     progress.apply(event)
             if progress.cut != cut and progress.cut:
-                torn = f"a commit that a crash had left unfinished: {counted(progress.cut, 'byte')}"
-                shown.say(f"note: cut off the end of the log, {torn}; nobody had been told of it")
+                torn = f"{counted(progress.cut, 'byte')} of an unfinished commit, as a crash or a full disk leaves it"
+                shown.say(f"note: cut off the end of the log: {torn}")
             cut = progress.cut
             if not said.issuperset(progress.state.questions):
                 for question in await asyncio.to_thread(questions, run):

@@ -32,10 +32,10 @@ class Caretaker:
         self.run, self.store, self._clock = run, store, clock
         self.state: JobState
         self.state, self.spec, _ = read_job(store)
-        self.append(
-            [ev.JobOpened(epoch=store.epoch, host=socket.gethostname(), pid=os.getpid(), shell=CARETAKER, software=__version__)],
-            {},
+        opened = ev.JobOpened(
+            epoch=store.epoch, host=socket.gethostname(), pid=os.getpid(), shell=CARETAKER, software=__version__
         )
+        self.append([opened, ev.TailCut(bytes=store.torn)] if store.torn else [opened], {})
 
     @classmethod
     def take(cls, run: RunFolder, at: int | None = None, clock: Callable[[], float] = time.time) -> Self:

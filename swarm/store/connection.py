@@ -17,6 +17,7 @@ import apsw
 from swarm.errors import DamageError, NoSpaceError, StoreError
 from swarm.store import bodies
 from swarm.store.blobs import sync_folder
+from swarm.store.mark import MARK
 
 APPLICATION = 0x5357524D
 """SQLite's application id of our logs: `SWRM`."""
@@ -47,7 +48,7 @@ CREATE INDEX life ON events(kind) WHERE {LIFE};
 
 _OURS = f"schemas {' and '.join(map(str, bodies.SCHEMAS))}"
 BUSY_MS = 10_000
-"""How long a connection waits for others, but for a writer that closes."""
+"""How long a connection waits for others."""
 _CHECKPOINT_PAGES = 4000
 
 
@@ -124,6 +125,7 @@ def create(path: Path, blobs: str) -> None:
                 connection.execute("PRAGMA synchronous = FULL; BEGIN IMMEDIATE;" + _TABLES).fetchall()
                 connection.execute("INSERT INTO meta VALUES ('epoch', 0), ('blobs', ?)", (blobs,))
                 connection.execute("COMMIT; PRAGMA journal_mode = WAL").fetchall()
+            path.with_name(MARK).unlink(missing_ok=True)  # of a log that was there before
             os.rename(draft, path)
             sync_folder(path.parent)
         finally:

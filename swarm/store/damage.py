@@ -29,7 +29,7 @@ from swarm.store.bodies import Bodies, bodies_of, every
 from swarm.store.connection import naming, open_reading, open_writing
 from swarm.store.interface import Damage, copy_name, folder_option
 from swarm.store.lock import FolderLock
-from swarm.store.mark import Mark, acknowledged
+from swarm.store.mark import acknowledged, lower
 from swarm.store.records import COLUMNS, Row, sound, to_event
 
 _CHUNK = 1000
@@ -79,22 +79,34 @@ def missing(connection: apsw.Connection, path: Path) -> Damage | None:
     settings: Any = connection.execute(_SETTINGS).get
     if settings != 2:
         return Damage(str(path), path.parent.name, "file", "this log is damaged: what it says of itself is gone")
-    due = acknowledged(path.parent)  # before the log, which only grows
     last: Any = connection.execute("SELECT max(seq) FROM events").get or 0
     if lost := wal.lost_commits(connection, path):
         detail = f"the write-ahead log is damaged behind record {last}: {lost} or more later commits cannot be read"
         return Damage(str(path), path.parent.name, "ahead", detail, last + 1)
-    if 0 < last < due:
-        which = f"record {due} is" if due == last + 1 else f"records {last + 1} to {due} are"
-        detail = f"{which} gone from the end of the log, though acknowledged"
-        return Damage(str(path), path.parent.name, "gone", detail, last + 1, due)
-    report = next((name for name in ("answer.json", "report.md") if (path.parent / name).exists()), "")
-    if not last and (due or report):
-        told = f"{counted(due, 'record')} {'was' if due == 1 else 'were'} acknowledged"
-        why = told if due else f"{report} lies beside it"
-        detail = f"this log holds no event although {why}: its write-ahead log ({wal.of(path).name}) is lost"
-        return Damage(str(path), path.parent.name, "empty", detail)
-    return None
+    report = next((name for name in ("answer.json", "report.md") if not last and (path.parent / name).exists()), "")
+    return _emptied(path, f"{report} lies beside it") if report else None
+
+
+def gone(connection: apsw.Connection, path: Path) -> Damage | None:
+    """Records that somebody was told of, and that are not there any more. What is left can be read, and must not be continued."""
+    due = acknowledged(path.parent)  # before the log, which only grows
+    last: Any = connection.execute("SELECT max(seq) FROM events").get or 0
+    if due and not last:
+        return _emptied(path, f"{counted(due, 'record')} {'was' if due == 1 else 'were'} acknowledged")
+    return gone_between(last, due, str(path), path.parent.name)
+
+
+def gone_between(last: int, due: int, where: str, run: str) -> Damage | None:
+    """The damage of a log that ends with record `last` although `due` were acknowledged; None if none is missing."""
+    if last >= due:
+        return None
+    which = f"record {due} is" if due == last + 1 else f"records {last + 1} to {due} are"
+    return Damage(where, run, "gone", f"{which} gone from the end of the log, though acknowledged", last + 1, due)
+
+
+def _emptied(path: Path, why: str) -> Damage:
+    detail = f"this log holds no event although {why}: its write-ahead log ({wal.of(path).name}) is lost"
+    return Damage(str(path), path.parent.name, "empty", detail)
 
 
 def verify(folder: Path) -> Damage | None:
@@ -106,10 +118,12 @@ def verify(folder: Path) -> Damage | None:
     path = folder / "log.sqlite"
     try:
         with closing(open_reading(path)) as connection, naming(path):
-            lost = missing(connection, path)
-            if lost is not None and lost.place != "gone":
-                return lost
-            return _structure(connection, path) or lost or _content(connection, path)  # a broken file may hide records
+            return (
+                missing(connection, path)
+                or _structure(connection, path)  # of a broken file it is not known what is gone
+                or gone(connection, path)
+                or _content(connection, path)
+            )
     except DamageError as error:
         return Damage(str(path), path.parent.name, "file" if error.__cause__ else "empty", error.message)
 
@@ -156,7 +170,7 @@ def repair(folder: Path, apply: bool = False) -> Damage | None:
         raise found.error(folder_option(folder.parent))
     if found.place in ("ahead", "gone"):
         with _locked(folder):
-            return _give_up(path, found)
+            return _give_up(path)
     with _locked(folder), closing(open_writing(path)) as connection, naming(path):
         if found.place == "index":
             again = _structure(connection, path, mend=True)  # once more, now that nobody else can write
@@ -181,15 +195,20 @@ def repair(folder: Path, apply: bool = False) -> Damage | None:
         if found is None or found.place != "tail":
             return found
         found = replace(found, kept=keep(_rows(connection, found.first - 1), folder, found.first), mended=True)
+        lower(folder, found.first - 1)  # first: one that is too low does no harm
         with connection:
             connection.execute("DELETE FROM events WHERE seq >= ?", (found.first,))
             snapshots.drop(connection)  # it may be of what was cut; a master takes another
-        _end_at(folder, found.first - 1)
     return found
 
 
-def _give_up(path: Path, damage: Damage) -> Damage:
-    """Copies the write-ahead log if there is anything in it, then lets SQLite take from it what it can, and empties it."""
+def _give_up(path: Path) -> Damage | None:
+    """Copies the write-ahead log if there is anything in it, then lets SQLite take from it what it can, and empties it.
+    The caller holds the run."""
+    with closing(open_reading(path)) as connection, naming(path):
+        damage = missing(connection, path) or gone(connection, path)  # once more, now that nobody else can write
+    if damage is None or not damage.mendable:
+        return damage
     pending, copy = wal.of(path), None
     with naming(path):
         if pending.exists() and pending.stat().st_size:
@@ -198,16 +217,10 @@ def _give_up(path: Path, damage: Damage) -> Damage:
             with open(copy, "rb") as file:
                 os.fsync(file.fileno())
             sync_folder(path.parent)
+        lower(path.parent, damage.first - 1)
     with closing(open_writing(path)) as connection, naming(path):
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-    _end_at(path.parent, damage.first - 1)
     return replace(damage, kept=copy, mended=True)
-
-
-def _end_at(folder: Path, seq: int) -> None:
-    """Has the log end at this record, as far as anyone was told."""
-    with naming(folder), closing(Mark(folder)) as mark:
-        mark.put(seq)
 
 
 def _snapshot(connection: apsw.Connection, path: Path) -> Damage | None:

@@ -28,9 +28,9 @@ from swarm.store.mark import MARK
 from swarm.store.place import FOLDERS, LATEST, SPEC
 from swarm.store.sqlite import LOG
 
-_BEFORE = {"lock", *(f"{LOG}.new{ending}" for ending in ("", "-journal", "-wal", "-shm"))}
+_BEFORE = {"lock", MARK, *(f"{LOG}.new{ending}" for ending in ("", "-journal", "-wal", "-shm"))}
 """What may lie in a run's folder before its log does."""
-_UNBEGUN = {*_BEFORE, *(f"{LOG}{ending}" for ending in ("", "-wal", "-shm")), MARK, SPEC, "blobs"}
+_UNBEGUN = {*_BEFORE, *(f"{LOG}{ending}" for ending in ("", "-wal", "-shm")), SPEC, "blobs"}
 """What may lie there before the log's first event does."""
 _ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 

@@ -93,7 +93,7 @@ class Reader(Protocol):
 class Writer(Reader, Protocol):
     """The one writer of a job's log. Opening it takes the job: the epoch rises and earlier writers are fenced.
 
-    `torn` is how many bytes of a commit that nobody was told of opening it has cut off, as a crash had left it unfinished.
+    `torn` is how many bytes of an unfinished commit were cut off its end, until a TailCut says so.
     """
 
     epoch: int

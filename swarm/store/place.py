@@ -18,6 +18,7 @@ from swarm.store.blobs import open_blobs, sync_folder
 from swarm.store.connection import check_removable, create, naming, open_reading
 from swarm.store.interface import Damage, Message, Needless, Place, folder_option, has_begun
 from swarm.store.lock import FolderLock, holder
+from swarm.store.mark import MARK
 from swarm.store.sqlite import LOG, SqliteReader, SqliteWriter
 
 LATEST = "latest"
@@ -77,7 +78,7 @@ class FolderPlace:
         def look(draft: Path) -> int | None:
             with naming(draft):
                 names = set(os.listdir(draft))  # none where the process died before it took the lock
-            if (names and not names & {"lock", LOG, SPEC}) or self.holder(draft) is not None:
+            if (names and not names & {"lock", LOG, MARK, SPEC}) or self.holder(draft) is not None:
                 return None
             size = self.size(draft)
             if remove:

@@ -20,6 +20,7 @@ from swarm.events import Event, body_hash
 from swarm.store import postgres_snapshots
 from swarm.store.blobs import BLOB_BYTES, Blobs, blobs_at, verified
 from swarm.store.connection import LIFE
+from swarm.store.damage import gone_between
 from swarm.store.database import Address, Connection, Link, check_schema, fetch, migrate, transaction
 from swarm.store.hold import UNTIL, take
 from swarm.store.interface import Snapshot
@@ -248,6 +249,8 @@ class PostgresWriter(PostgresReader):
 
     def _checked_tip(self) -> Tip:
         last = super().last()
+        if damage := gone_between(last, self.due(), self.where, self.id):
+            raise damage.error(self._link.address.option)
         after = max(0, last - TAIL)
         tip, checksum = START, self._checksum_at(after)
         for row in self.rows(after):

@@ -12,7 +12,7 @@ from pathlib import Path
 from swarm.errors import StoreError
 from swarm.events import JobEnded
 from swarm.store import named
-from swarm.store.damage import keep, survey
+from swarm.store.damage import gone_between, keep, survey
 from swarm.store.database import Connection, fetch
 from swarm.store.interface import Damage, Needless
 from swarm.store.postgres import PostgresReader
@@ -31,9 +31,7 @@ def look(reader: PostgresReader) -> Damage | None:
     """
     last, due = reader.last(), reader.due()
     found = _records(reader)
-    if found is None and last < due:
-        detail = f"records {last + 1} to {due} are gone from the end of the log"
-        found = Damage(reader.where, reader.id, "gone", detail, last + 1, due)
+    found = found or gone_between(last, due, reader.where, reader.id)
     if found is not None:
         return found
     try:

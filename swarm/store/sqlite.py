@@ -16,23 +16,25 @@ from typing import Any, Self
 import apsw
 
 from swarm.errors import DamageError, StoreError
-from swarm.events import Event, body_hash
+from swarm.events import Event, TailCut, body_hash
 from swarm.store import snapshots, wal
 from swarm.store.blobs import BLOB_BYTES, Blobs, open_blobs, verified
 from swarm.store.bodies import BULK, BodyRow, bodies_of
 from swarm.store.connection import BUSY_MS, LIFE, create, naming, open_reading, open_writing
-from swarm.store.damage import checksum_at, missing, walk
+from swarm.store.damage import checksum_at, gone, missing, walk
 from swarm.store.interface import Damage, Snapshot, folder_option
 from swarm.store.lock import FolderLock
-from swarm.store.mark import MARK, Mark
+from swarm.store.mark import Mark
 from swarm.store.records import COLUMNS, FAULT, START, Row, Tip, fenced, intact, repeated, to_event, to_rows
 
 LOG = "log.sqlite"
 TAIL = 1000
 """Records at the end of a log that are checked whenever a writer opens it."""
 SETTLE_MS = 500
-"""How long a writer that closes waits for readers, so that all of the log lies in one file."""
+"""How long a writer waits for readers to bring all of the log into its one file."""
 _CHUNK = 500
+_TORN = "INSERT INTO meta VALUES ('torn', ?) ON CONFLICT(name) DO UPDATE SET value = max(value, excluded.value)"
+"""What was cut off stays known until an event says it: who opens the log next may not come to write one."""
 
 
 class SqliteReader:
@@ -196,20 +198,18 @@ class SqliteWriter(SqliteReader):
                 lock = FolderLock.take(folder / "lock")
             undo.callback(lock.release)
             if not os.path.lexists(path):
-                with naming(folder):
-                    (folder / MARK).unlink(missing_ok=True)  # of a log that is gone
                 create(path, blobs)
             reading = open_reading(path)
             undo.callback(reading.close)
             _check_whole(reading, path)  # first: the last connection that may write empties the write-ahead log as it closes
+            _check_end(reading, path)
             writing = open_writing(path)
             undo.callback(writing.close)
             with naming(path):
                 tip = _checked_tip(writing, path)
             writer = cls(path, reading, bulk)
-            with naming(path):
-                mark = Mark(folder)
-                undo.callback(mark.close)
+            mark = Mark(folder)
+            undo.callback(mark.close)
             writer._start(lock, writing, mark, tip)
             undo.pop_all()
         return writer
@@ -220,15 +220,18 @@ class SqliteWriter(SqliteReader):
         self._parts: set[str] | None = None
         """Names of the stored parts of the snapshot, once they are known."""
         with naming(self.path):
-            self.torn = wal.torn(writing, self.path)
-            if self.torn:  # or it would lie behind what comes next, and be taken for torn again
-                self._settle()
+            torn = wal.torn(writing, self.path)
             writing.execute("BEGIN IMMEDIATE")
             writing.execute("UPDATE meta SET value = value + 1 WHERE name = 'epoch'")
+            if torn:
+                writing.execute(_TORN, (torn,))
             raised: Any = writing.execute("SELECT value FROM meta WHERE name = 'epoch'").get
+            unsaid: Any = writing.execute("SELECT value FROM meta WHERE name = 'torn'").get
             writing.execute("COMMIT")
-            mark.put(tip.seq)
-        self.epoch = raised
+            if torn:  # or the rest of it would lie behind what comes next, and be taken for torn again
+                self._settle()
+        self.epoch, self.torn = raised, unsaid or 0
+        mark.put(tip.seq)
 
     def last(self) -> int:
         """The number of the last durable event, 0 for an empty log."""
@@ -288,6 +291,9 @@ class SqliteWriter(SqliteReader):
             writing.executemany("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
         except apsw.ConstraintError as error:
             raise self._repeated(rows) from error
+        if self.torn and any(row[4] == TailCut.__name__ for row in rows):
+            writing.execute("DELETE FROM meta WHERE name = 'torn'")
+            self.torn = 0
         writing.execute("COMMIT")
         self._bodies.committed()
         if rows:
@@ -332,8 +338,8 @@ class SqliteWriter(SqliteReader):
                 self._lock.release()
 
     def _settle(self) -> None:
-        """Brings all of the log into its one file: what is left in the write-ahead log is lost with that file, and nothing
-        tells of damage at its end. Whoever is reading just now may prevent it; then the log is as safe as it was before."""
+        """Brings all of the log into its one file, and empties the write-ahead log. Whoever is reading just now may prevent it;
+        then the log is as safe as it was before."""
         self._writing.set_busy_timeout(SETTLE_MS)
         with suppress(apsw.Error):
             self._writing.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
@@ -343,6 +349,13 @@ class SqliteWriter(SqliteReader):
 def _check_whole(connection: apsw.Connection, path: Path) -> None:
     with naming(path):
         damage = missing(connection, path)
+    if damage:
+        raise damage.error(folder_option(path.parent.parent))
+
+
+def _check_end(connection: apsw.Connection, path: Path) -> None:
+    with naming(path):
+        damage = gone(connection, path)
     if damage:
         raise damage.error(folder_option(path.parent.parent))
 

@@ -12,13 +12,17 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import apsw
 
 _HEADER, _FRAME = 32, 24
 """Bytes of the file's header, and of a frame's."""
+_PAGES, _PAGE = {1 << power for power in range(9, 17)}, 4096
+"""Bytes that a page may have, and has in our logs: a damaged header may say anything."""
+_UNWRITTEN = bytes(8)
+"""How a salt reads that a power cut kept from the disk."""
 _LOOKS, _BETWEEN_SECONDS = 3, 0.02
 """A writer that begins a new round is for a moment done with its index and not yet with the file: that passes, damage stays."""
 
@@ -54,7 +58,7 @@ def lost_commits(connection: apsw.Connection, path: Path) -> int:
 
 
 def torn(connection: apsw.Connection, path: Path) -> int:
-    """How many bytes lie behind what SQLite could read of a log's write-ahead log: of a commit that a crash has left unfinished.
+    """How many bytes lie behind what SQLite could read of a log's write-ahead log: of an unfinished commit.
 
     `connection` is one that has read the log, whose writer is not at work.
 
@@ -79,8 +83,7 @@ def _salt(path: Path) -> bytes:
         return file.read(_HEADER)[16:24]
 
 
-@dataclass(frozen=True, slots=True)
-class _Frame:
+class _Frame(NamedTuple):
     """A frame: its bytes in the file, none if it is left from an earlier round; and whether it ends a commit of this one."""
 
     size: int
@@ -92,13 +95,14 @@ def _frames(path: Path) -> tuple[bytes, list[_Frame]]:
     frames: list[_Frame] = []
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        header = os.pread(descriptor, _HEADER, 0)
-        salt, whole = header[16:24], int.from_bytes(header[8:12], "big") + _FRAME
-        for start in range(_HEADER, os.fstat(descriptor).st_size, whole):
+        header, end = os.pread(descriptor, _HEADER, 0), os.fstat(descriptor).st_size
+        salt, page = header[16:24], int.from_bytes(header[8:12], "big")
+        whole = _FRAME + (page if page in _PAGES else _PAGE)
+        for start in range(_HEADER, end, whole):
             frame = os.pread(descriptor, 16, start)
-            size = min(whole, os.fstat(descriptor).st_size - start)
-            earlier = len(frame) == 16 and frame[8:] not in (salt, bytes(8))  # what a power cut has not written may read as zeros
-            commits = size == whole and frame[8:] == salt and frame[4:8] != bytes(4)
+            size = min(whole, end - start)
+            earlier = len(frame) == 16 and frame[8:] not in (salt, _UNWRITTEN)
+            commits = size == whole and frame[8:] == salt != _UNWRITTEN and frame[4:8] != bytes(4)
             frames.append(_Frame(0 if earlier else size, commits))
     finally:
         os.close(descriptor)
