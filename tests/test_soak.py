@@ -9,8 +9,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 
+import apsw
 import pytest
 
+from swarm.bench.timing import database_bytes
 from swarm.events import Event, JobEnded, TaskFinished, TaskLeased, body_hash
 from swarm.runtime.driver import Launch, start_new
 from swarm.store.folder import RunFolder
@@ -138,6 +140,33 @@ def test_the_disk_that_a_run_takes_for_good_is_the_same_before_and_after_a_check
         before = lasting_bytes(run)
         assert before - empty > 400_000 and run.log.stat().st_size < 100_000  # all of it is in the write-ahead log
     assert abs(lasting_bytes(run) - before) < 1000 and run.log.stat().st_size > 400_000  # but for who holds the run
+
+
+def test_how_records_happen_to_fill_the_pages_is_not_taken_for_growth(tmp_path: Path) -> None:
+    """The same events, by turns and each kind for itself."""
+    def size(turns: bool) -> tuple[int, int]:
+        run = RunFolder(tmp_path, "by-turns" if turns else "apart")
+        long, short = JobEnded(status="done", reason="r" * 2100), JobEnded(status="done", reason="r" * 1500)
+        order = [long, short] * 400 if turns else [long] * 400 + [short] * 400
+        with closing(run.writer()) as store:
+            empty = lasting_bytes(run)
+            store.append([Event(seq, 1.0, store.epoch, 0, "", body) for seq, body in enumerate(order, 1)], {})
+            return lasting_bytes(run) - empty, database_bytes(run.log)
+
+    (mixed, mixed_pages), (apart, apart_pages) = size(True), size(False)
+    assert abs(mixed - apart) < 0.005 * mixed and abs(mixed_pages - apart_pages) > 0.02 * mixed_pages
+
+
+def test_free_pages_are_held(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path, "freed")
+    with closing(run.writer()) as store:
+        store.append([], {body_hash(data): data for data in (bytes([at]) * 5000 for at in range(100))})
+    before = lasting_bytes(run)
+    connection = apsw.Connection(str(run.log))
+    connection.execute("DELETE FROM bodies")
+    assert connection.pragma("freelist_count") != 0
+    connection.close()
+    assert abs(lasting_bytes(run) - before) < 0.05 * before
 
 
 def test_a_job_that_finishes_nothing_has_no_finished_step(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from swarm.errors import DamageError, StoreError
 from swarm.events import Event, JobOpened, TailCut
 from swarm.spec import parse_spec
 from swarm.store import wal
+from swarm.store.connection import open_reading
 from swarm.store.damage import _give_up, repair, verify
 from swarm.store.folder import RunFolder
 from swarm.store.mark import MARK, Mark, acknowledged
@@ -62,10 +63,11 @@ def test_an_unfinished_commit_is_cut_off_once_and_known_until_it_is_said(tmp_pat
     written = crashed(folder)
     tear(folder, size)
     assert verify(folder) is None
-    SqliteWriter.open(folder).close()  # by one who comes to say nothing
-    for said, torn in ((False, size), (True, size), (True, 0)):
+    for said, torn in ((False, size), (False, size), (True, size), (True, 0)):
         with SqliteWriter.open(folder) as writer:
             assert writer.torn == torn
+            with closing(open_reading(writer.path)) as other:
+                assert wal.torn(other, writer.path) == 0, "nothing of it lies there any more"
             assert list(writer.read())[: len(written)] == written
             if said:
                 last = list(writer.read())[-1]
@@ -73,8 +75,20 @@ def test_an_unfinished_commit_is_cut_off_once_and_known_until_it_is_said(tmp_pat
                 assert writer.torn == 0
             else:
                 fill(writer, 1)
-            shutil.copytree(folder, tmp_path / f"killed-{said}-{torn}", ignore=shutil.ignore_patterns("*-shm"))
-        folder = tmp_path / f"killed-{said}-{torn}"
+            killed = Path(shutil.copytree(folder, folder.with_name(folder.name + "+"), ignore=shutil.ignore_patterns("*-shm")))
+        folder = killed
+
+
+def test_of_two_tails_of_which_nobody_spoke_the_longer_is_known(tmp_path: Path) -> None:
+    crashed(tmp_path / "run")
+    for size in (5000, 20):
+        tear(tmp_path / "run", size)
+        with SqliteWriter.open(tmp_path / "run") as writer:
+            assert writer.torn == 5000
+            fill(writer, 1)
+            shutil.copytree(tmp_path / "run", tmp_path / "killed", ignore=shutil.ignore_patterns("*-shm"))
+        shutil.rmtree(tmp_path / "run")
+        (tmp_path / "killed").rename(tmp_path / "run")
 
 
 def test_what_was_to_be_written_and_reads_as_zeros_is_torn(tmp_path: Path) -> None:
@@ -396,6 +410,27 @@ def test_damage_to_acknowledged_commits_in_the_write_ahead_log_is_never_taken_fo
     assert verify(folder) is None
     with SqliteWriter.open(folder) as writer:
         assert list(writer.read()) == written[: found.first - 1]
+
+
+def test_a_damaged_header_of_the_write_ahead_log_hides_no_commits(tmp_path: Path) -> None:
+    crashed(tmp_path / "run")
+    (tmp_path / "run" / MARK).unlink()
+    with open(wal.of(tmp_path / "run" / LOG), "r+b") as file:
+        file.seek(8)
+        file.write(bytes(4))  # the size of a page
+    with pytest.raises(DamageError, match="damaged behind record 0: 30 or more later commits"):
+        SqliteWriter.open(tmp_path / "run")
+
+
+def test_what_a_power_cut_has_not_written_is_not_taken_for_commits(tmp_path: Path) -> None:
+    with SqliteWriter.open(tmp_path / "run") as writer:
+        fill(writer, 5)
+    content = bytearray(32 + 5 * 4120)
+    for frame in range(5):
+        content[32 + frame * 4120 + 7] = 1
+    wal.of(tmp_path / "run" / LOG).write_bytes(content)
+    with SqliteWriter.open(tmp_path / "run") as writer:
+        assert writer.last() == 5 and writer.torn == 5 * 4120
 
 
 def work(writer: SqliteWriter) -> None:
