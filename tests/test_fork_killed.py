@@ -23,6 +23,7 @@ from swarm.runtime.fork import fork
 from swarm.store.database import Address
 from swarm.store.folder import RunFolder
 from swarm.store.lock import FolderLock
+from swarm.store.mark import MARK
 from swarm.store.place import FolderPlace
 from swarm.store.postgres import PostgresWriter
 from swarm.store.postgres_place import PostgresPlace
@@ -140,6 +141,16 @@ def test_a_run_is_not_taken_away_while_it_is_made(
         assert runs.beside(remove=True) == []
     with two.reader() as reader:
         assert reader.last() == 0
+
+
+@pytest.mark.parametrize("left", ["lock", LOG, MARK, "spec.yaml"])
+def test_what_is_left_of_one_that_was_half_removed_is_found(tmp_path: Path, left: str) -> None:
+    runs = Runs(tmp_path / "runs")
+    draft = runs.root / draft_name("two")
+    draft.mkdir(parents=True)
+    (draft / left).touch()
+    age(runs.root)
+    assert [one.file for one in runs.beside(remove=False)] == [draft]
 
 
 def test_a_folder_that_was_made_and_no_more_is_found(tmp_path: Path) -> None:
