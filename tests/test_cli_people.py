@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import signal
 import subprocess
 import time
@@ -11,10 +12,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import apsw
 import pytest
 
 from swarm.errors import StoreError
-from swarm.events import ApprovalAnswered, CallStarted, PersonSaid
+from swarm.events import ApprovalAnswered, BudgetChanged, CallStarted, PersonSaid
 from swarm.runtime.people import pause
 from swarm.runtime.session import Session, check
 from swarm.runtime.supervise import Supervisor
@@ -241,6 +243,48 @@ def test_a_job_that_was_answered_can_be_paused_and_no_supervisor_starts_it(askin
     assert over(asking, "replay", "one", "--verify").code == 0
     said = over(asking, "resume", "one", "--local", "--json")
     assert said.code == 0 and [tuple(row["values"].values()) for row in said.document["rows"]] == ROWS, said.err
+
+
+@pytest.mark.parametrize("detached", [False, True])
+def test_to_resume_a_job_that_waits_tells_what_it_waits_for(asking: Path, detached: bool) -> None:
+    for _ in range(6):  # in vain, but it is not counted as a driver that failed
+        said = over(asking, "resume", "one", "--local", *(["--detach"] if detached else []))
+        assert said.code == 5 and "swarm approve one:1" in said.err + said.out
+    assert not list((asking / "runs" / "one").glob("driver*"))
+    assert over(asking, "approve", "one").code == 0
+    assert over(asking, "resume", "one", "--local").code == 0
+
+
+def test_a_job_that_waits_can_be_given_more_budget(asking: Path) -> None:
+    said = over(asking, "resume", "one", "--local", "--budget", "tokens=777000")
+    assert said.code == 5 and "swarm approve one:1" in said.err + said.out
+    (changed,) = [event.body for event in events_of(RunFolder(asking / "runs", "one")) if isinstance(event.body, BudgetChanged)]
+    assert changed.new["tokens"] == 777_000
+
+
+def test_a_damaged_run_hides_no_other_ones_question(asking: Path) -> None:
+    shutil.copytree(asking / "runs" / "one", asking / "runs" / "other")
+    connection = apsw.Connection(str(asking / "runs" / "other" / "log.sqlite"))
+    connection.execute("UPDATE events SET payload = x'00' WHERE kind = 'ApprovalAsked'")
+    connection.close()
+    said = over(asking, "inbox")
+    assert said.code == 1 and "swarm approve one:1" in said.out and "is damaged" in said.err
+    assert [row["run"] for row in over(asking, "inbox", "--json").document] == ["one"]
+    assert over(asking, "inbox", "other").code == 1
+
+
+@pytest.mark.parametrize("number", ["\u00b2", "x", "-1", "1.0"])
+def test_what_is_no_number_of_a_question_is_refused(asking: Path, number: str) -> None:
+    said = over(asking, "approve", f"one:{number}")
+    assert said.code == 2 and "is no number of a question" in said.err
+
+
+def test_a_file_that_nobody_can_parse_ends_no_job(asking: Path) -> None:
+    (asking / "runs" / "one" / "inbox").mkdir(exist_ok=True)
+    (asking / "runs" / "one" / "inbox" / "00.json").write_text("[" * 200_000)
+    (asking / "runs" / "one" / "inbox" / "01.json").write_text(json.dumps({"kind": "tell", "text": "[" * 200_000}))
+    assert over(asking, "cancel", "one").code == 0
+    assert read_status(RunFolder(asking / "runs", "one")).status == "cancelled"
 
 
 # ---- time ----

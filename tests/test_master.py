@@ -25,7 +25,7 @@ from swarm.runtime.session import Session
 from swarm.runtime.wire import Batch, Order, Pull
 from swarm.spec import JobSpec
 from swarm.store.folder import RunFolder
-from swarm.store.interface import Snapshot
+from swarm.store.interface import Damage, Snapshot
 from swarm.testing.invariants import folded, refold
 from tests.simulated import passage, spec
 
@@ -57,6 +57,9 @@ class MemoryStore:
 
     def last(self) -> int:
         return len(self.events)
+
+    def lost(self) -> Damage | None:
+        return None
 
     def bodies(self, hashes: Iterable[str]) -> dict[str, bytes]:
         return {hash: self.held[hash] for hash in hashes}

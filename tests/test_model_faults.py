@@ -28,6 +28,7 @@ from swarm.spec import JobSpec, ProtocolSpec
 from swarm.store.folder import RunFolder
 from swarm.store.responses import FILE, Responses
 from swarm.testing.endpoint import OK, Endpoint
+from tests.commands import swarm
 from tests.fired import fired
 from tests.jobs import ROWS, contents, events_of, job, resume, run, state_of, write_sources
 
@@ -189,6 +190,9 @@ def test_a_driver_that_is_killed_pays_for_no_more_than_what_was_in_flight_and_sa
         intents = {event.body.key for event in events_of(folder) if isinstance(event.body, ev.CallStarted)}
         assert set(endpoint.keys) <= intents, "no request goes out before its intent is durable"
         assert in_doubt(state_of(folder)) == 0, "nobody has taken the job up yet"
+        assert state_of(folder).doubt(held=True).calls == 0 and state_of(folder).doubt(held=False).calls == flying
+        assert swarm("cost", folder.id, "--runs", tmp_path, "--json").document["in_doubt"]["calls"] == flying
+        assert swarm("report", folder.id, "--runs", tmp_path, "--json").document["in_doubt"]["calls"] == flying
         endpoint.behaviour = OK
         resume(folder)
         state, told = state_of(folder), report(folder)

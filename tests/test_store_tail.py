@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import os
 import random
 import shutil
 import subprocess
@@ -241,6 +242,27 @@ def test_doctor_says_what_a_log_has_lost_before_it_gives_it_up(tmp_path: Path) -
     assert said.code == 0 and "goes on from record 100; there was nothing left to keep a copy of" in " ".join(said.out.split())
     with SqliteWriter.open(tmp_path / "run") as writer:
         assert writer.last() == 100
+
+
+def test_a_run_that_has_lost_records_is_shown_so_and_its_name_is_not_taken(tmp_path: Path) -> None:
+    path = job_file(tmp_path, write_sources(tmp_path, 4))
+    runs = ("--runs", tmp_path / "runs")
+    assert swarm("run", path, "--local", "--id", "whole", *runs).code == 0
+    for id in ("all", "end"):
+        command = [sys.executable, "-m", "tests.crashing_driver", str(path), str(tmp_path / "runs"), id, "12"]
+        subprocess.run(command, cwd=ROOT, check=False, capture_output=True)
+        run = RunFolder(tmp_path / "runs", id)
+        if id == "end":
+            os.truncate(wal.of(run.log), wal.of(run.log).stat().st_size * 4 // 5)
+        else:
+            wal.of(run.log).unlink()
+        (row,) = [row for row in swarm("list", *runs, "--json").document if row["id"] == id]
+        assert row["status"] == "damaged"
+        assert swarm("status", id, *runs).code == 1 and "acknowledged" in swarm("status", id, *runs).err
+        assert "acknowledged" in swarm("supervise", "--once", *runs).err
+        said = swarm("fork", "whole", "--at", "1", "--id", id, *runs)
+        assert said.code == 1 and "exists already" in said.err
+    assert swarm("report", "end", *runs).code == 0 and swarm("fork", "end", "--at", "1", "--id", "saved", "--local", *runs).code == 0
 
 
 def test_an_older_copy_in_the_place_of_the_log_is_refused(tmp_path: Path) -> None:

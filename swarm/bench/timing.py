@@ -19,7 +19,7 @@ from swarm.bench.outcome import percentile, resident
 from swarm.bench.pace import pace
 from swarm.events import Event, RangeLeased, TaskFinished
 from swarm.store.connection import open_reading
-from swarm.store.interface import Snapshot, Writer
+from swarm.store.interface import Damage, Snapshot, Writer
 
 WINDOW = 1000
 """Steps at the start and at the end of a run whose cost is compared."""
@@ -50,6 +50,9 @@ class TimedStore:
         self._steps = 0
         self._size = 0
         self._peak = 0
+
+    def lost(self) -> Damage | None:
+        return self._store.lost()
 
     def append(self, events: Sequence[Event], bodies: Mapping[str, bytes]) -> None:
         self._store.append(events, bodies)

@@ -37,7 +37,7 @@ def cost(
     with run.reader() as reader:
         _, spec, _ = read_job(reader)
         costs, state = costs_of(reader.read())
-    price, found, total, doubt = spec.model.price, costs.by(names), costs.total(), state.ledger.doubt()
+    price, found, total, doubt = spec.model.price, costs.by(names), costs.total(), state.doubt(run.holder() is not None)
     limits = list(used(effective(spec.budget, state.raised), price, state, state.time, run.size()))
     if as_json:
         rows = [dict(zip(names, key, strict=True)) | one.document(price) for key, one in found.items()]

@@ -186,6 +186,13 @@ async def _run_job(spec: JobSpec, options: Options, as_json: bool) -> int:
     return _account(run, drive)
 
 
+def waits(run: RunFolder, options: Options) -> bool:
+    """Whether to resume a job so would change nothing: it waits for a person, and so far in vain."""
+    known = read_status(run)
+    told = options.wait or options.budget
+    return known.status == "waiting" and not told and not may_go_on(run, max(time.time(), known.updated))
+
+
 async def _resume_job(run: RunFolder, options: Options, as_json: bool) -> int:
     with run.reader() as reader:
         state, spec, roles = read_job(reader)
@@ -196,7 +203,7 @@ async def _resume_job(run: RunFolder, options: Options, as_json: bool) -> int:
     check_open(run, state, options.at)  # before a cluster is started for nothing
     if options.budget:
         raise_budget(prepare(spec, roles), state, run.size(), options.budget)
-    if state.phase is Phase.WAITING and not options.wait and not may_go_on(run, max(time.time(), state.time)):
+    if waits(run, options):
         return await _told(run, spec, as_json)
     async with Drive(as_json) as drive:
         drive.shown.say(f"{spec.name}: {spec.question}")
@@ -294,7 +301,7 @@ def account_lines(run: RunFolder, state: JobState, spec: JobSpec, plan: Plan | N
     lines.append(
         f"{status}{reason}: {counted(spent.calls, 'call')}, {counted(spent.tokens, 'token')}, {duration(seconds)}{priced}"
     )
-    if (doubt := state.ledger.doubt()).calls:
+    if (doubt := state.doubt(run.holder() is not None)).calls:
         lines.append(
             f"in doubt: {counted(doubt.calls, 'call')} of at most {counted(doubt.tokens, 'token')} may have been paid for "
             "without an answer on record"

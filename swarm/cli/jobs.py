@@ -175,11 +175,11 @@ def resume(
     """
     from dataclasses import replace
 
-    from swarm.cli.driving import resume_job
+    from swarm.cli.driving import resume_job, waits
 
     options = options_of(runs, local, address, "", agents, wait, detach)
     options = replace(options, pinned=pinned, budget=tuple(budget or ()), at=at)
-    if detach:
+    if detach and not waits(the_run(id, runs), options):
         from swarm.cli.detached import resume_detached
 
         resume_detached(id, runs, options, as_json)

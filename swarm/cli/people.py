@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from swarm.cli.door import Json, RunId, Runs, duration, emit, err, out, people, runs_of, the_run, verb
+from swarm.cli.door import Json, RunId, Runs, duration, emit, err, out, people, runs_of, say_error, the_run, verb
 
 if TYPE_CHECKING:
     from swarm.runtime.people import Question
@@ -92,11 +92,20 @@ def inbox(
     """List what jobs ask, and how to answer."""
     from dataclasses import asdict
 
+    from swarm.errors import StoreError
     from swarm.runtime.people import questions
 
     place = runs_of(runs)
     folders = [the_run(id, runs)] if id else [place.run(one.id) for one in place.list() if one.legible]
-    found = [(question, run.option) for run in folders for question in questions(run)]
+    found, harmed = [], False
+    for run in folders:
+        try:
+            found += [(question, run.option) for question in questions(run)]
+        except StoreError as error:
+            if id:
+                raise
+            say_error(error)  # of one run; the others' questions wait too
+            harmed = True
     for question, option in found:
         for line in lines_of(question, option):
             people(as_json).print(line, markup=False)
@@ -104,6 +113,8 @@ def inbox(
         emit([asdict(question) for question, _ in found])
     elif not found:
         out().print("nothing is asked", markup=False)
+    if harmed:
+        raise typer.Exit(1)
 
 
 @verb
@@ -139,7 +150,7 @@ def _answer(id: str, verdict: str, chosen: str, why: str, runs: str | None, as_j
     from swarm.store.folder import read_status
 
     name, mark, number = id.partition(":")
-    if mark and not number.isdigit():
+    if mark and not (number.isascii() and number.isdigit()):
         raise SpecError(f"{number!r} is no number of a question", "ID[:N]", "write the run's id, or ID:1")
     run = the_run(name, runs)
     question = answer(run, int(number) if mark else None, verdict, render, chosen, why)

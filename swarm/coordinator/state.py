@@ -230,6 +230,15 @@ class JobState:
             row.lost_calls, row.lost_tokens = row.lost_calls + 1, row.lost_tokens + row.intent[2]
             row.intent, row.doubt = None, True
 
+    def doubt(self, held: bool) -> Doubt:
+        """All calls in doubt. Of a job that nobody works on, those that went out just before count too: `held` says whether
+        somebody does."""
+        found = self.ledger.doubt()
+        for row in () if held else self.tasks.values():
+            if row.intent is not None:
+                found.calls, found.tokens = found.calls + 1, found.tokens + row.intent[2]
+        return found
+
     def remove(self, row: TaskRow) -> None:
         self.lose(row)
         if row.token:

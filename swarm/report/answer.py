@@ -146,7 +146,7 @@ class _Gathering:
             calls=total.calls,
             calls_failed=state.calls_failed,
             retries=state.retries,
-            in_doubt=self._perhaps_paid(state.ledger.doubt()),
+            in_doubt=self._perhaps_paid(state.doubt(held)),
             too_late=self._perhaps_paid(state.ledger.strayed),
             paid_twice=self._perhaps_paid(self.outputs.paid_twice()),
             cached=state.ledger.cached,

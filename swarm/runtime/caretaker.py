@@ -10,7 +10,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Mapping
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Self
 
 from swarm import __version__, events as ev
@@ -63,11 +63,11 @@ class Caretaker:
         events += [self._event(one, now) for one in due(self.spec, budget, self.state, now, self.run.size(), events)]
         self.store.append(events, texts)
 
-    def end(self, status: str, reason: str) -> None:
+    def end(self, status: str, reason: str, of_reason: Mapping[str, bytes] = MappingProxyType({})) -> None:
         """Ends the job. What people said to it meanwhile stands before its end, together with which it becomes durable: a
         word that the protocol was not asked about must not stay with a job that goes on."""
         words: dict[str, Body] = {}
-        texts: dict[str, bytes] = {}
+        texts = dict(of_reason)
         for message in self.run.messages():
             said = fields_of(message.text)
             if message.kind == "tell" and said.keys() == {"text", "by"}:

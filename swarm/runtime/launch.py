@@ -22,15 +22,15 @@ from swarm.errors import BudgetError, ModelError, ProtocolError, SwarmError
 from swarm.events import ReportWritten
 from swarm.runtime.caretaker import Caretaker
 from swarm.runtime.environment import settle
+from swarm.runtime.master import persons_reason
 from swarm.runtime.opening import open_state
 from swarm.runtime.prepare import Prepared
-from swarm.runtime.session import Session, check, check_open
+from swarm.runtime.session import SIGNALS, Session, check, check_open
 from swarm.spec import JobSpec
 from swarm.store.folder import RunFolder, new_id, read_status
 from swarm.store.runs import Runs
 
 Shell = Literal["ray", "local"]
-SIGNALS = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
 """What asks a job to pause, and what it is called in its log."""
 Render = Callable[[RunFolder], Mapping[str, str]]
 """Writes the report of a run from its log; returns the digest of each file."""
@@ -114,7 +114,7 @@ async def run_again(run: RunFolder, options: Options, render: Render, opened: Ca
         raise spent
     if options.at is None and run.holder() is None:  # a person wants it to go on, whatever pause nobody has heard
         for message in run.messages():
-            if message.kind == "pause":
+            if message.kind in ("pause", "signal"):
                 run.heard(message.id)
     await _run(run, None, options, render, opened)
     return run
@@ -129,7 +129,7 @@ def cancel_resting(run: RunFolder, reason: str, render: Render) -> None:
     """
     with Caretaker.take(run) as keeper:
         check_open(run, keeper.state)
-        keeper.end("cancelled", reason or "cancelled by a person")
+        keeper.end("cancelled", *persons_reason(reason, "cancelled by a person"))
         keeper.append([ReportWritten(files=dict(render(run)))], {})
 
 
@@ -258,4 +258,4 @@ class _Interrupts:
                 task.cancel()
             return
         self._asked = True
-        self._run.post("pause", name)
+        self._run.post("signal", name)

@@ -12,6 +12,7 @@ import socket
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import msgpack
@@ -109,9 +110,9 @@ class JobMaster:
         """Opens the work, once the corpus is pinned."""
         self._ask(lambda: self.coordinator.start(self._clock()), {})
 
-    def pause(self, reason: str) -> None:
-        """Grants nothing more. What hosts bring is still taken."""
-        self._keep(self.coordinator.pause(self._clock(), reason), {})
+    def pause(self, reason: str, texts: Mapping[str, bytes] = MappingProxyType({})) -> None:
+        """Grants nothing more. What hosts bring is still taken. `texts` are the words of the reason, where it names them."""
+        self._keep(self.coordinator.pause(self._clock(), reason), texts)
         self._commit()
         self._wake()
 
@@ -121,9 +122,9 @@ class JobMaster:
         if self.failed is not None and self.state.status == "budget":
             self.append([PhaseChanged(phase=self.state.phase, reason=self.state.reason)], {})  # it rests on, says its log
 
-    def end(self, status: str, reason: str) -> None:
+    def end(self, status: str, reason: str, texts: Mapping[str, bytes] = MappingProxyType({})) -> None:
         """Ends the job by order of a person, or because it cannot go on."""
-        self._keep(self.coordinator.end(self._clock(), status, reason), {})
+        self._keep(self.coordinator.end(self._clock(), status, reason), texts)
         self._commit()
         self._wake()
 
@@ -433,6 +434,15 @@ class JobMaster:
     def remembered(self) -> int:
         """Bytes of bodies that are in memory."""
         return self._texts_bytes
+
+
+def persons_reason(words: str, otherwise: str) -> tuple[str, dict[str, bytes]]:
+    """A reason that a person gave, as the log has it, and the body of its words: they may be anything, and must not be taken
+    for a reason of the program's own. Without words it is `otherwise`."""
+    if not words.strip():
+        return otherwise, {}
+    data = words.encode("utf-8", "replace")
+    return f"person:{body_hash(data)}", {body_hash(data): data}
 
 
 def pack_word(text: str, by: str) -> bytes:

@@ -19,6 +19,7 @@ from swarm.errors import SpecError, StoreError, SwarmError
 from swarm.events import DESK, ApprovalAnswered, ApprovalAsked, PhaseChanged
 from swarm.runtime.caretaker import Caretaker
 from swarm.runtime.launch import Render, cancel_resting
+from swarm.runtime.master import persons_reason
 from swarm.runtime.session import Session
 from swarm.runtime.supervise import PASSING, orphaned
 from swarm.store.folder import RunFolder, RunStatus, read_status
@@ -97,7 +98,8 @@ def pause_resting(run: RunFolder, reason: str, at: int) -> None:
         StoreError: somebody has taken it up, or did so in between.
     """
     with Caretaker.take(run, at) as keeper:
-        keeper.append([PhaseChanged(phase="paused", reason=reason or "paused by a person")], {})
+        given, texts = persons_reason(reason, "paused by a person")
+        keeper.append([PhaseChanged(phase="paused", reason=given)], texts)
 
 
 def cancel(run: RunFolder, reason: str, render: Render) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,7 +28,7 @@ from swarm.errors import BusyError, ModelError, NoSpaceError, ProtocolError, Spe
 from swarm.events import body_hash
 from swarm.gold import NoGold, gold_rows
 from swarm.models.choose import create_model
-from swarm.runtime.master import JobMaster
+from swarm.runtime.master import JobMaster, persons_reason
 from swarm.runtime.opening import Opened, open_state
 from swarm.runtime.outbox import WAY_SECONDS, Outbox, check_ways
 from swarm.runtime.pins import Block, check_unchanged, pin_blocks
@@ -39,6 +40,8 @@ from swarm.store.folder import RunFolder
 from swarm.store.interface import Message, Reader, Writer
 
 LEFT = "the driver left"
+SIGNALS = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
+"""What a driver is asked to pause by, and the reason in the log."""
 """Reason of the pause that a driver leaves behind when an error ends it."""
 LAST_SECONDS = 15.0
 """How long a driver stays for the sake of notices that could not be delivered yet."""
@@ -183,9 +186,11 @@ class Session:
         fields = fields_of(message.text)
         match message.kind:
             case "pause":
-                self.master.pause(message.text or "paused by a person")
+                self.master.pause(*persons_reason(message.text, "paused by a person"))
+            case "signal" if message.text in SIGNALS.values():
+                self.master.pause(message.text)
             case "cancel":
-                self.master.end("cancelled", message.text or "cancelled by a person")
+                self.master.end("cancelled", *persons_reason(message.text, "cancelled by a person"))
             case "tell" if fields.keys() == {"text", "by"}:
                 self.master.told(message.id, **fields)
             case "answer" if fields.keys() == {"question", "verdict", "answer", "why", "by"}:
@@ -335,7 +340,7 @@ def fields_of(text: str) -> dict[str, str]:
     """What a message says, if it is of several parts: a file that somebody else put into the inbox ends no job."""
     try:
         fields = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return {str(name): str(value) for name, value in fields.items()} if isinstance(fields, dict) else {}
 

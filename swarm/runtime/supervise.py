@@ -20,9 +20,8 @@ from swarm.errors import AwayError, BusyError, FencedError, SwarmError
 from swarm.events import CARETAKER, DESK, ApprovalAnswered, ApprovalAsked, Event, JobOpened, PhaseChanged, TaskFinished
 from swarm.runtime.caretaker import Caretaker
 from swarm.runtime.driver import SWARM, TAKE_SECONDS, Launch, Start, start_again, starts
-from swarm.runtime.launch import SIGNALS
 from swarm.runtime.outbox import Outbox, undelivered
-from swarm.runtime.session import LEFT
+from swarm.runtime.session import LEFT, SIGNALS
 from swarm.store.folder import RunFolder, RunStatus, read_status
 from swarm.store.runs import open_runs
 
@@ -239,7 +238,7 @@ def orphaned(run: RunFolder, status: RunStatus, now: float) -> bool:
         return False
     if status.status == "waiting":
         return may_go_on(run, now)
-    left = status.status == "paused" and status.detail in PASSING
+    left = status.status == "paused" and status.reason in PASSING
     return left or status.unreported or status.status in ("interrupted", "answered")
 
 

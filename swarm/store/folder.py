@@ -189,7 +189,7 @@ class RunFolder:
             return True
         try:
             with self.reader() as reader:
-                return reader.last() == 0
+                return reader.last() == 0 and reader.lost() is None
         except StoreError:  # whoever opens it is told why
             return False
 
@@ -329,6 +329,8 @@ class RunStatus:
     holder: str | None = None
     detail: str = ""
     cure: str = ""
+    reason: str = ""
+    """Of what it is now, as the log has it; `detail` is in words."""
     unreported: bool = False
     """Whether the job is over and its report was not written: its driver was killed in between."""
 
@@ -348,11 +350,14 @@ def read_status(run: RunFolder) -> RunStatus:
     try:
         active = run.holder()
         with run.reader() as reader:
+            if (lost := reader.lost()) is not None:
+                raise lost.error(run.option)
             last = reader.last()
             newest = next(reader.read(after=last - 1), None) if last else None
             life = list(reader.life())
             status = _summed_up(run.id, life, newest, active)
-            return replace(status, detail=reason_words(reader, status.detail), unreported=_unreported(reader, life))
+            words = reason_words(reader, status.reason)
+            return replace(status, detail=words, unreported=_unreported(reader, life))
     except StoreError as error:
         standing = "damaged" if isinstance(error, DamageError) else "unreadable"
         return RunStatus(run.id, standing, detail=error.message, cure=error.cure)
@@ -399,7 +404,7 @@ def _summed_up(id: str, life: list[Event], newest: Event | None, active: str | N
     if resting and detail.startswith(OVER_BUDGET):
         resting = "budget"
     standing = ended or resting or (phase or "working" if active else left)
-    return RunStatus(id, standing, name, phase, newest.seq, created, newest.time, active, detail)
+    return RunStatus(id, standing, name, phase, newest.seq, created, newest.time, active, reason=detail)
 
 
 def new_id(name: str, now: datetime, taken: Collection[str]) -> str:

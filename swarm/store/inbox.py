@@ -44,7 +44,7 @@ def messages(folder: Path) -> list[Message]:
             content = json.loads(path.read_text(encoding="utf-8"))
         except OSError:  # taken away already, or for want of something: no reason to lose a person's word
             continue
-        except ValueError:
+        except (ValueError, RecursionError):
             content = None
         if isinstance(content, dict) and isinstance(content.get("kind"), str):
             out.append(Message(path.stem, content["kind"], str(content.get("text", ""))))

@@ -50,6 +50,10 @@ class Reader(Protocol):
         """The number of the last durable event, 0 for an empty log."""
         ...
 
+    def lost(self) -> Damage | None:
+        """Records that were acknowledged and are gone from the end of the log, if any are: it can be read, and not continued."""
+        ...
+
     def bodies(self, hashes: Iterable[str]) -> dict[str, bytes]:
         """The bodies named, by hash.
 

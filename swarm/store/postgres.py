@@ -23,7 +23,7 @@ from swarm.store.connection import LIFE
 from swarm.store.damage import gone_between
 from swarm.store.database import Address, Connection, Link, check_schema, fetch, migrate, transaction
 from swarm.store.hold import UNTIL, take
-from swarm.store.interface import Snapshot
+from swarm.store.interface import Damage, Snapshot
 from swarm.store.postgres_blobs import DatabaseBlobs
 from swarm.store.records import COLUMNS, FAULT, START, Row, Tip, fenced, intact, repeated, sound, to_event, to_rows
 
@@ -151,9 +151,12 @@ class PostgresReader:
             yield from found
             after = found[-1]
 
-    def due(self) -> int:
-        """The number of the last event that a writer was told is durable."""
-        return int(self._query("SELECT seq FROM swarmloom.jobs WHERE number = %s", (self.job,))[0][0])
+    def lost(self) -> Damage | None:
+        """Records that are gone from the end of the log; see `Reader.lost`."""
+        told = self._query("SELECT seq FROM swarmloom.jobs WHERE number = %s", (self.job,))  # before the log, which grows
+        due = int(told[0][0]) if told else 0
+        last = int(self._query("SELECT max(seq) FROM swarmloom.events WHERE job = %s", (self.job,))[0][0] or 0)
+        return gone_between(last, due, self.where, self.id)
 
     def absent(self, hashes: list[str]) -> list[str]:
         """Those of some hashes whose bodies are not stored."""
@@ -249,7 +252,7 @@ class PostgresWriter(PostgresReader):
 
     def _checked_tip(self) -> Tip:
         last = super().last()
-        if damage := gone_between(last, self.due(), self.where, self.id):
+        if damage := self.lost():
             raise damage.error(self._link.address.option)
         after = max(0, last - TAIL)
         tip, checksum = START, self._checksum_at(after)

@@ -12,7 +12,7 @@ from pathlib import Path
 from swarm.errors import StoreError
 from swarm.events import JobEnded
 from swarm.store import named
-from swarm.store.damage import gone_between, keep, survey
+from swarm.store.damage import keep, survey
 from swarm.store.database import Connection, fetch
 from swarm.store.interface import Damage, Needless
 from swarm.store.postgres import PostgresReader
@@ -29,9 +29,8 @@ def look(reader: PostgresReader) -> Damage | None:
     Raises:
         StoreError: it is newer than this software.
     """
-    last, due = reader.last(), reader.due()
-    found = _records(reader)
-    found = found or gone_between(last, due, reader.where, reader.id)
+    last, lost = reader.last(), reader.lost()
+    found = _records(reader) or lost
     if found is not None:
         return found
     try:

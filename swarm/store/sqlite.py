@@ -82,6 +82,11 @@ class SqliteReader:
         """The number of the last durable event, 0 for an empty log."""
         return int(self._query("SELECT max(seq) FROM events")[0][0] or 0)
 
+    def lost(self) -> Damage | None:
+        """Records that are gone from the end of the log; see `Reader.lost`."""
+        with self._one_at_a_time, naming(self.path):
+            return gone(self._reading, self.path)
+
     def keyed(self, prefix: str) -> Iterator[Event]:
         """Durable events whose key starts with `prefix`, in order; see `Reader.keyed`."""
         query, after = "SELECT seq FROM events WHERE key != '' AND key >= ?", _after_prefix(prefix)
