@@ -10,6 +10,7 @@ from typing import Any
 
 import msgpack
 
+from swarm import __version__
 from swarm.errors import StoreError
 from swarm.events import KINDS, Body
 
@@ -54,10 +55,13 @@ def decode(kind: str, version: int, payload: bytes) -> Body:
     """
     model = KINDS.get(kind)
     if model is None:
-        raise StoreError(f"holds an event of kind {kind!r}, which this version does not know", "log", "use a newer swarmloom")
+        problem = f"holds an event of kind {kind!r}, which swarmloom {__version__} does not know"
+        raise StoreError(problem, "log", "use a newer swarmloom")
     if version > model.version:
         raise StoreError(
-            f"holds {kind} version {version}; this software reads up to version {model.version}", "log", "use a newer swarmloom"
+            f"holds {kind} version {version}; swarmloom {__version__} reads up to version {model.version}",
+            "log",
+            "use a newer swarmloom",
         )
     try:
         fields = msgpack.unpackb(payload, raw=False, strict_map_key=True, max_ext_len=0)

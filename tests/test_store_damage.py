@@ -12,6 +12,7 @@ from pathlib import Path
 import apsw
 import pytest
 
+from swarm import __version__
 from swarm.errors import StoreError
 from swarm.events import CallStrayed, Event, JobEnded, NotePosted, SpansPinned, body_hash
 from swarm.payload import encode
@@ -165,8 +166,8 @@ def test_a_repair_refuses_while_the_run_works(run: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "version", "message"),
     [
-        ("JobEnded", 9, "JobEnded version 9; this software reads up to version 1"),
-        ("JobMelted", 1, "'JobMelted'"),
+        ("JobEnded", 9, f"JobEnded version 9; swarmloom {__version__} reads up to version 1"),
+        ("JobMelted", 1, f"'JobMelted', which swarmloom {__version__} does not know"),
     ],
 )
 def test_what_a_newer_version_wrote_is_not_damage(run: Path, kind: str, version: int, message: str) -> None:

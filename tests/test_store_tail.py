@@ -262,7 +262,8 @@ def test_a_run_that_has_lost_records_is_shown_so_and_its_name_is_not_taken(tmp_p
         assert "acknowledged" in swarm("supervise", "--once", *runs).err
         said = swarm("fork", "whole", "--at", "1", "--id", id, *runs)
         assert said.code == 1 and "exists already" in said.err
-    assert swarm("report", "end", *runs).code == 0 and swarm("fork", "end", "--at", "1", "--id", "saved", "--local", *runs).code == 0
+    assert swarm("report", "end", *runs).code == 0
+    assert swarm("fork", "end", "--at", "1", "--id", "saved", "--local", *runs).code == 0
 
 
 def test_an_older_copy_in_the_place_of_the_log_is_refused(tmp_path: Path) -> None:
