@@ -25,7 +25,7 @@ from swarm.runtime.session import Session
 from swarm.runtime.wire import Batch, Order, Pull
 from swarm.spec import JobSpec
 from swarm.store.folder import RunFolder
-from swarm.store.interface import Damage, Snapshot
+from swarm.store.interface import Snapshot
 from swarm.testing.invariants import folded, refold
 from tests.simulated import passage, spec
 
@@ -43,6 +43,7 @@ class MemoryStore:
         self.full = False
         self.kept: Snapshot | None = None
         self.renewed = 0
+        self.lost = lambda: None
 
     def append(self, events: Sequence[Event], bodies: Mapping[str, bytes]) -> None:
         if self.full:
@@ -57,9 +58,6 @@ class MemoryStore:
 
     def last(self) -> int:
         return len(self.events)
-
-    def lost(self) -> Damage | None:
-        return None
 
     def bodies(self, hashes: Iterable[str]) -> dict[str, bytes]:
         return {hash: self.held[hash] for hash in hashes}
