@@ -273,6 +273,10 @@ async def resume(
     """
     _check_agents(agents)
     run = open_runs(str(runs) if runs else None, os.environ).find(id)
+    if not budget and await asyncio.to_thread(people.waits_in_vain, run):  # a driver would leave at once
+        asked = people.questions(run)
+        text = asked[0].text if asked else "nobody knows for what"
+        raise SwarmError(f"waits for a person: {text}", run.id, f"answer it with: swarm approve {run.id}{run.option}")
     how = Launch(str(runs or ""), local, address, agents, pinned, budget)
     return JobHandle(run, await start_again(run, how), runs)
 

@@ -70,9 +70,24 @@ def test_a_pause_is_a_pause_whatever_its_reason(
             session.store.close()
     paused = [event.body.reason for event in events_of(run) if isinstance(event.body, PhaseChanged) and event.body.reason]
     assert len(paused) == len(REASONS) and all(reason.startswith("person:") for reason in paused)
+    shown = over(run, store, "watch", "--after", "0").out
+    assert "lunch" in shown and "reason=person:0123456789abcdef0123456789abcdef" in shown and shown.count("reason=person:") == 1
     said = over(run, store, "resume", "--local")
     assert said.code == 0, said.err
     check_sound(run, store)
+
+
+def test_a_person_who_pauses_a_job_that_stops_already_is_heard(tmp_path: Path) -> None:
+    """Its machine goes down, or so its driver was told, and calls are still under way."""
+    run = RunFolder(tmp_path / "runs", "one")
+    session = Session.create(*check(job(write_sources(tmp_path))), run)
+    session.master.open("local")
+    for kind, text in (("signal", "SIGTERM"), ("pause", "lunch"), ("signal", "SIGTERM"), ("signal", "model:bad")):
+        run.post(kind, text)
+    session.hear()
+    session.store.close()
+    status = read_status(run)
+    assert status.detail == "lunch" and not orphaned(run, status, time.time() + 1000)
 
 
 @pytest.mark.parametrize("busy", [False, True], ids=["resting", "at work"])

@@ -27,7 +27,7 @@ from swarm.runtime.local import first_error, work_locally
 from swarm.runtime.master import JobMaster
 from swarm.runtime.session import Session, check
 from swarm.spec import JobSpec
-from swarm.store.folder import RunFolder
+from swarm.store.folder import RunFolder, read_status
 from swarm.store.inbox import post
 from swarm.store.runs import Runs
 from swarm.testing.invariants import LogWatch
@@ -315,7 +315,7 @@ def test_a_paused_job_rests_and_goes_on(tmp_path: Path) -> None:
     asyncio.run(work_locally(session, agents=2))
     session.close()
     state = state_of(folder)
-    assert (state.phase, state.reason) == (Phase.PAUSED, "lunch") and not state.leased
+    assert state.phase is Phase.PAUSED and read_status(folder).detail == "lunch" and not state.leased
     assert state_of(resume(folder)).status == "done"
 
 

@@ -258,8 +258,11 @@ def test_a_run_that_has_lost_records_is_shown_so_and_its_name_is_not_taken(tmp_p
             wal.of(run.log).unlink()
         (row,) = [row for row in swarm("list", *runs, "--json").document if row["id"] == id]
         assert row["status"] == "damaged"
-        assert swarm("status", id, *runs).code == 1 and "acknowledged" in swarm("status", id, *runs).err
-        assert "acknowledged" in swarm("supervise", "--once", *runs).err
+        for verb in (("status", id), ("watch", id), ("resume", id, "--local"), ("pause", id), ("cancel", id), ("inbox", id)):
+            said = swarm(*verb, *runs)
+            assert said.code == 1 and "acknowledged" in said.err and "nothing was changed" in said.err, verb
+        assert f"{run.path}/log.sqlite" in swarm("inbox", *runs).err
+        assert any(line.startswith(f"{id}: error") for line in swarm("supervise", "--once", *runs).err.splitlines())
         said = swarm("fork", "whole", "--at", "1", "--id", id, *runs)
         assert said.code == 1 and "exists already" in said.err
     assert swarm("report", "end", *runs).code == 0

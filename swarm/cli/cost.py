@@ -34,10 +34,11 @@ def cost(
 
     names = _names(by)
     run = the_run(id, runs)
+    held = run.holder() is not None  # before reading: what a driver that leaves has answered is there
     with run.reader() as reader:
         _, spec, _ = read_job(reader)
         costs, state = costs_of(reader.read())
-    price, found, total, doubt = spec.model.price, costs.by(names), costs.total(), state.doubt(run.holder() is not None)
+    price, found, total, doubt = spec.model.price, costs.by(names), costs.total(), state.doubt(held)
     limits = list(used(effective(spec.budget, state.raised), price, state, state.time, run.size()))
     if as_json:
         rows = [dict(zip(names, key, strict=True)) | one.document(price) for key, one in found.items()]

@@ -32,13 +32,13 @@ from swarm.report.notices import cut_off_words
 from swarm.runtime.driver import last_event
 from swarm.runtime.launch import Opened, Options, run_again, run_new, stopped
 from swarm.runtime.outbox import untold, untold_words
-from swarm.runtime.people import questions
+from swarm.runtime.people import questions, waits_in_vain
 from swarm.runtime.pins import came_later
 from swarm.runtime.prepare import prepare, raise_budget
 from swarm.runtime.session import check, check_open, read_job
-from swarm.runtime.supervise import may_go_on, orphaned
+from swarm.runtime.supervise import orphaned
 from swarm.spec import JobSpec
-from swarm.store.folder import RunFolder, read_status, reason_words
+from swarm.store.folder import RunFolder, read_sound_status, read_status, reason_words
 from swarm.store.interface import Reader
 from swarm.store.place import LATEST
 
@@ -147,7 +147,7 @@ def _go_on(run: RunFolder, spec: JobSpec, options: Options, as_json: bool) -> in
         raise SpecError(f"{run.id!r} stands for another job among the runs in {options.runs}", "--key or --id", cure)
     if (holder := run.holder()) is not None:
         asyncio.run(_watched(run, pinned, holder))
-    known = read_status(run)
+    known = read_sound_status(run)
     if orphaned(run, known, max(time.time(), known.updated)):
         return resume_job(run, replace(options, at=known.events), as_json)
     return asyncio.run(_told(run, pinned, as_json))
@@ -158,9 +158,16 @@ async def _watched(run: RunFolder, spec: JobSpec, holder: str) -> None:
     shown = face(err())
     try:
         shown.say(f"run {run.id} in {run.path} is worked on by {holder}: followed until it rests")
-        await follow(run, spec, shown, lambda progress: run.holder() is None)
+        await follow(run, spec, shown, lambda progress: not progress.held)
     finally:
         shown.close()
+
+
+def tell_standing(run: RunFolder, as_json: bool) -> int:
+    """Says how a job stands that nobody works on. Returns the exit code."""
+    with run.reader() as reader:
+        _, spec, _ = read_job(reader)
+    return asyncio.run(_told(run, spec, as_json))
 
 
 async def _told(run: RunFolder, spec: JobSpec, as_json: bool) -> int:
@@ -186,14 +193,8 @@ async def _run_job(spec: JobSpec, options: Options, as_json: bool) -> int:
     return _account(run, drive)
 
 
-def waits(run: RunFolder, options: Options) -> bool:
-    """Whether to resume a job so would change nothing: it waits for a person, and so far in vain."""
-    known = read_status(run)
-    told = options.wait or options.budget
-    return known.status == "waiting" and not told and not may_go_on(run, max(time.time(), known.updated))
-
-
 async def _resume_job(run: RunFolder, options: Options, as_json: bool) -> int:
+    read_sound_status(run)
     with run.reader() as reader:
         state, spec, roles = read_job(reader)
         later = came_later(spec.inputs, state, reader) if state.phase is not Phase.ENDED else []
@@ -203,7 +204,7 @@ async def _resume_job(run: RunFolder, options: Options, as_json: bool) -> int:
     check_open(run, state, options.at)  # before a cluster is started for nothing
     if options.budget:
         raise_budget(prepare(spec, roles), state, run.size(), options.budget)
-    if waits(run, options):
+    if not options.wait and not options.budget and waits_in_vain(run):
         return await _told(run, spec, as_json)
     async with Drive(as_json) as drive:
         drive.shown.say(f"{spec.name}: {spec.question}")

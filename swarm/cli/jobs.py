@@ -175,11 +175,14 @@ def resume(
     """
     from dataclasses import replace
 
-    from swarm.cli.driving import resume_job, waits
+    from swarm.cli.driving import resume_job, tell_standing
+    from swarm.runtime.people import waits_in_vain
 
     options = options_of(runs, local, address, "", agents, wait, detach)
     options = replace(options, pinned=pinned, budget=tuple(budget or ()), at=at)
-    if detach and not waits(the_run(id, runs), options):
+    if detach:
+        if not budget and waits_in_vain(run := the_run(id, runs)):
+            raise typer.Exit(tell_standing(run, as_json))
         from swarm.cli.detached import resume_detached
 
         resume_detached(id, runs, options, as_json)

@@ -302,6 +302,7 @@ async def follow(run: RunFolder, spec: JobSpec, shown: Face, rests: Callable[[Pr
         state, _ = await asyncio.to_thread(newest, reader)
         progress, old = Progress(spec, state, begun=state.seq > 0), reader.last()
         while True:
+            held = run.holder() is not None  # before reading: what the last one did is there once nobody is
             while events := await asyncio.to_thread(_new, reader, progress.state.seq):
                 for event in events:
                     progress.apply(event)
@@ -314,7 +315,7 @@ async def follow(run: RunFolder, spec: JobSpec, shown: Face, rests: Callable[[Pr
                     for line in lines_of(question, run.option) if question.id not in said else ():
                         shown.say(line)
                     said.add(question.id)
-            state, progress.held = progress.state, run.holder() is not None
+            state, progress.held = progress.state, held
             why = state.reason if state.phase is Phase.PAUSED and state.leased and progress.held else ""
             if why and why not in said:  # what is under way may take a while
                 shown.say(f"pausing: {await asyncio.to_thread(reason_words, reader, why)}")

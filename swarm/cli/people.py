@@ -94,18 +94,20 @@ def inbox(
 
     from swarm.errors import StoreError
     from swarm.runtime.people import questions
+    from swarm.store.folder import read_sound_status
 
     place = runs_of(runs)
-    folders = [the_run(id, runs)] if id else [place.run(one.id) for one in place.list() if one.legible]
     found, harmed = [], False
-    for run in folders:
+    for run in [the_run(id, runs)] if id else [place.run(one.id) for one in place.list()]:
         try:
+            read_sound_status(run)
             found += [(question, run.option) for question in questions(run)]
         except StoreError as error:
             if id:
                 raise
-            say_error(error)  # of one run; the others' questions wait too
-            harmed = True
+            if run.exists():  # nobody has removed it since
+                say_error(error)  # of one run; the others' questions wait too
+                harmed = True
     for question, option in found:
         for line in lines_of(question, option):
             people(as_json).print(line, markup=False)

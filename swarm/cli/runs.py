@@ -29,16 +29,21 @@ WIDEST = 1000
 @verb
 def list_(runs: Runs = None, as_json: Json = False) -> None:
     """List the runs, the newest first."""
-    from dataclasses import asdict
 
     place = runs_of(runs)
     found = place.list()
     if as_json:
-        emit([asdict(one) for one in found])
+        emit([_fields(one) for one in found])
     elif not found:
         out().print(f"no runs in {place}", markup=False)
     else:
         out().print(_table(found, out()))
+
+
+def _fields(one: RunStatus) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return {name: value for name, value in asdict(one).items() if name != "code"}
 
 
 def _table(found: list[RunStatus], console: Console) -> Any:
@@ -63,14 +68,10 @@ def status(id: RunId, runs: Runs = None, as_json: Json = False) -> None:
     from dataclasses import asdict
 
     from swarm.runtime.outbox import untold
-    from swarm.store.folder import read_status
+    from swarm.store.folder import read_sound_status
 
     run = the_run(id, runs)
-    known = read_status(run)
-    if not known.legible:
-        from swarm.errors import StoreError
-
-        raise StoreError(known.detail, run.where, known.cure)
+    known = read_sound_status(run)
     progress = _progress(run)
     with run.reader() as reader:
         failed = untold(reader, known.holder is not None)
@@ -128,13 +129,12 @@ def _status_lines(run: RunFolder, known: RunStatus, progress: Progress, failed: 
 
 
 def _status_document(run: RunFolder, known: RunStatus, progress: Progress) -> dict[str, Any]:
-    from dataclasses import asdict
 
     from swarm.cli.live import budget_used
 
     state, spent = progress.state, progress.state.total()
     now = time.time() if known.holder else state.time
-    return asdict(known) | {
+    return _fields(known) | {
         "question": progress.spec.question,
         "corpus": {"documents": len(state.documents), "spans": state.spans, "tokens": state.span_tokens},
         "roles": {name: {"done": done, "known": known} for name, done, known in progress.roles()},
@@ -168,34 +168,35 @@ def watch(
 async def _watch(run: RunFolder) -> None:
     from swarm.cli.driving import account_lines
     from swarm.cli.live import face, follow
-    from swarm.store.folder import read_status
+    from swarm.store.folder import read_sound_status
 
-    if (known := read_status(run)).status in ("interrupted", "answered"):
+    if (known := read_sound_status(run)).status in ("interrupted", "answered"):
         onward = f"swarm resume {run.id}{run.option}"
         out().print(f"{run.id} is {known.status}: nobody works on it; go on with: {onward}", markup=False)
         return
     spec = _progress(run).spec
     shown = face(err())
     try:
-        progress = await follow(run, spec, shown, lambda progress: _rests(run, progress))
+        progress = await follow(run, spec, shown, _rests)
     finally:
         shown.close()
     for line in account_lines(run, progress.state, spec, None, None):
         out().print(line, markup=False)
 
 
-def _rests(run: RunFolder, progress: Progress) -> bool:
+def _rests(progress: Progress) -> bool:
     from swarm.coordinator import Phase
 
-    return progress.state.phase is Phase.ENDED or run.holder() is None
+    return progress.state.phase is Phase.ENDED or not progress.held
 
 
 async def _stream(run: RunFolder, after: int) -> None:
     from swarm.api import JobHandle
     from swarm.cli.records import described
 
-    async for event in JobHandle(run).events(after):
-        out().print(described(event), markup=False)
+    with run.reader() as reader:
+        async for event in JobHandle(run).events(after):
+            out().print(described(event, reader), markup=False)
 
 
 @verb

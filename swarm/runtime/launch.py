@@ -31,7 +31,6 @@ from swarm.store.folder import RunFolder, new_id, read_status
 from swarm.store.runs import Runs
 
 Shell = Literal["ray", "local"]
-"""What asks a job to pause, and what it is called in its log."""
 Render = Callable[[RunFolder], Mapping[str, str]]
 """Writes the report of a run from its log; returns the digest of each file."""
 

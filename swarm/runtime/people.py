@@ -20,9 +20,9 @@ from swarm.events import DESK, ApprovalAnswered, ApprovalAsked, PhaseChanged
 from swarm.runtime.caretaker import Caretaker
 from swarm.runtime.launch import Render, cancel_resting
 from swarm.runtime.master import persons_reason
-from swarm.runtime.session import Session
-from swarm.runtime.supervise import PASSING, orphaned
-from swarm.store.folder import RunFolder, RunStatus, read_status
+from swarm.runtime.session import PASSING, Session
+from swarm.runtime.supervise import may_go_on, orphaned
+from swarm.store.folder import RunFolder, RunStatus, read_sound_status, read_status
 from swarm.store.interface import Reader
 
 LONGEST_WORD = 1000
@@ -32,6 +32,16 @@ HEARD_SECONDS = 20.0
 LOOK_SECONDS = 0.1
 ATTEMPTS = 3
 """How often this process tries to hear a message itself, when whoever works on the job leaves just then."""
+
+
+def waits_in_vain(run: RunFolder) -> bool:
+    """Whether to go on with a job would change nothing: it waits for a person, who has not answered yet.
+
+    Raises:
+        StoreError: it cannot be gone on with.
+    """
+    known = read_sound_status(run)
+    return known.status == "waiting" and not may_go_on(run, max(time.time(), known.updated))
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +90,7 @@ def pause(run: RunFolder, reason: str = "") -> None:
     if known.holder is not None:
         run.post("pause", reason)
         return
+    read_sound_status(run)
     if known.ended or not orphaned(run, known, time.time()):
         cure = "" if known.ended else f"`swarm resume {run.id}{run.option}` goes on with it"
         raise StoreError(f"nobody works on this run (it is {known.status}), so it can't be paused", run.id, cure)
@@ -210,9 +221,7 @@ def _open(run: RunFolder) -> RunStatus:
     known = read_status(run)
     if known.ended:
         raise StoreError(f"this job has ended ({known.status})", run.id, "`swarm report` shows what it found")
-    if not known.legible:
-        raise StoreError(known.detail, run.where, known.cure)
-    return known
+    return read_sound_status(run)
 
 
 def _asked(run: RunFolder, number: int | None) -> Question:

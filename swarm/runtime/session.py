@@ -40,9 +40,11 @@ from swarm.store.folder import RunFolder
 from swarm.store.interface import Message, Reader, Writer
 
 LEFT = "the driver left"
-SIGNALS = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
-"""What a driver is asked to pause by, and the reason in the log."""
 """Reason of the pause that a driver leaves behind when an error ends it."""
+SIGNALS = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
+"""What asks a job to pause, and what it is called in its log."""
+PASSING = (LEFT, SIGNALS[signal.SIGTERM])
+"""Reasons of pauses that no person asked for: an error ended the driver, or its machine stopped. Ctrl-C is a person's."""
 LAST_SECONDS = 15.0
 """How long a driver stays for the sake of notices that could not be delivered yet."""
 TEND_SECONDS = 0.5
@@ -186,7 +188,10 @@ class Session:
         fields = fields_of(message.text)
         match message.kind:
             case "pause":
-                self.master.pause(*persons_reason(message.text, "paused by a person"))
+                reason, texts = persons_reason(message.text, "paused by a person")
+                self.master.pause(reason, texts)
+                if self.master.state.phase is Phase.PAUSED and self.master.state.reason in PASSING:  # now a person wants it
+                    self.master.append([ev.PhaseChanged(phase=Phase.PAUSED, reason=reason)], texts)
             case "signal" if message.text in SIGNALS.values():
                 self.master.pause(message.text)
             case "cancel":

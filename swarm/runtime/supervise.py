@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import math
 import os
-import signal
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -21,7 +20,7 @@ from swarm.events import CARETAKER, DESK, ApprovalAnswered, ApprovalAsked, Event
 from swarm.runtime.caretaker import Caretaker
 from swarm.runtime.driver import SWARM, TAKE_SECONDS, Launch, Start, start_again, starts
 from swarm.runtime.outbox import Outbox, undelivered
-from swarm.runtime.session import LEFT, SIGNALS
+from swarm.runtime.session import PASSING
 from swarm.store.folder import RunFolder, RunStatus, read_status
 from swarm.store.runs import open_runs
 
@@ -41,8 +40,6 @@ REPEAT_SECONDS = 60.0
 STILL_SECONDS = 1800.0
 """A job that somebody works on and whose log has not moved for so long is told of: a model that is silent pauses it sooner. So
 often that is told again, or that a cluster is away."""
-PASSING = (LEFT, SIGNALS[signal.SIGTERM])
-"""Reasons of pauses that no person asked for: an error ended the driver, or its machine stopped. Ctrl-C is a person's."""
 CHUNK = 500
 
 
@@ -238,7 +235,7 @@ def orphaned(run: RunFolder, status: RunStatus, now: float) -> bool:
         return False
     if status.status == "waiting":
         return may_go_on(run, now)
-    left = status.status == "paused" and status.reason in PASSING
+    left = status.status == "paused" and status.code in PASSING
     return left or status.unreported or status.status in ("interrupted", "answered")
 
 

@@ -329,8 +329,8 @@ class RunStatus:
     holder: str | None = None
     detail: str = ""
     cure: str = ""
-    reason: str = ""
-    """Of what it is now, as the log has it; `detail` is in words."""
+    code: str = ""
+    """The reason as the log has it; `detail` is in words."""
     unreported: bool = False
     """Whether the job is over and its report was not written: its driver was killed in between."""
 
@@ -347,6 +347,7 @@ class RunStatus:
 
 def read_status(run: RunFolder) -> RunStatus:
     """The status of one run; a log that cannot be read is a status, not an error."""
+    active = None
     try:
         active = run.holder()
         with run.reader() as reader:
@@ -356,11 +357,23 @@ def read_status(run: RunFolder) -> RunStatus:
             newest = next(reader.read(after=last - 1), None) if last else None
             life = list(reader.life())
             status = _summed_up(run.id, life, newest, active)
-            words = reason_words(reader, status.reason)
+            words = reason_words(reader, status.code)
             return replace(status, detail=words, unreported=_unreported(reader, life))
     except StoreError as error:
         standing = "damaged" if isinstance(error, DamageError) else "unreadable"
-        return RunStatus(run.id, standing, detail=error.message, cure=error.cure)
+        return RunStatus(run.id, standing, holder=active, detail=error.message, cure=error.cure)
+
+
+def read_sound_status(run: RunFolder) -> RunStatus:
+    """The status of one run that can be gone on with.
+
+    Raises:
+        StoreError: its log cannot be read, or has lost records.
+    """
+    known = read_status(run)
+    if not known.legible:
+        raise StoreError(known.detail, run.where, known.cure)
+    return known
 
 
 def _unreported(reader: Reader, life: list[Event]) -> bool:
@@ -404,7 +417,7 @@ def _summed_up(id: str, life: list[Event], newest: Event | None, active: str | N
     if resting and detail.startswith(OVER_BUDGET):
         resting = "budget"
     standing = ended or resting or (phase or "working" if active else left)
-    return RunStatus(id, standing, name, phase, newest.seq, created, newest.time, active, reason=detail)
+    return RunStatus(id, standing, name, phase, newest.seq, created, newest.time, active, code=detail)
 
 
 def new_id(name: str, now: datetime, taken: Collection[str]) -> str:

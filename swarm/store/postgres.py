@@ -153,10 +153,9 @@ class PostgresReader:
 
     def lost(self) -> Damage | None:
         """Records that are gone from the end of the log; see `Reader.lost`."""
-        told = self._query("SELECT seq FROM swarmloom.jobs WHERE number = %s", (self.job,))  # before the log, which grows
-        due = int(told[0][0]) if told else 0
-        last = int(self._query("SELECT max(seq) FROM swarmloom.events WHERE job = %s", (self.job,))[0][0] or 0)
-        return gone_between(last, due, self.where, self.id)
+        query = "SELECT seq, (SELECT max(seq) FROM swarmloom.events WHERE job = number) FROM swarmloom.jobs WHERE number = %s"
+        found = self._query(query, (self.job,))
+        return gone_between(int(found[0][1] or 0), int(found[0][0]), self.where, self.id) if found else None
 
     def absent(self, hashes: list[str]) -> list[str]:
         """Those of some hashes whose bodies are not stored."""
