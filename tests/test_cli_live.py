@@ -11,13 +11,14 @@ import pytest
 from rich.console import Console
 
 from swarm.cli.live import LINE_SECONDS, PlainLines, Progress, Screen, budget_used, face, follow, summary
+from swarm.cli.runs import _status_lines
 from swarm.coordinator import Phase
 from swarm.errors import ModelError
 from swarm.events import Event
 from swarm.runtime.session import Session, check
 from swarm.runtime.wire import Pull
 from swarm.spec import BudgetSpec, JobSpec
-from swarm.store.folder import RunFolder
+from swarm.store.folder import RunFolder, RunStatus
 from tests.jobs import events_of, job, run, write_sources
 
 
@@ -210,7 +211,7 @@ def test_a_view_says_why_a_job_pauses_as_long_as_calls_are_under_way(tmp_path: P
 
 
 def test_a_view_tells_of_a_model_that_fails_until_it_answers(ran: tuple[RunFolder, JobSpec, list[Event]]) -> None:
-    _, spec, events = ran
+    done, spec, events = ran
     progress = Progress(spec)
     at = next(at for at, event in enumerate(events) if event.kind == "CallStarted")
     for event in events[:at]:
@@ -218,6 +219,8 @@ def test_a_view_tells_of_a_model_that_fails_until_it_answers(ran: tuple[RunFolde
     progress.state.faults.fault("overloaded", "one", 1.0)
     progress.state.faults.fault("overloaded", "two", 1.0)
     assert "the model has failed 2 tasks since it last answered" in summary(progress)
+    lines = _status_lines(done, RunStatus(done.id, "working"), progress, [])
+    assert "  model     has failed 2 tasks since it last answered" in lines
     for event in events[at:]:
         progress.apply(event)
     assert "has failed" not in summary(progress)

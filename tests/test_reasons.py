@@ -63,6 +63,7 @@ def test_a_pause_is_a_pause_whatever_its_reason(
         assert said.code == (1 if busy else 0) and "missing" not in said.err, (reason, said.err)
         status = read_status(run)
         assert (status.status, status.detail) == ("paused", words(reason))
+        assert f"  reason    {words(reason)}\n" in over(run, store, "status").out, "nothing of it is cut off"
         assert not orphaned(run, status, time.time() + 1000), f"a supervisor takes it up, although a person said {reason!r}"
         if not busy:
             session = Session.resume(run)

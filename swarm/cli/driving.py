@@ -297,7 +297,9 @@ def account_lines(run: RunFolder, state: JobState, spec: JobSpec, plan: Plan | N
     cost = money(spec.model.price, spent.tokens_in, spent.tokens_out)
     priced = f", {cost:,.2f} {spec.model.price.currency}" if spec.model.price else ""
     status = state.status or str(state.phase)
-    why = reason_of(run, state).removeprefix(OVER_BUDGET)
+    why = reason_of(run, state)
+    if status == "budget":
+        why = why.removeprefix(OVER_BUDGET)
     reason = f" ({why})" if why and not state.reason.startswith("model:") else ""
     lines.append(
         f"{status}{reason}: {counted(spent.calls, 'call')}, {counted(spent.tokens, 'token')}, {duration(seconds)}{priced}"

@@ -102,7 +102,8 @@ def _status_lines(run: RunFolder, known: RunStatus, progress: Progress, failed: 
         f"{run.id}: {known.status}{f', worked on by {known.holder}' if known.holder else ''}",
     ]
     if known.detail and (known.ended or known.status in ("paused", "budget")):
-        lines.append(f"  reason    {known.detail.removeprefix(OVER_BUDGET)}")
+        why = known.detail.removeprefix(OVER_BUDGET) if known.status == "budget" else known.detail
+        lines.append(f"  reason    {why}")
     lines += [
         f"  {progress.spec.question}",
         f"  corpus    {counted(len(state.documents), 'document')}, {counted(state.spans, 'passage')}, "
@@ -114,6 +115,8 @@ def _status_lines(run: RunFolder, known: RunStatus, progress: Progress, failed: 
         f"  spent     {counted(spent.calls, 'call')}, {counted(spent.tokens, 'token')}, {duration(state.seconds(now))}",
         f"  budget    {progress.budget_left(now)}",
     ]
+    if failing := state.faults.failing:
+        lines.append(f"  model     has failed {counted(len(failing), 'task')} since it last answered")
     if state.failed:
         told = f"swarm logs {run.id} --kind TaskFailed{run.option}"
         lines.append(f"  given up  {counted(len(state.failed), 'task')} (`{told}`)")
@@ -129,7 +132,6 @@ def _status_lines(run: RunFolder, known: RunStatus, progress: Progress, failed: 
 
 
 def _status_document(run: RunFolder, known: RunStatus, progress: Progress) -> dict[str, Any]:
-
     from swarm.cli.live import budget_used
 
     state, spent = progress.state, progress.state.total()
