@@ -38,7 +38,7 @@ from swarm.runtime.prepare import prepare, raise_budget
 from swarm.runtime.session import check, check_open, read_job
 from swarm.runtime.supervise import orphaned
 from swarm.spec import JobSpec
-from swarm.store.folder import RunFolder, read_sound_status, read_status, reason_words
+from swarm.store.folder import RunFolder, read_sound_status, reason_words
 from swarm.store.interface import Reader
 from swarm.store.place import LATEST
 
@@ -194,11 +194,11 @@ async def _run_job(spec: JobSpec, options: Options, as_json: bool) -> int:
 
 
 async def _resume_job(run: RunFolder, options: Options, as_json: bool) -> int:
-    read_sound_status(run)
+    known = read_sound_status(run)
     with run.reader() as reader:
         state, spec, roles = read_job(reader)
         later = came_later(spec.inputs, state, reader) if state.phase is not Phase.ENDED else []
-    if read_status(run).unreported:
+    if known.unreported:
         await run_again(run, options, render, lambda opened: None)
         return await _told(run, spec, as_json)
     check_open(run, state, options.at)  # before a cluster is started for nothing

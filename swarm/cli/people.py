@@ -94,13 +94,14 @@ def inbox(
 
     from swarm.errors import StoreError
     from swarm.runtime.people import questions
-    from swarm.store.folder import read_sound_status
+    from swarm.store.folder import read_status, sound
 
     place = runs_of(runs)
     found, harmed = [], False
-    for run in [the_run(id, runs)] if id else [place.run(one.id) for one in place.list()]:
+    for known in [read_status(the_run(id, runs))] if id else place.list():
+        run = place.run(known.id)
         try:
-            read_sound_status(run)
+            sound(run, known)
             found += [(question, run.option) for question in questions(run)]
         except StoreError as error:
             if id:

@@ -22,7 +22,7 @@ from swarm.runtime.launch import Render, cancel_resting
 from swarm.runtime.master import persons_reason
 from swarm.runtime.session import PASSING, Session
 from swarm.runtime.supervise import may_go_on, orphaned
-from swarm.store.folder import RunFolder, RunStatus, read_sound_status, read_status
+from swarm.store.folder import RunFolder, RunStatus, read_sound_status, read_status, sound
 from swarm.store.interface import Reader
 
 LONGEST_WORD = 1000
@@ -90,7 +90,7 @@ def pause(run: RunFolder, reason: str = "") -> None:
     if known.holder is not None:
         run.post("pause", reason)
         return
-    read_sound_status(run)
+    sound(run, known)
     if known.ended or not orphaned(run, known, time.time()):
         cure = "" if known.ended else f"`swarm resume {run.id}{run.option}` goes on with it"
         raise StoreError(f"nobody works on this run (it is {known.status}), so it can't be paused", run.id, cure)
@@ -221,7 +221,7 @@ def _open(run: RunFolder) -> RunStatus:
     known = read_status(run)
     if known.ended:
         raise StoreError(f"this job has ended ({known.status})", run.id, "`swarm report` shows what it found")
-    return read_sound_status(run)
+    return sound(run, known)
 
 
 def _asked(run: RunFolder, number: int | None) -> Question:

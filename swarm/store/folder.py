@@ -370,7 +370,15 @@ def read_sound_status(run: RunFolder) -> RunStatus:
     Raises:
         StoreError: its log cannot be read, or has lost records.
     """
-    known = read_status(run)
+    return sound(run, read_status(run))
+
+
+def sound(run: RunFolder, known: RunStatus) -> RunStatus:
+    """A run's status, if the run can be gone on with.
+
+    Raises:
+        StoreError: its log cannot be read, or has lost records.
+    """
     if not known.legible:
         raise StoreError(known.detail, run.where, known.cure)
     return known
