@@ -87,6 +87,10 @@ class DamageError(StoreError):
     """A log or a body that is not what was written."""
 
 
+class NewerError(StoreError):
+    """A log in which a newer swarmloom has written what this one cannot read."""
+
+
 class NoSpaceError(StoreError):
     """The disk, or the object store, has no room for what was to be appended; nothing of it was."""
 

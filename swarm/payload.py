@@ -6,12 +6,13 @@ Owns packing, reading, and the steps from older versions to the current one. Wha
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import msgpack
 
 from swarm import __version__
-from swarm.errors import StoreError
+from swarm.errors import NewerError, StoreError
 from swarm.events import KINDS, Body
 
 _PACKER = msgpack.Packer(use_bin_type=True)
@@ -51,18 +52,16 @@ def decode(kind: str, version: int, payload: bytes) -> Body:
     """Reads a payload, raising older versions step by step to the current one.
 
     Raises:
-        StoreError: the kind is unknown, the version is newer than this software, or the payload is damaged.
+        NewerError: the kind is unknown, or the version is newer than this software.
+        StoreError: the payload is damaged.
     """
     model = KINDS.get(kind)
     if model is None:
         problem = f"holds an event of kind {kind!r}, which swarmloom {__version__} does not know"
-        raise StoreError(problem, "log", "use a newer swarmloom")
+        raise NewerError(problem, "log", "use a newer swarmloom")
     if version > model.version:
-        raise StoreError(
-            f"holds {kind} version {version}; swarmloom {__version__} reads up to version {model.version}",
-            "log",
-            "use a newer swarmloom",
-        )
+        problem = f"holds {kind} version {version}; swarmloom {__version__} reads up to version {model.version}"
+        raise NewerError(problem, "log", "use a newer swarmloom")
     try:
         fields = msgpack.unpackb(payload, raw=False, strict_map_key=True, max_ext_len=0)
         while version < model.version:
@@ -72,3 +71,12 @@ def decode(kind: str, version: int, payload: bytes) -> Body:
     except (ValueError, TypeError, KeyError, msgpack.UnpackException) as error:
         text = f"holds a damaged {kind}: {type(error).__name__} {error}"
         raise StoreError(text.splitlines()[0], "log", "see `swarm doctor`") from error
+
+
+def written_by(payload: bytes) -> str:
+    """The version of swarmloom that a JobOpened names, be the event itself newer than this software; empty if it names none."""
+    with suppress(ValueError, TypeError, msgpack.UnpackException):
+        fields = msgpack.unpackb(payload, raw=False, max_ext_len=0)
+        software = fields.get("software") if isinstance(fields, dict) else ""
+        return software if isinstance(software, str) and software.isprintable() else ""
+    return ""

@@ -5,17 +5,19 @@ Owns how a test opens a job's log, and how it does to it what only faults do: a 
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+import apsw
 import psycopg
 
 from swarm.store.database import Address
 from swarm.store.interface import Reader, Writer
 from swarm.store.postgres import PostgresReader, PostgresWriter
-from swarm.store.sqlite import SqliteReader, SqliteWriter
+from swarm.store.records import COLUMNS, Row
+from swarm.store.sqlite import LOG, SqliteReader, SqliteWriter
 
 JOB = "run"
 BULK = 50
@@ -46,6 +48,10 @@ class Store(Protocol):
         """The sizes of the bodies that lie outside the table of bodies, smallest first."""
         ...
 
+    def put(self, row: Row) -> None:
+        """Adds a record to the log, as a writer of another version might have."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Sqlite:
@@ -72,6 +78,10 @@ class Sqlite:
     def large(self) -> list[int]:
         blobs = self.folder / "blobs"
         return sorted(path.stat().st_size for path in blobs.iterdir()) if blobs.exists() else []
+
+    def put(self, row: Row) -> None:
+        with closing(apsw.Connection(str(self.folder / LOG))) as connection:
+            connection.execute("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +115,12 @@ class Postgres:
     def large(self) -> list[int]:
         found = self.execute("SELECT sum(length(bytes))::bigint FROM swarmloom.blobs GROUP BY job, hash")
         return sorted(size for (size,) in found)
+
+    def put(self, row: Row) -> None:
+        values = "%s, %s, %s, %s, %s, %s, %s, %s, %s"
+        query = f"INSERT INTO swarmloom.events (job, {COLUMNS}) SELECT number, {values} FROM swarmloom.jobs"
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            connection.execute(query.encode(), row)
 
     def execute(self, statement: str) -> list[tuple[int]]:
         """The rows of a statement, done at once."""

@@ -14,7 +14,7 @@ from swarm.cli.live import LINE_SECONDS, PlainLines, Progress, Screen, budget_us
 from swarm.cli.runs import _status_lines
 from swarm.coordinator import Phase
 from swarm.errors import ModelError
-from swarm.events import Event
+from swarm.events import Event, body_hash
 from swarm.runtime.session import Session, check
 from swarm.runtime.wire import Pull
 from swarm.spec import BudgetSpec, JobSpec
@@ -216,11 +216,14 @@ def test_a_view_tells_of_a_model_that_fails_until_it_answers(ran: tuple[RunFolde
     at = next(at for at, event in enumerate(events) if event.kind == "CallStarted")
     for event in events[:at]:
         progress.apply(event)
-    progress.state.faults.fault("overloaded", "one", 1.0)
-    progress.state.faults.fault("overloaded", "two", 1.0)
+    said = b"it answers 429\n  wait a while"
+    with done.writer() as writer:
+        writer.append([], {body_hash(said): said})
+    progress.state.faults.fault("overloaded", "one", 1.0, body_hash(b"it answers 500"))
+    progress.state.faults.fault("overloaded", "two", 1.0, body_hash(said))
     assert "the model has failed 2 tasks since it last answered" in summary(progress)
     lines = _status_lines(done, RunStatus(done.id, "working"), progress, [])
-    assert "  model     has failed 2 tasks since it last answered" in lines
+    assert "  model     has failed 2 tasks since it last answered: it answers 429. Wait a while" in lines
     for event in events[at:]:
         progress.apply(event)
     assert "has failed" not in summary(progress)

@@ -89,6 +89,16 @@ def test_a_second_ctrl_c_stops_at_once(tmp_path: Path) -> None:
     assert swarm("replay", "one", "--verify", "--runs", tmp_path / "runs").code == 0
 
 
+def test_ctrl_c_stops_at_once_where_it_cannot_be_passed_on(tmp_path: Path) -> None:
+    """As on a disk that is full: nothing can be left in the inbox."""
+    with working(tmp_path, "raises+slow:60") as process:
+        (tmp_path / "runs" / "one" / "inbox").write_text("no folder")
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=20)
+    assert process.returncode == 1 and "stopped at once; its log is safe" in err
+    assert "Traceback" not in err and "Exception" not in err
+
+
 def test_ctrl_c_before_the_run_says_that_nothing_was_begun(tmp_path: Path) -> None:
     """The input is long enough that its reading lasts until the signal."""
     source = write_sources(tmp_path) / "big.py"

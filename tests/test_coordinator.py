@@ -10,12 +10,11 @@ from swarm import events as ev
 from swarm.agents.roles import Role
 from swarm.coordinator import Grant, JobState, Phase, Report
 from swarm.coordinator.ending import last_word, most_frequent
-from swarm.coordinator.faults import FIRST_ANSWER_SECONDS, MANY_TASKS, SILENT_SECONDS
 from swarm.errors import ProtocolError, StoreError
 from swarm.events import Event
 from swarm.protocol import AddRange, AddTask, Decision, Finish, Judge, View
 from swarm.testing.invariants import refold, state_digest
-from tests.desk import FAULT, ROLES, SPANS, Desk, Plain, called, done, failed, readers
+from tests.desk import FAULT, ROLES, Desk, Plain, called, done, failed, readers
 
 # ---- leases ----
 
@@ -183,141 +182,6 @@ def test_an_answer_makes_earlier_failures_forgotten() -> None:
         desk.pull(Report(grant.task, grant.token, called(grant, turn=turn)), want=0)
         desk.pull(failed(grant, kind="timeout"), want=0)
     assert not desk.state.failed and desk.state.retries == 8
-
-
-# ---- a model that does not answer ----
-
-
-def test_a_refusal_pauses_the_job_and_every_task_stays_to_be_done() -> None:
-    desk = Desk(Plain(readers(4), AddTask("writer", priority=-5), AddTask("reader", priority=-9)))
-    first = desk.one()
-    desk.pull(done(first, *called(first)), want=0)  # a key may also be withdrawn in the middle of a job
-    desk.protocol.seen.clear()
-    writer, *others = desk.pull(want=5)
-    desk.pull(failed(others[0], kind="refused", retryable=False), want=5)
-    assert (desk.state.phase, desk.state.reason) == (Phase.PAUSED, f"model:{FAULT}")
-    desk.pull(*(failed(grant, kind="refused", retryable=False) for grant in (writer, *others[1:])))
-    assert not desk.state.failed and not desk.protocol.seen
-    assert desk.kinds().count("PhaseChanged") == 1
-    desk.now += 200
-    again = desk.resumed().pull(want=9)
-    assert {grant.task for grant in again} == {grant.task for grant in (writer, *others)}
-    assert again[0].role == "writer", "its priority stays as well"
-    desk.pull(*(done(grant, *called(grant)) for grant in again))
-    assert desk.state.status == "done" and not desk.state.failed
-
-
-def test_a_model_that_never_answered_pauses_instead_of_giving_up() -> None:
-    desk = Desk(Plain(AddTask("reader")))
-    desk.pull(failed(desk.one(), kind="unreachable", retryable=False))
-    assert desk.state.phase is Phase.PAUSED and not desk.state.failed
-
-
-def test_one_call_that_fails_for_good_among_answers_costs_one_task() -> None:
-    desk = Desk(Plain(readers(2)))
-    one, two = desk.pull(want=2)
-    desk.pull(done(one, *called(one)), failed(two, kind="broken", retryable=False))
-    assert desk.state.status == "done" and len(desk.state.failed) == 1
-
-
-def test_a_request_that_is_rejected_costs_its_task_and_no_other() -> None:
-    desk = Desk(Plain(readers(3)))
-    first, bad, last = desk.pull(want=3)
-    desk.pull(done(first, *called(first)), failed(bad, kind="rejected", retryable=False), want=0)
-    assert desk.state.phase is Phase.WORKING and [row[3] for row in desk.state.failed] == ["rejected"]
-    desk.pull(done(last, *called(last)), want=0)
-    assert desk.state.status == "done"
-
-
-@pytest.mark.parametrize("answered", [0, 1])
-def test_a_model_that_rejects_whatever_it_is_asked_pauses_the_job(answered: int) -> None:
-    """Else a setting that it never takes, or a bill that is not paid, would cost every passage that is left."""
-    tasks = 3 * MANY_TASKS
-    desk = Desk(Plain(*[AddTask("reader") for _ in range(tasks)]))
-    for _ in range(answered):
-        grant = desk.one()
-        desk.pull(done(grant, *called(grant)), want=0)
-    grants = desk.pull(want=tasks)
-    for grant in grants:
-        desk.pull(failed(grant, kind="rejected", retryable=False), want=0)
-    lost = MANY_TASKS if answered else 0
-    assert desk.state.phase is Phase.PAUSED and desk.state.reason == f"model:{FAULT}"
-    assert len(desk.state.failed) == lost and len(desk.state.tasks) == len(grants) - lost
-    desk.resumed().now += 100
-    for grant in desk.pull(want=tasks):
-        desk.pull(done(grant, *called(grant)), want=0)
-    assert desk.state.status == "done" and len(desk.state.failed) == lost
-
-
-def test_a_model_that_answers_nothing_for_a_while_pauses_the_job_and_costs_no_task() -> None:
-    """However many hosts it had: what counts is the time, not how many calls fail in it."""
-    desk = Desk(Plain(readers(SPANS), AddTask("reader")))
-    first, *grants = desk.pull(want=9)
-    desk.pull(done(first, *called(first)), want=0)
-    began, faults = desk.now, 0
-    while desk.state.phase is Phase.WORKING:
-        faults += len(grants)
-        desk.pull(*(failed(grant, kind="unreachable") for grant in grants), want=0)
-        desk.now += 100
-        grants = desk.pull(want=9)
-    assert desk.now - began >= SILENT_SECONDS and faults > 8 * desk.roles["reader"].attempts
-    assert not desk.state.failed and desk.state.reason == f"model:{FAULT}"
-
-
-def test_a_model_that_is_full_from_the_first_call_on_pauses_the_job_soon() -> None:
-    desk = Desk(Plain(readers(2)))
-    began, grants = desk.now, desk.pull(want=2)
-    while desk.state.phase is Phase.WORKING:
-        desk.pull(*(failed(grant, kind="overloaded") for grant in grants), want=0)
-        desk.now += 7
-        grants = desk.pull(want=2)
-    assert FIRST_ANSWER_SECONDS <= desk.now - began < SILENT_SECONDS
-    assert not desk.state.failed and desk.state.reason == f"model:{FAULT}"
-
-
-def test_a_task_that_fails_alone_is_given_up_after_a_while() -> None:
-    """When nobody else is left to be answered, only time can tell that the fault is its own."""
-    desk = Desk(Plain(readers(2)))
-    good, bad = desk.pull(want=2)
-    desk.pull(done(good, *called(good)), want=0)
-    failures = 0
-    while not desk.state.failed:
-        desk.pull(failed(bad, kind="broken"), want=0)
-        failures, desk.now = failures + 1, desk.now + 5.5
-        bad = next(iter(desk.pull(want=1)), bad)
-    assert failures > desk.roles["reader"].attempts and desk.state.status == "done"
-
-
-def test_a_storm_of_refusals_costs_no_task_its_attempts() -> None:
-    desk = Desk(Plain(readers(2)))
-    grant = desk.one()
-    desk.pull(done(grant, *called(grant)), want=0)
-    for _ in range(5):
-        grant = desk.one()
-        desk.pull(failed(grant, kind="overloaded"), want=0)
-        desk.now += 100
-    assert not desk.state.failed and desk.state.tasks[grant.task].failures == 0
-
-
-def test_an_endpoint_that_says_when_to_come_back_is_obeyed() -> None:
-    desk = Desk(Plain(readers(1)))
-    grant = desk.one()
-    end = ev.TaskFailed(task=grant.task, token=grant.token, error=FAULT, kind="overloaded", retry_at=None)
-    desk.pull(Report(grant.task, grant.token, (end,), after=300.0), want=0)
-    assert desk.last(ev.TaskFailed).retry_at == desk.now + 300.0
-
-
-def test_a_task_that_fails_while_others_are_answered_is_given_up_and_they_go_on() -> None:
-    desk = Desk(Plain(readers(6)))
-    bad, *good = desk.pull(want=6)
-    for grant in good[:3]:
-        desk.pull(done(grant, *called(grant)), failed(bad, kind="timeout"), want=0)
-        desk.now += 100
-        if bad.task in desk.state.tasks:
-            bad = desk.one()
-    assert [row[0] for row in desk.state.failed] == [bad.task] and desk.state.phase is Phase.WORKING
-    desk.pull(*(done(grant, *called(grant)) for grant in good[3:]), want=0)
-    assert desk.state.status == "done"
 
 
 def test_a_paused_job_grants_nothing_and_takes_what_is_brought() -> None:

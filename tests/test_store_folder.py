@@ -21,7 +21,7 @@ from swarm.store.folder import RunFolder, new_id, read_status
 from swarm.store.lock import FolderLock
 from swarm.store.runs import Runs, open_runs
 from swarm.store.sqlite import SqliteWriter
-from tests.commands import swarm
+from tests.commands import job_file, swarm
 from tests.jobs import job, write_sources
 
 CREATED = JobCreated(
@@ -331,6 +331,15 @@ def test_the_root_comes_from_the_option_then_the_environment() -> None:
     assert open_runs("~/x", {}) == Runs(Path.home() / "x")
     with pytest.raises(SpecError, match=r"--runs: runs cannot be kept in mysql://\n.*postgresql://"):
         open_runs("mysql://me:secret@there/runs", {})
+
+
+@pytest.mark.parametrize("command", [("run", "JOB"), ("run", "JOB", "--detach"), ("list",), ("rm", "one")])
+def test_a_path_that_sqlite_cannot_open_is_refused_as_such(tmp_path: Path, command: tuple[str, ...]) -> None:
+    path = job_file(tmp_path, write_sources(tmp_path))
+    before = sorted(tmp_path.rglob("*"))
+    said = swarm(*(path if word == "JOB" else word for word in command), "--runs", f"{tmp_path}/caf\udce9")
+    assert said.code == 2 and "--runs: " in said.err and r"caf\udce9' is not UTF-8" in said.err, said.err
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_a_log_that_is_a_folder_is_named(tmp_path: Path) -> None:

@@ -197,6 +197,13 @@ class Board:
         for _, _, _, id in orders[0] if len(orders) == 1 else merge(*orders):
             yield self.note(id)
 
+    def answer(self, query: tuple[str, str, int]) -> tuple[str, ...]:
+        """The ids of the notes that a task's query (kind, verdict or empty, how many at most or 0) asks for, in the order of the
+        text they cite."""
+        kind, verdict, most = query
+        found = self.notes(kind, verdict or None, "")
+        return tuple(note.id for note in (islice(found, most) if most else found))
+
     def by_task(self, task: str) -> list[NoteView]:
         """The notes that a task posted, in that order."""
         near = {id: self._near[id] for id in self._tasks.get(task, ())}

@@ -95,6 +95,7 @@ def _status_lines(run: RunFolder, known: RunStatus, progress: Progress, failed: 
     from swarm.coordinator.budget import limits_reached
     from swarm.coordinator.state import OVER_BUDGET
     from swarm.runtime.outbox import untold_words
+    from swarm.store.folder import reason_words
 
     state = progress.state
     spent, now = state.total(), time.time() if known.holder else state.time
@@ -116,7 +117,9 @@ def _status_lines(run: RunFolder, known: RunStatus, progress: Progress, failed: 
         f"  budget    {progress.budget_left(now)}",
     ]
     if failing := state.faults.failing:
-        lines.append(f"  model     has failed {counted(len(failing), 'task')} since it last answered")
+        with run.reader() as reader:
+            why = reason_words(reader, f"model:{state.faults.said}")
+        lines.append(f"  model     has failed {counted(len(failing), 'task')} since it last answered: {why}")
     if state.failed:
         told = f"swarm logs {run.id} --kind TaskFailed{run.option}"
         lines.append(f"  given up  {counted(len(state.failed), 'task')} (`{told}`)")

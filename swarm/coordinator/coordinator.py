@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from itertools import islice
 from types import MappingProxyType
 
 from swarm import events as ev
@@ -129,12 +128,16 @@ class Coordinator:
 
     def look(self, now: float) -> tuple[list[Event], dict[str, list[int]]]:
         """What time alone brings: where the seconds of the budget are over, work that makes calls is broken off, and the end
-        begins. Also returns host → tokens of the leases that were ended; these calls are of no use any more."""
+        begins; where the model never answered, and nothing else is left to do than to wait for it, the job pauses. Also returns
+        host → tokens of the leases that were ended; these calls are of no use any more."""
         self._begin(now)
         ended: dict[str, list[int]] = {}
         over = budget.late(self.budget, self.state, self._now, reserve=False)
         if over is not None and self.state.phase is Phase.WORKING and self.state.memory.get("started"):
             self._break_off(over, ended)
+        in_vain = self.state.faults.unheard(self._now) and not (self.state.leased or self.state.next_ready(self._now))
+        if in_vain and self.state.phase is Phase.WORKING:
+            self._emit(ev.PhaseChanged(phase=Phase.PAUSED, reason=f"model:{self.state.faults.said}"))
         return self._notified(), ended
 
     def pause(self, now: float, reason: str) -> list[Event]:
@@ -308,7 +311,7 @@ class Coordinator:
             task=row.id, host=host, token=self.state.token + 1, until=self._now + LEASE_SECONDS, attempt=row.attempt + 1,
             reserved=tokens, calls=calls,
         ))  # fmt: skip
-        reads = row.reads if row.query is None else self._answer(row.query)
+        reads = row.reads if row.query is None else self.state.board.answer(row.query)
         return self._granted(row, reads, self._words(row.role))
 
     def _grant_range(self, row: RangeRow, host: str, need: budget.Need, most: int) -> list[Grant]:
@@ -330,12 +333,6 @@ class Coordinator:
 
     def _words(self, role: str) -> tuple[str, ...]:
         return tuple(note.id for note in self.state.board.notes(WORD)) if self.roles[role].hears else ()
-
-    def _answer(self, query: tuple[str, str, int]) -> tuple[str, ...]:
-        """The ids of the notes that the board answers a task's query with, in the order of the text."""
-        kind, verdict, most = query
-        found = self.state.board.notes(kind, verdict or None, "")
-        return tuple(note.id for note in (islice(found, most) if most else found))
 
     def _refuse(self, row: TaskRow | RangeRow, refusal: budget.Refusal) -> None:
         """A limit keeps a task from starting. It waits, or its role stops, or everything but the end; what the end itself

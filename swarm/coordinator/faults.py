@@ -37,6 +37,8 @@ class Faults:
     """Tasks that had one, in the order in which they failed."""
     rejected: int = 0
     """Requests since then that it did not take as they are."""
+    said: str = ""
+    """The hash of the last fault's words."""
 
     def counts(self, kind: str, heard: int, counted: float, now: float) -> bool:
         """Whether a failure counts against its task, whose last one that did was at `counted`, after `heard` answers.
@@ -56,21 +58,28 @@ class Faults:
             return not self.answers or self.rejected >= MANY_TASKS
         if kind not in MODEL_FAULTS:
             return False
-        patience = SILENT_SECONDS if self.answers else FIRST_ANSWER_SECONDS
-        silent = bool(self.since) and now - self.since >= patience
-        return kind == "refused" or silent or (last and not self.answers)
+        return kind == "refused" or self._silent(now) or (last and not self.answers)
 
-    def fault(self, kind: str, task: str, time: float) -> None:
+    def unheard(self, now: float) -> bool:
+        """Whether time alone says that the model answers nobody: no call of the job ever was answered. One that has answered
+        before may ask for a long wait, and is given it."""
+        return not self.answers and self._silent(now)
+
+    def _silent(self, now: float) -> bool:
+        patience = SILENT_SECONDS if self.answers else FIRST_ANSWER_SECONDS
+        return bool(self.since) and now - self.since >= patience
+
+    def fault(self, kind: str, task: str, time: float, said: str) -> None:
         """A task failed, over the model or not."""
         self.rejected += kind == REJECTED
         if kind not in MODEL_FAULTS:
             return
         self.failing[task] = None
-        self.since = self.since or time
+        self.since, self.said = self.since or time, said
 
     def forget(self) -> None:
         """A call was answered, or another master begins."""
-        self.since, self.rejected = 0.0, 0
+        self.since, self.rejected, self.said = 0.0, 0, ""
         if self.failing:
             self.failing.clear()
 

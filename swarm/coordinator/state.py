@@ -265,7 +265,8 @@ def _forked(state: JobState, event: Event, body: ev.Forked) -> None:
 
 
 def _opened(state: JobState, event: Event, body: ev.JobOpened) -> None:
-    """A new master: every lease of the last one ends here, and its time is counted up to its last event."""
+    """A new master: every lease of the last one ends here, and its time is counted up to its last event. What tasks ran into
+    may be mended by now: none of them waits any longer to try again."""
     state.held = state.seconds(state.time)
     state.epoch = body.epoch
     state.faults.forget()
@@ -273,11 +274,12 @@ def _opened(state: JobState, event: Event, body: ev.JobOpened) -> None:
     idle = state.phase in (Phase.PAUSED, Phase.ENDED)
     state.opened_at = 0.0 if idle and body.shell == ev.CARETAKER else event.time
     for row in state.tasks.values():
-        row.failures = row.setbacks = 0
+        row.failures, row.setbacks, row.retry_at = 0, 0, 0.0
         if row.token:
             state.lose(row)
             state.release(row)
             state.push(row)
+    state.later = sorted((0.0, order, id) for _, order, id in state.later)
     # One that has spent its budget rests until it gets more; one that is only taken care of stays as it is.
     if state.phase is Phase.PAUSED and not state.status and body.shell != ev.CARETAKER:
         state.phase = Phase.WORKING if state.pinned else Phase.PINNING
@@ -405,7 +407,7 @@ def _finished(state: JobState, event: Event, body: ev.TaskFinished) -> None:
 def _failed(state: JobState, event: Event, body: ev.TaskFailed) -> None:
     row = state.tasks[body.task]
     counts = state.faults.counts(body.kind, row.heard, row.counted, event.time)
-    state.faults.fault(body.kind, row.id, event.time)
+    state.faults.fault(body.kind, row.id, event.time, body.error)
     if body.retry_at is None:
         state.failed.append((row.id, row.role, row.spans, body.kind, body.error))
         state.given_up += 1

@@ -18,7 +18,7 @@ from swarm.coordinator import Phase
 from swarm.coordinator.budget import limits_reached
 from swarm.coordinator.state import OVER_BUDGET
 from swarm.corpus import Pinned
-from swarm.errors import BudgetError, ModelError, ProtocolError, SwarmError
+from swarm.errors import BudgetError, ModelError, ProtocolError, StoreError, SwarmError
 from swarm.events import ReportWritten
 from swarm.runtime.caretaker import Caretaker
 from swarm.runtime.environment import settle
@@ -251,10 +251,11 @@ class _Interrupts:
 
     def _ask(self, loop: asyncio.AbstractEventLoop, name: str) -> None:
         signal.alarm(0)  # Ray's own handler goes first, takes SIGTERM for a crash, and has the process abort three seconds later
-        if self._asked or not self._run.path.is_dir():
-            self.stopped = True
-            for task in asyncio.all_tasks(loop):
-                task.cancel()
-            return
-        self._asked = True
-        self._run.post("signal", name)
+        if not self._asked and self._run.path.is_dir():
+            self._asked = True
+            with suppress(StoreError):  # nothing can be left for the job, as its disk is full
+                self._run.post("signal", name)
+                return
+        self.stopped = True
+        for task in asyncio.all_tasks(loop):
+            task.cancel()

@@ -30,23 +30,25 @@ from swarm.store.connection import naming, open_reading, open_writing
 from swarm.store.interface import Damage, copy_name, folder_option
 from swarm.store.lock import FolderLock
 from swarm.store.mark import acknowledged, lower
-from swarm.store.records import COLUMNS, Row, sound, to_event
+from swarm.store.records import COLUMNS, Opening, Row, sound, to_event
 
 _CHUNK = 1000
 _SETTINGS = "SELECT count(*) FROM meta WHERE (name, typeof(value)) IN (VALUES ('epoch', 'integer'), ('blobs', 'text'))"
 
 
-def survey(rows: Iterable[Row], previous: int | None, after: int, where: str, run: str) -> Damage | None:
+def survey(
+    rows: Iterable[Row], previous: int | None, after: int, where: str, run: str, opening: Opening
+) -> Damage | None:
     """Walks the chain of records with seq > `after`; the record `after` itself, with the checksum `previous`, is taken as good.
 
     Raises:
-        StoreError: an intact record is newer than this software.
+        NewerError: an intact record is newer than this software.
     """
     expected, first, healed = after + 1, 0, False
     seq, size = after, 0
     for row in rows:
         seq = row[0]
-        good = previous is not None and seq == expected and sound(row, previous)
+        good = previous is not None and seq == expected and sound(row, previous, opening)
         if not good and not first:
             first = expected
         healed = healed or (good and first > 0)
@@ -63,7 +65,8 @@ def survey(rows: Iterable[Row], previous: int | None, after: int, where: str, ru
 
 def walk(connection: apsw.Connection, path: Path, after: int) -> Damage | None:
     """`survey` of a log in a folder."""
-    return survey(_rows(connection, after), checksum_at(connection, after), after, str(path), path.parent.name)
+    rows, previous = _rows(connection, after), checksum_at(connection, after)
+    return survey(rows, previous, after, str(path), path.parent.name, opening_in(connection))
 
 
 def checksum_at(connection: apsw.Connection, seq: int) -> int | None:
@@ -72,6 +75,16 @@ def checksum_at(connection: apsw.Connection, seq: int) -> int | None:
         return 0
     found: Any = connection.execute("SELECT checksum FROM events WHERE seq = ?", (seq,)).get
     return found if isinstance(found, int) else None
+
+
+def opening_in(connection: apsw.Connection) -> Opening:
+    """How to learn from a log with which JobOpened a master took it."""
+
+    def opening(epoch: int) -> bytes | None:
+        found: Any = connection.execute("SELECT payload FROM events WHERE kind = 'JobOpened' AND epoch = ?", (epoch,)).get
+        return found if isinstance(found, bytes) else None
+
+    return opening
 
 
 def missing(connection: apsw.Connection, path: Path) -> Damage | None:
@@ -172,6 +185,7 @@ def repair(folder: Path, apply: bool = False) -> Damage | None:
         with _locked(folder):
             return _give_up(path)
     with _locked(folder), closing(open_writing(path)) as connection, naming(path):
+        wal.note_torn(connection, path)
         if found.place == "index":
             again = _structure(connection, path, mend=True)  # once more, now that nobody else can write
             if again is None or again.place != "index":
@@ -263,7 +277,8 @@ def _lacking(bodies: Bodies, connection: apsw.Connection, path: Path, last: int)
         data = bodies.find(connection, (hash,))[hash]
         return _blobs(connection, path).get(hash) if data is None else data
 
-    lack = named.missing(map(to_event, _rows(connection, 0)), absent, body)
+    opening = opening_in(connection)
+    lack = named.missing((to_event(row, opening) for row in _rows(connection, 0)), absent, body)
     return Damage(str(path), path.parent.name, "body", lack, 0, last) if lack else None
 
 

@@ -212,7 +212,10 @@ class RunFolder:
                     lock.release()
 
     def taken(self) -> StoreError:
-        """The error for a name that another run has."""
+        """The error for a name that another run has, or something that is none."""
+        if self.holder() is None and self.id not in self.place.ids(self.root) and os.path.lexists(self.path):
+            problem = f"something called {self.id!r} exists already, and is no run"
+            return StoreError(problem, str(self.path), "move it away, or choose another id")
         named = f"{self.id}{self.option}"
         cure = f"choose another id, or `swarm resume {named}`; one that never began, `swarm rm {named}` removes"
         return StoreError(f"a run called {self.id!r} exists already", str(self.path), cure)

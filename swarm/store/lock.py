@@ -78,7 +78,7 @@ def holder(path: Path) -> str | None:
     """Who holds the lock, as `process 17 on HOST since 2031-04-12 15:09:00`; None when it is free."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     try:
         return None if _flock(descriptor, fcntl.LOCK_SH, path) else _named(descriptor)

@@ -86,7 +86,7 @@ class PostgresReader:
             for row in rows:
                 if checksum is None or row[0] != after + 1 or not intact(row, checksum):
                     raise self._damaged(after + 1)
-                yield to_event(row)
+                yield to_event(row, self.opening)
                 after, checksum = row[0], row[8]
             rows = self._rows(_EVENTS, (self.job, after, end)) if len(rows) == _CHUNK else []
 
@@ -121,7 +121,7 @@ class PostgresReader:
                 row, previous = _row(fields), START.checksum if fields[0] == 1 else before
                 after = row[0]
                 if previous is not None and intact(row, previous):
-                    yield to_event(row)
+                    yield to_event(row, self.opening)
                 elif not sound:
                     raise self._damaged(after)
             more = len(found) == _CHUNK
@@ -183,6 +183,12 @@ class PostgresReader:
         while found := self._rows(_EVENTS, (self.job, after, 2**62)):
             yield from found
             after = found[-1][0]
+
+    def opening(self, epoch: int) -> bytes | None:
+        """The payload of the JobOpened with which a master of this epoch took the job; None if there is none."""
+        query = "SELECT payload FROM swarmloom.events WHERE job = %s AND kind = 'JobOpened' AND epoch = %s"
+        found = self._query(query, (self.job, epoch))
+        return bytes(found[0][0]) if found else None
 
     def _checksum_at(self, seq: int) -> int | None:
         if seq <= 0:
@@ -256,7 +262,7 @@ class PostgresWriter(PostgresReader):
         after = max(0, last - TAIL)
         tip, checksum = START, self._checksum_at(after)
         for row in self.rows(after):
-            if checksum is None or row[0] != after + 1 or not sound(row, checksum):
+            if checksum is None or row[0] != after + 1 or not sound(row, checksum, self.opening):
                 raise self._damaged(after + 1)
             after, checksum = row[0], row[8]
             tip = Tip(row[0], row[1], row[8])

@@ -49,7 +49,7 @@ def look(reader: PostgresReader) -> Damage | None:
 
 
 def _records(reader: PostgresReader) -> Damage | None:
-    return survey(reader.rows(0), START.checksum, 0, reader.where, reader.id)
+    return survey(reader.rows(0), START.checksum, 0, reader.where, reader.id, reader.opening)
 
 
 def mend(connection: Connection, reader: PostgresReader, job: int, folder: Path, found: Damage) -> Damage:

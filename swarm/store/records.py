@@ -7,20 +7,22 @@ or moved shows.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import inf
 from struct import Struct, error as StructError
 from typing import Any
 from zlib import crc32
 
-from swarm.errors import FencedError, StoreError
+from swarm.errors import FencedError, NewerError, StoreError
 from swarm.events import KINDS, Event
-from swarm.payload import decode, encode
+from swarm.payload import decode, encode, written_by
 
 COLUMNS = "seq, time, epoch, cause, kind, version, key, payload, checksum"
 Row = tuple[int, float, int, int, str, int, str, bytes, int]
 """The values of COLUMNS, in order."""
+Opening = Callable[[int], bytes | None]
+"""The payload of the JobOpened with which a master of this epoch took the job; None if there is none."""
 
 _NUMBERS = Struct("<qdqqqIII").pack
 _NAMES = {model: (kind, model.version) for kind, model in KINDS.items()}
@@ -110,30 +112,35 @@ def intact(row: Sequence[Any], previous: int) -> bool:
         return False
 
 
-def to_event(row: Row) -> Event:
+def to_event(row: Row, opening: Opening) -> Event:
     """The event of an intact row.
 
     Raises:
-        StoreError: its kind or version is newer than this software, or its payload cannot be read.
+        NewerError: its kind or version is newer than this software; it names the one that wrote it.
+        StoreError: its payload cannot be read.
     """
     seq, time, epoch, cause, kind, version, key, payload, _ = row
-    return Event(seq, time, epoch, cause, key, decode(kind, version, payload))
+    try:
+        return Event(seq, time, epoch, cause, key, decode(kind, version, payload))
+    except NewerError as error:
+        if writer := written_by(opening(epoch) or b""):
+            problem, cure = f"{error.message}; swarmloom {writer} wrote it", f"use swarmloom {writer}, or a newer one"
+            raise NewerError(problem, error.where, cure) from None
+        raise
 
 
-def sound(row: Row, previous: int) -> bool:
+def sound(row: Row, previous: int, opening: Opening) -> bool:
     """Whether a row is intact and can be read.
 
     Raises:
-        StoreError: it is intact, and newer than this software: that is no damage, and must never be cut.
+        NewerError: it is intact, and newer than this software: that is no damage, and must never be cut.
     """
     if not intact(row, previous):
         return False
-    model = KINDS.get(row[4])
-    newer = model is None or row[5] > model.version
     try:
-        to_event(row)
+        to_event(row, opening)
+    except NewerError:
+        raise
     except StoreError:
-        if newer:
-            raise
         return False
     return True

@@ -18,7 +18,7 @@ import apsw
 from swarm.errors import StoreError
 from swarm.events import JobEnded
 from swarm.names import is_draft
-from swarm.store import bodies, snapshots
+from swarm.store import bodies, snapshots, wal
 from swarm.store.connection import naming, open_reading, open_writing
 from swarm.store.interface import Needless
 from swarm.store.lock import FolderLock
@@ -52,8 +52,10 @@ def free(folder: Path) -> list[Needless]:
                 if one.file is not None:
                     one.file.unlink(missing_ok=True)
         if any(one.file is None for one in found):
-            with closing(open_writing(folder / LOG)) as connection, naming(folder / LOG), connection:
-                snapshots.drop(connection)
+            with closing(open_writing(folder / LOG)) as connection, naming(folder / LOG):
+                wal.note_torn(connection, folder / LOG)
+                with connection:
+                    snapshots.drop(connection)
     finally:
         lock.release()
     return found

@@ -93,6 +93,8 @@ def open_runs(option: str | None, environment: Mapping[str, str]) -> Runs:
 
         return Runs(Path(FILES), PostgresPlace(Address(value), blobs))
     if not mark:
+        if any("\ud800" <= sign <= "\udfff" for sign in value):
+            raise SpecError(f"{value!r} is not UTF-8, and SQLite opens no file under it", "--runs", "name another folder")
         root = Path(os.path.expanduser(value))
         if root.is_file():
             raise SpecError(f"{value} is a file, not a folder", "--runs", "name a folder, or one that is to be made")

@@ -21,7 +21,7 @@ from swarm.store import snapshots, wal
 from swarm.store.blobs import BLOB_BYTES, Blobs, open_blobs, verified
 from swarm.store.bodies import BULK, BodyRow, bodies_of
 from swarm.store.connection import BUSY_MS, LIFE, create, naming, open_reading, open_writing
-from swarm.store.damage import checksum_at, gone, missing, walk
+from swarm.store.damage import checksum_at, gone, missing, opening_in, walk
 from swarm.store.interface import Damage, Snapshot, folder_option
 from swarm.store.lock import FolderLock
 from swarm.store.mark import Mark
@@ -33,8 +33,6 @@ TAIL = 1000
 SETTLE_MS = 500
 """How long a writer waits for readers to bring all of the log into its one file."""
 _CHUNK = 500
-_TORN = "INSERT INTO meta VALUES ('torn', ?) ON CONFLICT(name) DO UPDATE SET value = max(value, excluded.value)"
-"""What was cut off stays known until an event says it: who opens the log next may not come to write one."""
 
 
 class SqliteReader:
@@ -74,7 +72,7 @@ class SqliteReader:
             for row in rows:
                 if checksum is None or row[0] != after + 1 or not intact(row, checksum):
                     raise self._damaged(after + 1)
-                yield to_event(row)
+                yield to_event(row, self._opening)
                 after, checksum = row[0], row[8]
             rows = self._query(query, (after, end)) if len(rows) == _CHUNK else []
 
@@ -155,7 +153,11 @@ class SqliteReader:
         whole = len(rows) == min(max(seq, 1), 2) and rows[-1][0] == seq
         if not whole or not intact(rows[-1], START.checksum if seq == 1 else rows[0][8]):
             raise self._damaged(seq)
-        return to_event(rows[-1])
+        return to_event(rows[-1], self._opening)
+
+    def _opening(self, epoch: int) -> bytes | None:
+        with self._one_at_a_time, naming(self.path):
+            return opening_in(self._reading)(epoch)
 
     def _query(self, query: str, bindings: tuple[Any, ...] = ()) -> list[Any]:
         # Whole results, never an open cursor: a reading transaction left open stops the writer's checkpoints.
@@ -225,11 +227,9 @@ class SqliteWriter(SqliteReader):
         self._parts: set[str] | None = None
         """Names of the stored parts of the snapshot, once they are known."""
         with naming(self.path):
-            torn = wal.torn(writing, self.path)
+            torn = wal.note_torn(writing, self.path)
             writing.execute("BEGIN IMMEDIATE")
             writing.execute("UPDATE meta SET value = value + 1 WHERE name = 'epoch'")
-            if torn:
-                writing.execute(_TORN, (torn,))
             raised: Any = writing.execute("SELECT value FROM meta WHERE name = 'epoch'").get
             unsaid: Any = writing.execute("SELECT value FROM meta WHERE name = 'torn'").get
             writing.execute("COMMIT")

@@ -23,6 +23,7 @@ _PAGES, _PAGE = {1 << power for power in range(9, 17)}, 4096
 """Bytes that a page may have, and has in our logs: a damaged header may say anything."""
 _UNWRITTEN = bytes(8)
 """How a salt reads that a power cut kept from the disk."""
+_TORN = "INSERT INTO meta VALUES ('torn', ?) ON CONFLICT(name) DO UPDATE SET value = max(value, excluded.value)"
 _LOOKS, _BETWEEN_SECONDS = 3, 0.02
 """A writer that begins a new round is for a moment done with its index and not yet with the file: that passes, damage stays."""
 
@@ -70,6 +71,18 @@ def torn(connection: apsw.Connection, path: Path) -> int:
     except FileNotFoundError:
         return 0
     return sum(frame.size for frame in frames[_taken(connection) :])
+
+
+def note_torn(connection: apsw.Connection, path: Path) -> int:
+    """As `torn`, and has the log remember it until an event says it: who is about to write into a log is not always one who
+    writes events.
+
+    Raises:
+        OSError, apsw.Error: a file cannot be read, or the log cannot be written.
+    """
+    if size := torn(connection, path):
+        connection.execute(_TORN, (size,))
+    return size
 
 
 def _taken(connection: apsw.Connection) -> int:

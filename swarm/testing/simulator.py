@@ -234,8 +234,7 @@ class Simulation:
 
     def _expire(self) -> None:
         """What the master's shell does now and then. Hosts do not hear which of their calls were broken off over the time."""
-        if self.core.budget.seconds is not None:
-            self._decide(lambda: self.core.look(self.now)[0])
+        self._decide(lambda: self.core.look(self.now)[0])
         for name, last in list(self.heard.items()):
             if self.ticks - last > LEASE_SECONDS and self.heard.pop(name, None) is not None:
                 self._decide(lambda name=name: self.core.lost(self.now, name, "silent"))  # type: ignore[misc]

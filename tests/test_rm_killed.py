@@ -1,0 +1,106 @@
+"""`swarm rm` that is killed while it removes a run: the run is there as it was, or it is gone, and what is left of it can go."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from swarm.errors import StoreError
+from swarm.events import body_hash
+from swarm.store.blobs import BLOB_BYTES
+from swarm.store.folder import RunFolder
+from swarm.store.runs import Runs
+from tests.test_fork_killed import age
+from tests.test_store_folder import CREATED, NOTE, start
+
+CHANGES = {"os.remove", "os.rename", "os.rmdir", "shutil.rmtree"}
+NO_RUN = "something called 'demo' exists already, and is no run\n  move it away, or choose another id"
+LARGE = b"l" * (BLOB_BYTES + 1)
+
+
+def made(root: Path) -> RunFolder:
+    run = RunFolder(root, "demo")
+    with start(run, CREATED, NOTE) as writer:
+        writer.append([], {body_hash(LARGE): LARGE})
+    for file in (run.spec, run.answer, run.report_html, run.rows):
+        file.write_text("words")
+    run.logs.mkdir()
+    (run.logs / "host.log").write_text("words")
+    run.post("tell", "words")
+    return run
+
+
+def contents(run: RunFolder) -> dict[Path, bytes]:
+    passing = {run.lock, *(run.log.with_name(run.log.name + ending) for ending in ("-shm", "-wal"))}
+    return {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file() and path not in passing}
+
+
+def killed_at(change: int, run: RunFolder) -> bool:
+    """Removes a run in a process that dies before its n-th change of the disk; False if it did not come to so many."""
+    child = os.fork()
+    if not child:
+        left = change
+
+        def die(event: str, _: object) -> None:
+            nonlocal left
+            if event in CHANGES:
+                left -= 1
+                if not left:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+        try:
+            sys.addaudithook(die)
+            run.remove()
+            os._exit(0)
+        finally:
+            os._exit(1)
+    _, ended = os.waitpid(child, 0)
+    assert os.WIFSIGNALED(ended) or os.waitstatus_to_exitcode(ended) == 0
+    return os.WIFSIGNALED(ended)
+
+
+def test_a_run_is_there_whole_or_its_name_is_free(tmp_path: Path) -> None:
+    there, gone, change = 0, 0, 1
+    while True:
+        root = tmp_path / str(change)
+        run, runs = made(root), Runs(root)
+        whole = contents(run)
+        if not killed_at(change, run):
+            break
+        if run.exists():
+            there += 1
+            assert contents(run) == whole and runs.ids() == ["demo"]
+            run.remove()
+        else:
+            gone += 1
+            assert runs.ids() == [] and not run.path.exists()
+            (draft,) = (path for path in root.iterdir() if path.is_dir())
+            age(draft)
+            assert [one.file for one in runs.beside(remove=True)] == [draft]
+        assert list(root.iterdir()) == []
+        made(root)
+        change += 1
+    assert there and gone >= 8 and list(root.iterdir()) == [], "killed at each of its steps"
+
+
+def test_what_somebody_else_left_under_a_name_is_said_to_be_no_run(tmp_path: Path) -> None:
+    run = made(tmp_path)
+    for file in (run.log, run.spec):
+        file.unlink()
+    path = Path(shutil.move(run.path, tmp_path / "elsewhere"))
+    for left in (path, path / "report.html"):
+        run.path.symlink_to(left)
+        for attempt in (run.check_free, run.create):
+            with pytest.raises(StoreError) as caught:
+                attempt()
+            assert str(caught.value) == f"{run.path}: {NO_RUN}"
+        run.path.unlink()
+    shutil.move(path, run.path)
+    with pytest.raises(StoreError, match="exists already, and is no run"):
+        run.create()
+    assert run.report_html.read_text() == "words"
