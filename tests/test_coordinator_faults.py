@@ -136,8 +136,8 @@ def test_an_endpoint_that_says_when_to_come_back_is_obeyed() -> None:
 
 def test_a_model_that_never_answered_gets_no_hour_to_wait_and_is_asked_at_once_by_the_next_master() -> None:
     """Nothing fails while all wait, so that time alone must say it: but never of calls that are still out, or may go out."""
-    desk = Desk(Plain(readers(3)))
-    one, two = desk.pull(want=2)
+    desk = Desk(Plain(readers(2)))
+    one, _ = desk.pull(want=2)
     desk.pull(full(one), want=0)
     desk.now += FIRST_ANSWER_SECONDS
     desk.keep(desk.core.look(desk.now)[0])
