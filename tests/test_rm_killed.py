@@ -14,6 +14,7 @@ from swarm.errors import StoreError
 from swarm.events import body_hash
 from swarm.store.blobs import BLOB_BYTES
 from swarm.store.folder import RunFolder
+from swarm.store.mark import MARK
 from swarm.store.runs import Runs
 from tests.test_fork_killed import age
 from tests.test_store_folder import CREATED, NOTE, start
@@ -32,8 +33,8 @@ def made(root: Path) -> RunFolder:
     run.logs.mkdir()
     (run.logs / "host.log").write_text("words")
     run.post("tell", "words")
-    run.lock.unlink()
-    run.lock.touch()  # a memory disk lists what was made last first
+    for file in (run.spec, run.path / MARK, run.log, run.lock):  # a memory disk lists what was made last first
+        file.rename(file.with_name("moved")).rename(file)
     return run
 
 
