@@ -8,8 +8,8 @@ from swarm.coordinator import JobState
 from swarm.runtime.clock import LogClock
 from swarm.runtime.master import JobMaster
 from swarm.runtime.prepare import prepare
+from tests.memory_store import MemoryStore
 from tests.simulated import spec
-from tests.test_master import MemoryStore
 
 JUMPS = pytest.mark.parametrize("jump", [-86400.0, -1.0, 0.0, 3600.0])
 

@@ -13,7 +13,8 @@ from swarm.events import Event
 from swarm.runtime.master import JobMaster
 from swarm.runtime.wire import Pull
 from swarm.testing.invariants import LogWatch, folded
-from tests.test_master import Clocks, MemoryStore, finished, started
+from tests.memory_store import MemoryStore
+from tests.test_master import Clocks, finished, started
 
 
 class Mute(MemoryStore):

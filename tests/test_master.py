@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Coroutine
 from itertools import count
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import msgpack
 import pytest
@@ -16,7 +16,7 @@ from swarm.coordinator import JobState, Phase, Report
 from swarm.coordinator.coordinator import LEASE_SECONDS
 from swarm.corpus import Span
 from swarm.errors import StoreError
-from swarm.events import Body, Event, body_hash
+from swarm.events import Body, body_hash
 from swarm.runtime.master import REMEMBERED_BYTES, JobMaster
 from swarm.runtime.opening import EVENTS_BETWEEN, snapshot_due
 from swarm.runtime.pins import pack_block
@@ -25,73 +25,11 @@ from swarm.runtime.session import Session
 from swarm.runtime.wire import Batch, Order, Pull
 from swarm.spec import JobSpec
 from swarm.store.folder import RunFolder
-from swarm.store.interface import Snapshot
 from swarm.testing.invariants import folded, refold
+from tests.memory_store import MemoryStore
 from tests.simulated import passage, spec
 
 SPANS = 6
-
-
-class MemoryStore:
-    """A store in memory that counts its transactions, and fails when it is told to."""
-
-    def __init__(self) -> None:
-        self.epoch, self.torn = 1, 0
-        self.events: list[Event] = []
-        self.held: dict[str, bytes] = {}
-        self.commits: list[int] = []
-        self.full = False
-        self.kept: Snapshot | None = None
-        self.renewed = 0
-        self.lost = lambda: None
-
-    def append(self, events: Sequence[Event], bodies: Mapping[str, bytes]) -> None:
-        if self.full:
-            raise StoreError("there is no space left", "log")
-        assert [event.seq for event in events] == list(range(self.last() + 1, self.last() + 1 + len(events)))
-        self.events.extend(events)
-        self.held.update(bodies)
-        self.commits.append(len(events))
-
-    def read(self, after: int = 0, upto: int | None = None) -> Iterator[Event]:
-        return iter(self.events[after:upto])
-
-    def last(self) -> int:
-        return len(self.events)
-
-    def bodies(self, hashes: Iterable[str]) -> dict[str, bytes]:
-        return {hash: self.held[hash] for hash in hashes}
-
-    def body(self, hash: str) -> bytes:
-        return self.held[hash]
-
-    def keyed(self, prefix: str) -> Iterator[Event]:
-        return (event for event in self.events if event.key.startswith(prefix))
-
-    def life(self, sound: bool = False) -> Iterator[Event]:
-        return (event for event in self.events if event.kind in ("JobCreated", "JobOpened", "PhaseChanged", "JobEnded"))
-
-    def renew(self) -> None:
-        self.renewed += 1
-
-    def snapshot(self) -> Snapshot | None:
-        return self.kept
-
-    def keep(self, snapshot: Snapshot) -> None:
-        if self.full:
-            raise StoreError("there is no space left", "log")
-        if snapshot.seq != self.last():
-            raise StoreError(f"a snapshot of {snapshot.seq} events was to be kept with a log of {self.last()}", "log")
-        self.kept = snapshot
-
-    def close(self) -> None:
-        return None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 class Clocks:
