@@ -6,7 +6,7 @@ import pytest
 
 from swarm import events as ev
 from swarm.coordinator import Grant, Phase, Report
-from swarm.coordinator.faults import FIRST_ANSWER_SECONDS, MANY_TASKS, SILENT_SECONDS
+from swarm.coordinator.faults import FIRST_ANSWER_SECONDS, FIRST_WAIT_SECONDS, MANY_TASKS, SILENT_SECONDS
 from swarm.protocol import AddTask
 from tests.desk import FAULT, SPANS, Desk, Plain, called, done, failed, readers
 
@@ -160,6 +160,19 @@ def test_a_model_that_never_answered_gets_no_hour_to_wait_and_is_asked_at_once_b
     assert len(grants) == 3
     desk.keep(desk.core.lost(desk.now, "h", "gone"))
     assert len(desk.pull(want=4)) == 3, "nor does the old wait come back with a lost host"
+
+
+def test_a_model_that_never_answered_gets_the_minutes_that_it_asks_for() -> None:
+    """A quota of calls a minute, perhaps used up by another job."""
+    desk = Desk(Plain(readers(1)))
+    desk.pull(full(desk.one(), FIRST_WAIT_SECONDS), want=0)
+    desk.now += FIRST_WAIT_SECONDS - 1
+    desk.keep(desk.core.look(desk.now)[0])
+    assert desk.state.phase is Phase.WORKING and desk.pull(want=1) == []
+    desk.now += 1
+    grant = desk.one()
+    desk.pull(done(grant, *called(grant)), want=0)
+    assert desk.state.status == "done"
 
 
 def test_a_model_that_has_answered_may_ask_for_an_hour() -> None:

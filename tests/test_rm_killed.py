@@ -33,7 +33,9 @@ def made(root: Path) -> RunFolder:
     run.logs.mkdir()
     (run.logs / "host.log").write_text("words")
     run.post("tell", "words")
-    for file in (run.spec, run.path / MARK, run.log, run.lock):  # a memory disk lists what was made last first
+    ahead = run.log.with_name(run.log.name + "-wal")
+    ahead.write_bytes(b"of a killed writer")
+    for file in (run.spec, run.path / MARK, ahead, run.log, run.lock):  # a memory disk lists what was made last first
         file.rename(file.with_name("moved")).rename(file)
     return run
 
@@ -89,6 +91,16 @@ def test_a_run_is_there_whole_or_its_name_is_free(tmp_path: Path) -> None:
         made(root)
         change += 1
     assert there and gone >= 8 and list(root.iterdir()) == [], "killed at each of its steps"
+
+
+def test_a_link_is_no_run_of_ours(tmp_path: Path) -> None:
+    run = made(tmp_path)
+    before = contents(run)
+    link = RunFolder(tmp_path, "link")
+    link.path.symlink_to(run.path)
+    with pytest.raises(StoreError, match="there is no run 'link'"):
+        link.remove()
+    assert contents(run) == before and link.path.is_symlink()
 
 
 def test_what_somebody_else_left_under_a_name_is_said_to_be_no_run(tmp_path: Path) -> None:

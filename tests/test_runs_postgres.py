@@ -251,7 +251,9 @@ def test_what_never_began_gives_its_name_back(store: Postgres, tmp_path: Path, k
 def test_a_name_whose_folder_is_anothers_is_not_taken(store: Postgres, tmp_path: Path) -> None:
     (tmp_path / "runs/two").mkdir(parents=True)
     (tmp_path / "runs/two/thesis.txt").touch()
-    assert make_two(store) == "a run called 'two' exists already"
+    assert make_two(store) == "something called 'two' exists already, and is no run"
+    (tmp_path / "runs/two/log.sqlite").touch()
+    assert make_two(store) == "a run called 'two' exists already", "in the folder"
     assert store.execute("SELECT count(*) FROM swarmloom.jobs") == [(0,)] and os.listdir("runs") == ["two"]
 
 

@@ -135,9 +135,10 @@ class Coordinator:
         over = budget.late(self.budget, self.state, self._now, reserve=False)
         if over is not None and self.state.phase is Phase.WORKING and self.state.memory.get("started"):
             self._break_off(over, ended)
-        in_vain = self.state.faults.unheard(self._now) and not (self.state.leased or self.state.next_ready(self._now))
-        if in_vain and self.state.phase is Phase.WORKING:
-            self._emit(ev.PhaseChanged(phase=Phase.PAUSED, reason=f"model:{self.state.faults.said}"))
+        state, faults = self.state, self.state.faults
+        busy = state.phase is not Phase.WORKING or state.leased or state.next_ready(self._now) is not None
+        if not busy and state.later and faults.unheard(self._now, state.later[0][0]):
+            self._emit(ev.PhaseChanged(phase=Phase.PAUSED, reason=f"model:{faults.said}"))
         return self._notified(), ended
 
     def pause(self, now: float, reason: str) -> list[Event]:

@@ -23,6 +23,8 @@ SILENT_SECONDS = 600.0
 are, and not how long they have waited."""
 FIRST_ANSWER_SECONDS = 30.0
 """The same for a model that has not answered one call of the job yet: whoever started it is likely to be there to mend it."""
+FIRST_WAIT_SECONDS = 300.0
+"""What such a model may ask to be waited for all the same: a quota of calls a minute gets its minute."""
 
 
 @dataclass(slots=True)
@@ -60,10 +62,10 @@ class Faults:
             return False
         return kind == "refused" or self._silent(now) or (last and not self.answers)
 
-    def unheard(self, now: float) -> bool:
-        """Whether time alone says that the model answers nobody: no call of the job ever was answered. One that has answered
-        before may ask for a long wait, and is given it."""
-        return not self.answers and self._silent(now)
+    def unheard(self, now: float, next: float) -> bool:
+        """Whether time alone says that the model answers nobody: it never answered a call of the job, and the next one may go at
+        `next` only. One that has answered before may ask for any wait, and is given it."""
+        return not self.answers and self._silent(now) and next - self.since > FIRST_WAIT_SECONDS
 
     def _silent(self, now: float) -> bool:
         patience = SILENT_SECONDS if self.answers else FIRST_ANSWER_SECONDS

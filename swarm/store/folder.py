@@ -213,7 +213,8 @@ class RunFolder:
 
     def taken(self) -> StoreError:
         """The error for a name that another run has, or something that is none."""
-        if self.holder() is None and self.id not in self.place.ids(self.root) and os.path.lexists(self.path):
+        known = self.holder() is not None or self.log.exists() or self.id in self.place.ids(self.root)
+        if not known and os.path.lexists(self.path):
             problem = f"something called {self.id!r} exists already, and is no run"
             return StoreError(problem, str(self.path), "move it away, or choose another id")
         named = f"{self.id}{self.option}"

@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 from swarm.errors import StoreError
-from swarm.names import draft_name, is_draft
 from swarm.store import damage, inbox, retention, wal
 from swarm.store.blobs import open_blobs, sync_folder
 from swarm.store.connection import check_removable, create, naming, open_reading
@@ -146,7 +144,7 @@ class FolderPlace:
         return retention.free(folder)
 
     def remove(self, folder: Path, begun: bool = True) -> None:
-        if not folder.is_dir():
+        if folder.is_symlink() or not folder.is_dir():
             cure = "`swarm list` shows the runs there are"
             raise StoreError(f"there is no run {folder.name!r}", str(folder), cure)
         with naming(folder):
@@ -158,23 +156,9 @@ class FolderPlace:
                     with self.reader(folder) as reader:
                         if reader.last():
                             raise has_begun(folder.name)
-                _delete(folder)
+                retention.delete(folder, {LOG, "lock"})
             finally:
                 lock.release()
-
-
-def _delete(folder: Path) -> None:
-    """Deletes a run's folder. Its name is free at once; what a crash leaves has the name of a draft and a lock, by which `beside`
-    knows it."""
-    if not is_draft(folder.name):
-        folder = folder.rename(folder.with_name(draft_name(folder.name)))
-        sync_folder(folder.parent)
-    for path in folder.iterdir():
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        elif path.name != "lock":
-            path.unlink()
-    shutil.rmtree(folder)
 
 
 def _length(file: Path) -> int:

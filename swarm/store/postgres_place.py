@@ -223,8 +223,8 @@ class PostgresPlace:
         self._check_ours(folder)
         self._run(lambda connection: self._remove(connection, folder, begun), None)
         with naming(folder):
-            if folder.is_dir():
-                shutil.rmtree(folder)
+            if folder.is_dir() and not folder.is_symlink():
+                retention.delete(folder, {SPEC})
 
     def _remove(self, connection: Connection, folder: Path, begun: bool) -> None:
         with self._taken(connection, folder) as job:

@@ -7,8 +7,9 @@ and the snapshot of a job that has ended.
 
 from __future__ import annotations
 
+import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,9 @@ import apsw
 
 from swarm.errors import StoreError
 from swarm.events import JobEnded
-from swarm.names import is_draft
+from swarm.names import draft_name, is_draft
 from swarm.store import bodies, snapshots, wal
+from swarm.store.blobs import sync_folder
 from swarm.store.connection import naming, open_reading, open_writing
 from swarm.store.interface import Needless
 from swarm.store.lock import FolderLock
@@ -134,3 +136,17 @@ def _size(connection: apsw.Connection) -> int:
     query = "SELECT (SELECT total(length(state)) FROM snapshot) + (SELECT total(length(bytes)) FROM parts)"
     found: Any = connection.execute(query).get
     return int(found)
+
+
+def delete(folder: Path, last: Collection[str]) -> None:
+    """Deletes a run's folder. Its name is free at once. What a crash leaves has the name of a draft, and the files in `last` for as
+    long as it has any others: by them it is known as a run's."""
+    if not is_draft(folder.name):
+        folder = folder.rename(folder.with_name(draft_name(folder.name)))
+        sync_folder(folder.parent)
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif path.name not in last:
+            path.unlink()
+    shutil.rmtree(folder)
