@@ -139,7 +139,7 @@ def _size(connection: apsw.Connection) -> int:
 
 
 def delete(folder: Path, last: Collection[str]) -> None:
-    """Deletes a run's folder. Its name is free at once. What a crash leaves has the name of a draft, and the files in `last` for as
+    """Deletes a run's folder. Its name is free at once. What a crash leaves has the name of a draft, and the files in `last` as
     long as it has any others: by them it is known as a run's."""
     if not is_draft(folder.name):
         folder = folder.rename(folder.with_name(draft_name(folder.name)))
