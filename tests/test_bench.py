@@ -14,7 +14,7 @@ from swarm.bench.agents import run_agents
 from swarm.bench.bare import run_bare
 from swarm.bench.board import run_board
 from swarm.bench.corpus import passages, passages_job, write_passages
-from swarm.bench.long_job import work_long
+from swarm.bench.long_job import PAIRS, SteppedStore, _first_steps, work_long
 from swarm.bench.outcome import Floor, Outcome
 from swarm.bench.overhead import run_overhead, work_locally_timed
 from swarm.bench.overload import amiss, run_overload
@@ -30,6 +30,7 @@ from swarm.runtime.plain import plain_rates
 from swarm.spec import ModelSpec
 from swarm.store.folder import RunFolder
 from swarm.store.sqlite import SqliteReader
+from tests.memory_store import MemoryStore
 
 STEPS = 40
 
@@ -203,11 +204,35 @@ def test_the_store_is_measured_by_what_the_logs_hold(tmp_path: Path) -> None:
 
 def test_a_long_job_ends_when_it_has_enough_steps(tmp_path: Path) -> None:
     figures = asyncio.run(work_long(tmp_path, 5000))
-    with SqliteReader.open(tmp_path / "runs" / "long") as reader:
+    with SqliteReader.open(tmp_path / "job" / "runs" / "long") as reader:
         bodies = [event.body for event in reader.read()]
     notes = [body.body for body in bodies if isinstance(body, NotePosted) and body.kind == "row"]
     assert 5000 <= len(notes) < 6000 and len(set(notes)) > 0.99 * len(notes), "hardly two notes say the same"
     assert figures["steps"] == 5000 and {"last_to_first", "bytes_per_step"} <= figures.keys()
+
+
+def test_the_last_steps_of_a_long_job_are_compared_with_the_first_of_new_ones() -> None:
+    asked: list[int] = []
+
+    def new_job() -> float:
+        asked.append(len(timed.costs))
+        return 0.5
+
+    timed = SteppedStore(MemoryStore(), Path(), 10_000, 1000, lambda: asked.append(0), new_job)
+    finished = TaskFinished(task="t", token=1, outcome="", notes=0)
+    for first in range(1, 10_001, 100):
+        timed.append([Event(first + at, 0.0, 1, 0, "", finished) for at in range(100)], {})
+    figures = timed.figures()
+    assert asked == [*range(2, 11), 0] and len(timed.costs) == 10 and timed.firsts == [0.5] * PAIRS
+    assert figures["first_us"] == 500_000 and figures["last_us"] == round(median(timed.costs[-PAIRS:]) * 1e6, 1)
+    assert figures["last_to_first"] == round(median(timed.costs[-PAIRS:]) / 0.5, 3)
+
+
+def test_the_first_steps_of_a_new_job_are_done_in_a_process_of_their_own(tmp_path: Path) -> None:
+    assert _first_steps(tmp_path / "new", 500, 5000) > 0 and not (tmp_path / "new").exists()
+    (tmp_path / "new").write_text("in the way")
+    with pytest.raises(SpecError, match="the job that was to be compared with failed"):
+        _first_steps(tmp_path / "new", 500, 5000)
 
 
 def test_writers_append_at_the_same_time(tmp_path: Path) -> None:

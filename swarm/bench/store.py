@@ -19,7 +19,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from swarm.bench.long_job import BYTES_A_STEP, WINDOW, work_long
+from swarm.bench.long_job import BYTES_A_STEP, PAIRS, WINDOW, work_long
 from swarm.bench.outcome import Floor, Outcome
 from swarm.bench.steps import EVENTS_A_STEP, null_log
 from swarm.coordinator import JobState
@@ -41,10 +41,10 @@ ABOUT = (
     f"append: {JOBS} processes, each the master of one job, append {APPENDED:,} events each at the same time, without bodies, "
     "every transaction on the disk before the next begins. batch is events a transaction.",
     "long job: null steps as in `swarm bench overhead`, in the local shell with its estimate for a tokenizer, over pinned "
-    "passages that share one text. first, last: CPU time of the process for a step, median over the quarters of the first and "
-    f"last {WINDOW:,} steps, each held against a fixed piece of work at the same moments, as the machine's pace changes. bytes: "
-    "growth of its resident memory over the second half of the steps, for a step: by then caches of constant size, of about "
-    "100 MB, are full if the steps are some hundred thousand.",
+    f"passages that share one text. last: CPU time of the process for a step, over {WINDOW:,} of them. After each of the last "
+    f"{PAIRS} windows of that size it stands still while a new job does its first {WINDOW:,} steps (first), as the machine's pace "
+    "changes; what is given of all three is the median. bytes: growth of its resident memory over the second half of the steps, "
+    "for a step: by then caches of constant size, of about 100 MB, are full if the steps are some hundred thousand.",
 )
 
 
