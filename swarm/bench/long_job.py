@@ -70,7 +70,9 @@ class SteppedStore(TimedStore):
     `new_job` is asked after each of the last windows what the first steps of a new job cost at that moment.
     """
 
-    def __init__(self, store: Writer, log: Path, steps: int, window: int, enough: Callable[[], None], new_job: NewJob | None) -> None:
+    def __init__(
+        self, store: Writer, log: Path, steps: int, window: int, enough: Callable[[], None], new_job: NewJob | None
+    ) -> None:
         super().__init__(store, log)
         self._wanted, self._window, self._enough, self._new_job = steps, window, enough, new_job
         self.memory: list[tuple[int, int]] = []

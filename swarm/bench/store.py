@@ -42,7 +42,7 @@ ABOUT = (
     "every transaction on the disk before the next begins. batch is events a transaction.",
     "long job: null steps as in `swarm bench overhead`, in the local shell with its estimate for a tokenizer, over pinned "
     f"passages that share one text. last: CPU time of the process for a step, over {WINDOW:,} of them. After each of the last "
-    f"{PAIRS} windows of that size it stands still while a new job does its first {WINDOW:,} steps (first), as the machine's pace "
+    f"{PAIRS} such windows it stands still while a new job does its first {WINDOW:,} steps (first), as the machine's pace "
     "changes; what is given of all three is the median. bytes: growth of its resident memory over the second half of the steps, "
     "for a step: by then caches of constant size, of about 100 MB, are full if the steps are some hundred thousand.",
 )
