@@ -37,7 +37,7 @@ FOLD_PER_S, OPEN_S, SQLITE_PER_S, POSTGRES_PER_S, LAST_TO_FIRST = 100_000, 10.0,
 ABOUT = (
     "fold: applying events, four a step, that are in memory already to a job's state, its board included. read and fold: the "
     "same from an SQLite log, with every checksum compared; both in CPU time. open: wall-clock time with a snapshot, the "
-    f"furthest behind that a master leaves one ({EVENTS_BETWEEN:,} events where there are a million).",
+    f"furthest behind that a master leaves one ({events_between(1_000_000):,} events where there are a million).",
     f"append: {JOBS} processes, each the master of one job, append {APPENDED:,} events each at the same time, without bodies, "
     "every transaction on the disk before the next begins. batch is events a transaction.",
     "long job: null steps as in `swarm bench overhead`, in the local shell with its estimate for a tokenizer, over pinned "

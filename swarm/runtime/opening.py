@@ -15,7 +15,7 @@ from swarm.store.interface import Reader, Snapshot, Writer
 
 EVENTS_BETWEEN = 20_000
 """Events after which a master takes the next snapshot: what an opening then folds takes a fraction of a second."""
-SHARE_BETWEEN = 50
+SHARE_BETWEEN = 20
 """In a log of more than SHARE_BETWEEN * EVENTS_BETWEEN events it takes one whenever the log has grown by this part: what a
 snapshot costs grows with the log, and what it costs for each event must not."""
 
