@@ -358,7 +358,7 @@ class JobSpec(Frozen):
     """Role → Markdown file used in place of the shipped role of that name."""
     model: ModelSpec = ModelSpec()
     budget: BudgetSpec = BudgetSpec()
-    weight: float = Field(default=1.0, gt=0, le=1000, allow_inf_nan=False)
+    weight: float = Field(default=1.0, ge=0.001, le=1000, allow_inf_nan=False)
     """The job's share of a model server that it has in common with other jobs, relative to theirs."""
     notify: NotifySpec = NotifySpec()
     stuck: StuckSpec = StuckSpec()

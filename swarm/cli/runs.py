@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from swarm.cli.door import Json, RunId, Runs, duration, emit, err, number, out, people, runs_of, the_run, verb
+from swarm.errors import SpecError
 from swarm.names import counted
 
 if TYPE_CHECKING:
@@ -210,6 +211,12 @@ def rm(
     runs: Runs = None,
 ) -> None:
     """Delete runs and all their files. One that is being worked on is refused."""
-    for run in [the_run(id, runs) for id in ids]:
+    from swarm.store.place import LATEST
+
+    found = [(id, the_run(id, runs)) for id in ids]
+    for id, run in found:
+        if id not in (run.id, LATEST):
+            raise SpecError(f"{id!r} is only the beginning of {run.id!r}", "rm", "give the whole id")
+    for _, run in found:
         run.remove()
         err().print(f"removed {run.id}", markup=False)

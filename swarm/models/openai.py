@@ -201,6 +201,7 @@ class EndpointModel:
         if not isinstance(text, str) or not isinstance(used, dict):
             raise self._nonsense(response)
         counted = {name: number for name, number in used.items() if type(number) is int and 0 <= number <= MOST_TOKENS}
+        text = text.encode("utf-8", "replace").decode()  # half a character, where it was cut off, fits into no request
         return text, "length" if reason == "length" else "stop", counted
 
     def _check_identity(self, said: str) -> None:
@@ -313,11 +314,11 @@ def _seconds(after: str, now: str) -> float:
     with contextlib.suppress(ValueError):
         return min(max(0.0, float(after)), MOST_SECONDS)
     try:
-        until = parsedate_to_datetime(after)
+        until = parsedate_to_datetime(after).timestamp()
         began = parsedate_to_datetime(now).timestamp() if now else time.time()
-    except ValueError:
+    except (ValueError, OverflowError):  # no date, or one that no clock shows
         return 0.0
-    return min(max(0.0, until.timestamp() - began), MOST_SECONDS)
+    return min(max(0.0, until - began), MOST_SECONDS)
 
 
 def _key(name: str) -> str:

@@ -224,6 +224,8 @@ class _Gathering:
             return f"given up ({failure_word(failed[0])}): {self._error(failed[1]).partition(chr(10))[0]}"[:240]
         if self.state.limits:
             return f"{words(self.state.limits[0])} was reached first"
+        if failed and (why := WHY_GIVEN_UP.get(failed[0])):
+            return f"given up ({failure_word(failed[0])}): {why}"
         if not self.ended:
             return "not read yet"
         return {"cancelled": "the job was cancelled first", "failed": "the job failed first"}.get(

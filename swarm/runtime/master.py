@@ -447,5 +447,5 @@ def persons_reason(words: str, otherwise: str) -> tuple[str, dict[str, bytes]]:
 
 def pack_word(text: str, by: str) -> bytes:
     """What a person said, as the body of its event and of the note that it may become holds it."""
-    packed: bytes = msgpack.packb({"text": text.encode("utf-8", "replace").decode(), "by": by})
+    packed: bytes = msgpack.packb({"text": text, "by": by})
     return packed

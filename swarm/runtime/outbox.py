@@ -8,11 +8,11 @@ arrives at least once, and at most one in each way twice. Its `id` is the same e
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import os
 import shutil
 import signal
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -38,6 +38,8 @@ LOOK_SECONDS = 0.5
 """How often it is looked for what falls due while a delivery takes its time."""
 KILL_SECONDS = 2.0
 """How long a command that was killed is waited for; one that hangs in the kernel is left to it."""
+SAID_BYTES = 16 << 20
+"""What a command may say on its stderr at most."""
 SHOWN = 300
 """Characters of a command's own words that an error repeats."""
 
@@ -220,9 +222,13 @@ async def run_command(command: tuple[str, ...], document: Mapping[str, Any]) -> 
     """Runs the program with the notice on its stdin, and waits for its exit code. What it leaves in the background goes on;
     if this is cancelled, all that it has started is killed, but for what has made a session of its own.
 
-    There are no pipes: one is open for as long as any descendant lives, and `wait` would wait for them all.
+    There are no pipes: one is open for as long as any descendant lives, and `wait` would wait for them all. What it says on its
+    stderr goes into memory, of which there is no more than SAID_BYTES: to write more is an error for it, as on a full disk.
     """
-    with open(os.memfd_create("notice"), "w+b") as given, tempfile.TemporaryFile() as said:  # a full disk can be told of
+    sealed = os.memfd_create("said", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    with open(os.memfd_create("notice"), "w+b") as given, open(sealed, "w+b") as said:
+        os.ftruncate(sealed, SAID_BYTES)
+        fcntl.fcntl(sealed, fcntl.F_ADD_SEALS, fcntl.F_SEAL_GROW)
         given.write(json.dumps(document).encode())
         given.seek(0)
         try:
@@ -240,8 +246,9 @@ async def run_command(command: tuple[str, ...], document: Mapping[str, Any]) -> 
                 with suppress(TimeoutError):
                     await asyncio.wait_for(process.wait(), KILL_SECONDS)
         if code:
-            said.seek(-min(said.seek(0, os.SEEK_END), 4 * SHOWN), os.SEEK_END)
-            words = " ".join(said.read().decode(errors="replace").split())[-SHOWN:]
+            end = said.seek(0, os.SEEK_CUR)  # its own place in the file, which is ours too
+            last = os.pread(sealed, 4 * SHOWN, max(0, end - 4 * SHOWN))[: min(end, 4 * SHOWN)]
+            words = " ".join(last.decode(errors="replace").split())[-SHOWN:]
             raise _NotDeliveredError(f"{command[0]} ended with exit code {code}: {words or '(it said nothing)'}")
 
 

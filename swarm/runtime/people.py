@@ -7,9 +7,7 @@ decided by the coordinator and the protocol.
 
 from __future__ import annotations
 
-import getpass
 import json
-import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,7 +18,7 @@ from swarm.events import DESK, ApprovalAnswered, ApprovalAsked, PhaseChanged
 from swarm.runtime.caretaker import Caretaker
 from swarm.runtime.launch import Render, cancel_resting
 from swarm.runtime.master import persons_reason
-from swarm.runtime.session import PASSING, Session
+from swarm.runtime.session import PASSING, Session, person
 from swarm.runtime.supervise import may_go_on, orphaned
 from swarm.store.folder import RunFolder, RunStatus, read_sound_status, read_status, sound
 from swarm.store.interface import Reader
@@ -207,14 +205,6 @@ def attend(run: RunFolder, render: Render) -> None:
             session.reported(render(run))
     finally:
         session.store.close()
-
-
-def person() -> str:
-    """Who says something from here, as `user@host`."""
-    try:
-        return f"{getpass.getuser()}@{platform.node()}"
-    except (KeyError, OSError):  # an account without a name
-        return f"somebody@{platform.node()}"
 
 
 def _open(run: RunFolder) -> RunStatus:

@@ -123,7 +123,7 @@ class Session:
         self.master.patient = patient
         self.master.open(shell)
         if self.more:
-            self.master.change_budget(f"{getuser()}@{socket.gethostname()}", self.more)
+            self.master.change_budget(person(), self.more)
         self.hear()
         self.master.expire()
         if self.corpus is not None:
@@ -347,7 +347,20 @@ def fields_of(text: str) -> dict[str, str]:
         fields = json.loads(text)
     except (ValueError, RecursionError):
         return {}
-    return {str(name): str(value) for name, value in fields.items()} if isinstance(fields, dict) else {}
+    return {str(name): plain(str(value)) for name, value in fields.items()} if isinstance(fields, dict) else {}
+
+
+def plain(text: str) -> str:
+    """The text with what no log can hold, lone surrogates, as `?`: a terminal or an account's name may be in another code."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def person() -> str:
+    """Who says something from here, as `user@host`."""
+    try:
+        return plain(f"{getuser()}@{socket.gethostname()}")
+    except (KeyError, OSError):  # an account without a name
+        return f"somebody@{socket.gethostname()}"
 
 
 def _next(blocks: Iterator[Block]) -> Block | None:

@@ -22,6 +22,11 @@ from swarm.store.sqlite import LOG, SqliteReader, SqliteWriter
 
 LATEST = "latest"
 SPEC = "spec.yaml"
+FILES = frozenset({
+    "lock", MARK, SPEC, "blobs", "inbox", "logs", "driver.json", "driver.log",
+    "answer.json", "report.html", "report.md", "rows.csv",
+})  # fmt: skip
+"""What the folder of a run may hold without its log. Many another folder has a file called `spec.yaml`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +176,10 @@ def _length(file: Path) -> int:
 def _holds_run(folder: Path) -> bool:
     """Whether a folder is a run's: what merely lies beside the runs must never be taken for one, least of all by `rm`."""
     try:
-        return not folder.is_symlink() and any((folder / name).is_file() for name in (LOG, SPEC))
+        if folder.is_symlink() or not folder.is_dir():
+            return False
+        ours = all(name in FILES or name.startswith(LOG) for name in os.listdir(folder))
+        return (folder / LOG).is_file() or ((folder / SPEC).is_file() and ours)
     except OSError:
         return True  # nobody may look: it is listed with the reason, and `rm` is refused for the same
 

@@ -86,6 +86,8 @@ def open_runs(option: str | None, environment: Mapping[str, str]) -> Runs:
     """
     value = option or environment.get("SWARM_RUNS") or FILES
     blobs = environment.get("SWARM_BLOBS", "")
+    if blobs.startswith("memory:"):
+        raise SpecError("bodies in the memory of a process are gone with it", "SWARM_BLOBS", "name a folder, or a bucket")
     kind, mark, _ = value.partition("://")
     if mark and kind in ("postgresql", "postgres"):
         from swarm.store.database import Address
