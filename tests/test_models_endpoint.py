@@ -13,7 +13,7 @@ from swarm.errors import ModelError
 from swarm.models.choose import create_model
 from swarm.models.grammar import plain_schema
 from swarm.models.interface import Completion, Model, Request, Sampling
-from swarm.models.openai import EndpointModel, compact
+from swarm.models.openai import MOST_SECONDS, EndpointModel, compact
 from swarm.protocol import Part
 from swarm.rows import rows_schema
 from swarm.spec import ModelSpec
@@ -106,6 +106,29 @@ def test_an_output_that_was_cut_off_says_so_and_loses_the_wrapper() -> None:
 def test_an_output_nested_ten_thousand_deep_is_no_json_and_left_to_the_agent() -> None:
     with Endpoint(behaviour="nested-answer") as endpoint:
         assert ask(endpoint).text == NESTED
+
+
+def test_half_a_character_goes_neither_into_an_answer_nor_into_a_request() -> None:
+    with Endpoint(behaviour="half-character") as endpoint:
+        assert ask(endpoint).text == '[["Queue.get","Empty ?"]]'
+        spec = ModelSpec(engine="openai", name="tiny", url=endpoint.url)
+        model = create_model(spec)
+        prompt = compose("reader", "You read.", (Part("span", "cut \ud83d"),), model.template, model.tokenizer, spec.window)
+
+        async def said() -> None:
+            await model.start()
+            await model.complete(Request("k", prompt, Sampling(64), "reader"))
+            await model.close()
+
+        asyncio.run(said())
+        assert endpoint.requests[-1]["messages"][-1]["content"].rstrip().endswith("cut ?")
+
+
+@pytest.mark.parametrize("after", ["Mon, 01 Jan 99999999999999999999 00:00:00 GMT", "inf", "nan", "soon", "-7", "1e999"])
+def test_a_wait_that_is_none_is_a_refusal_like_others(after: str) -> None:
+    with Endpoint(behaviour=f"429:{after}") as endpoint:
+        error = refused(endpoint)
+    assert error.kind == "overloaded" and 0 <= error.after <= MOST_SECONDS
 
 
 def test_the_key_is_read_from_the_environment_and_sent(monkeypatch: pytest.MonkeyPatch) -> None:

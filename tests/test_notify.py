@@ -27,7 +27,7 @@ from swarm.protocol import AddTask, Decision, Finish, View
 from swarm.report import gather
 from swarm.report.notices import notices
 from swarm.runtime.caretaker import Caretaker
-from swarm.runtime.outbox import ATTEMPTS, WAY_SECONDS, Outbox, post_webhook, run_command
+from swarm.runtime.outbox import ATTEMPTS, SAID_BYTES, WAY_SECONDS, Outbox, post_webhook, run_command
 from swarm.runtime.supervise import Supervisor
 from swarm.store.folder import read_status
 from swarm.testing.invariants import LogWatch
@@ -383,6 +383,11 @@ def test_the_last_words_of_a_command_that_fails_are_told() -> None:
     with pytest.raises(SwarmError, match=r"^sh ended with exit code 3: .* 100000 no such phone$") as caught:
         asyncio.run(run_command(noisy, {}))
     assert len(caught.value.message) < 400
+
+
+def test_a_command_that_says_too_much_has_no_room_for_it() -> None:
+    with pytest.raises(SwarmError, match="exit code 7"):
+        asyncio.run(run_command(("sh", "-c", f"head -c {SAID_BYTES + 1} /dev/zero >&2 && exit 0; exit 7"), {}))
 
 
 def test_what_a_dead_driver_did_not_tell_the_supervisor_tells(tmp_path: Path, receiver: Receiver) -> None:

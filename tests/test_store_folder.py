@@ -367,6 +367,8 @@ def test_large_bodies_of_new_runs_lie_where_the_environment_says(
     assert [path.name for path in (tmp_path / "elsewhere").iterdir()] == [body_hash(large)]
     with replace(open_runs(runs, {}), root=tmp_path).run("demo").reader() as reader:
         assert reader.body(body_hash(large)) == large, "the log remembers where"
+    with pytest.raises(SpecError, match="SWARM_BLOBS: bodies in the memory of a process are gone with it"):
+        open_runs(runs, {"SWARM_BLOBS": "memory://bucket"})
     with pytest.raises(StoreError, match="bodies cannot be kept here"):
         open_runs(str(tmp_path / "other"), {"SWARM_BLOBS": "nonsense://x"}).run("one").create()
 

@@ -102,6 +102,7 @@ class EndpointModel:
         text, finish, used = self._read(response)
         if request.sampling.schema:
             text = compact(text, wrapped)
+        text = _whole_characters(text)
         return Completion(
             text=text,
             tokens_in=used.get("prompt_tokens", request.prompt.tokens),
@@ -122,7 +123,7 @@ class EndpointModel:
         limit = "max_completion_tokens" if urlsplit(self._url).hostname == "api.openai.com" else "max_tokens"
         body: dict[str, Any] = {
             "model": self._spec.name,
-            "messages": request.prompt.messages(),
+            "messages": [one | {"content": _whole_characters(one["content"])} for one in request.prompt.messages()],
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
             limit: sampling.max_tokens,
@@ -201,7 +202,6 @@ class EndpointModel:
         if not isinstance(text, str) or not isinstance(used, dict):
             raise self._nonsense(response)
         counted = {name: number for name, number in used.items() if type(number) is int and 0 <= number <= MOST_TOKENS}
-        text = text.encode("utf-8", "replace").decode()  # half a character, where it was cut off, fits into no request
         return text, "length" if reason == "length" else "stop", counted
 
     def _check_identity(self, said: str) -> None:
@@ -303,6 +303,11 @@ def compact(text: str, wrapped: bool) -> str:
         return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     except (ValueError, RecursionError):  # thousands of open brackets are no JSON either
         return re.sub(r'^\s*\{\s*"value"\s*:\s*', "", text) if wrapped else text
+
+
+def _whole_characters(text: str) -> str:
+    """The text with a `?` for each half of a character, as an output that was cut off may have: no request can hold one."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _needs_object(schema: dict[str, Any]) -> bool:

@@ -26,10 +26,9 @@ from swarm.errors import DamageError, SpecError, StoreError
 from swarm.events import Event
 from swarm.models.choose import create_model
 from swarm.names import counted
-from swarm.runtime.people import person
 from swarm.runtime.pins import unpack_block
 from swarm.runtime.prepare import Prepared, check_changed, check_names, check_pinned, prepare
-from swarm.runtime.session import no_job, read_pinned
+from swarm.runtime.session import no_job, person, read_pinned
 from swarm.spec import BudgetSpec, JobSpec, anchored, parse_spec
 from swarm.store.blobs import write_durably
 from swarm.store.connection import naming

@@ -135,6 +135,7 @@ class Session:
             self.corpus = None
         if not self.master.resting:
             self.master.start()
+            self.hear()  # what people said before there was anyone to hear it: the work may be over before the next look
 
     async def tend(self) -> None:
         """Reads the inbox, holds the job, takes back the leases of silent hosts, and tells people what they are to be told,

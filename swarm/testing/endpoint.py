@@ -32,6 +32,7 @@ BEHAVIOURS = (
     "no-choices",
     "nested",
     "nested-answer",
+    "half-character",
     "hang",
     "close",
     "length",
@@ -43,13 +44,21 @@ BEHAVIOURS = (
     "miscounts",
     "floods",
 )
-"""`close` breaks off in the middle of the answer, `die-before` before the request is read, `die-after` when the work is done and
-nothing is sent yet; `hang` says nothing while the list of models still answers; `babble` is no JSON; `nested` sends NESTED, and
-`nested-answer` a completion of that text; `other-model` names another model than was asked for, `other-model:NAME` the one of
-this name; `filtered` does the work and withholds it; `miscounts` says that it took more tokens than 64 bits can count;
-`floods` never ends its answer."""
+"""`close` breaks off in the middle of the answer, `die-before` before the request is read, `die-after` when the work is
+done and nothing is sent yet; `hang` says nothing while the list of models still answers; `babble` is no JSON; `nested`
+sends NESTED, and `nested-answer` a completion of that text, `half-character` of HALF; `other-model` names another model
+than was asked for, `other-model:NAME` the one of this name; `filtered` does the work and withholds it; `miscounts` says
+that it took more tokens than 64 bits can count; `floods` never ends its answer."""
 NESTED = "[" * 10_000 + "]" * 10_000
 """JSON deeper than parsers go."""
+
+
+CHARGED = {
+    OK, "length", "close", "die-after", "babble", "nested-answer", "half-character", "other-model", "filtered", "miscounts",
+}  # fmt: skip
+"""Behaviours that do the work, whatever is made of it."""
+HALF = '[["Queue.get","Empty \\ud83d"]]'
+"""A row whose last character was cut in two."""
 
 
 class Endpoint:
@@ -157,7 +166,7 @@ class _Handler(BaseHTTPRequestHandler):
         behaviour = self.endpoint.behave_for(body) if behaviour == OK else behaviour
         if behaviour != OK:
             self.endpoint.failed.append(behaviour)
-        if behaviour in ("ok", "length", "close", "die-after", "babble", "nested-answer", "other-model", "filtered", "miscounts"):
+        if behaviour in CHARGED:
             self.endpoint.charged.append(key)
         match behaviour:
             case "ok" | "length":
@@ -171,6 +180,9 @@ class _Handler(BaseHTTPRequestHandler):
                 self._reply(200, self._completion(body, "stop") | {"choices": [held]})
             case "babble":
                 said = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "well, you see"}}
+                self._reply(200, self._completion(body, "stop") | {"choices": [said]})
+            case "half-character":
+                said = {"index": 0, "finish_reason": "length", "message": {"role": "assistant", "content": HALF}}
                 self._reply(200, self._completion(body, "stop") | {"choices": [said]})
             case "nested-answer":
                 said = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": NESTED}}
