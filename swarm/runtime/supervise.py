@@ -15,13 +15,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from swarm.errors import AwayError, BusyError, FencedError, SwarmError
+from swarm.errors import AwayError, BusyError, FencedError, StoreError, SwarmError
 from swarm.events import CARETAKER, DESK, ApprovalAnswered, ApprovalAsked, Event, JobOpened, PhaseChanged, TaskFinished
+from swarm.names import counted
 from swarm.runtime.caretaker import Caretaker
 from swarm.runtime.driver import SWARM, TAKE_SECONDS, Launch, Start, start_again, starts
 from swarm.runtime.outbox import Outbox, undelivered
 from swarm.runtime.session import PASSING
 from swarm.store.folder import RunFolder, RunStatus, read_status
+from swarm.store.place import FolderPlace
 from swarm.store.runs import open_runs
 
 LOOK_SECONDS = 5.0
@@ -41,12 +43,13 @@ STILL_SECONDS = 1800.0
 """A job that somebody works on and whose log has not moved for so long is told of: a model that is silent pauses it sooner. So
 often that is told again, or that a cluster is away."""
 CHUNK = 500
+MISSING = "check --runs and $SWARM_RUNS; a disk that is mounted later is found then"
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
     """What was done about a run: `resumed`, `given up`, `told`, or nothing: it `waits` for its grace, its cluster is `away`, it
-    is `still` though somebody works on it, or an `error`."""
+    is `still` though somebody works on it, or an `error`. A place, which stands under its own name, is `looked after`."""
 
     id: str
     what: str
@@ -56,7 +59,8 @@ class Seen:
 class Supervisor:
     """Looks after all runs of some places, each as `--runs` names it, empty for what the environment says.
 
-    `say` is told what was done; `clock` gives seconds since 1970, and `ticks` those that truly pass.
+    `say` is told which places are there, once each, and what was done; `clock` gives seconds since 1970, and `ticks` those
+    that truly pass.
     """
 
     def __init__(
@@ -72,6 +76,8 @@ class Supervisor:
         self._places, self._address, self._program, self._patience = places, address, program, patience
         self._say, self._clock, self._ticks = say, clock, ticks
         self._told: dict[tuple[str, str], float] = {}
+        self._there: set[str] = set()
+        """Places that were there when they were last looked at."""
         self._seen: dict[Path, tuple[float, float]] = {}
         """The time of a log's last event, and the tick at which it was first seen so."""
         self._away: dict[Path, tuple[float, float]] = {}
@@ -105,8 +111,15 @@ class Supervisor:
         for place in self._places:
             try:
                 there = open_runs(place or None, os.environ)
-                runs += [(place, there.run(one.id), one) for one in await asyncio.to_thread(there.list)]
+                if isinstance(there.place, FolderPlace) and not there.root.is_dir():
+                    raise StoreError("there is no such folder, and no job in it is looked after", str(there.root), MISSING)
+                listed = await asyncio.to_thread(there.list)
+                runs += [(place, there.run(one.id), one) for one in listed]
+                if place not in self._there:
+                    self._there.add(place)
+                    self._say(Seen(str(there), "looked after", counted(len(listed), "run")))
             except Exception as error:  # noqa: BLE001  whatever it is, it is this place's trouble, and no other's
+                self._there.discard(place)
                 found.append(Seen("runs", "error", _words(error)))
                 self._tell(found[-1])
         return runs, found
