@@ -11,7 +11,8 @@ import asyncio
 import math
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -32,8 +33,9 @@ GRACE_SECONDS = 10.0
 """A run that somebody did something to so recently may be being started: it is left alone."""
 STARTS, WITHIN_SECONDS = 5, 1200.0
 """So many starts within so many seconds, without a step finished between them, are a crash loop."""
-AT_ONCE = 4
-"""Drivers that are started at the same time."""
+AT_ONCE, SLOT_SECONDS = 4, 10.0
+"""So many drivers are started at the same time, and a start counts as one of them for so many seconds at most: the machine is
+spared hundreds at once, and a few that hang keep no other run waiting."""
 FIRST_SECONDS, MOST_SECONDS = 5.0, 30.0
 """How long a start waits that found the cluster away, which doubles each time, and the longest."""
 NEVER = (-math.inf, 0.0)
@@ -72,8 +74,9 @@ class Supervisor:
         clock: Callable[[], float] = time.time,
         patience: float = TAKE_SECONDS,
         ticks: Callable[[], float] = time.monotonic,
+        slot: float = SLOT_SECONDS,
     ) -> None:
-        self._places, self._address, self._program, self._patience = places, address, program, patience
+        self._places, self._address, self._program, self._patience, self._slot = places, address, program, patience, slot
         self._say, self._clock, self._ticks = say, clock, ticks
         self._told: dict[tuple[str, str], float] = {}
         self._there: set[str] = set()
@@ -154,12 +157,22 @@ class Supervisor:
                 return Seen(run.id, "still", f"{status.holder} holds it, and its log does not move") if still else None
             if self._ticks() < self._away.get(run.path, NEVER)[0]:
                 return None
-            async with self._slots:
+            async with self._starting():
                 return await self._take_up(place, run)
         except (BusyError, FencedError):  # somebody else was quicker, and looks after it
             return None
         except Exception as error:  # noqa: BLE001  whatever it is, it is this run's trouble, and no other's
             return Seen(run.id, "error", _words(error))
+
+    @asynccontextmanager
+    async def _starting(self) -> AsyncIterator[None]:
+        """Waits for one of the slots, and gives it back at the end, or before that when its time is over."""
+        await self._slots.acquire()
+        with ExitStack() as slot:
+            slot.callback(self._slots.release)
+            over = asyncio.get_running_loop().call_later(self._slot, slot.close)
+            slot.callback(over.cancel)
+            yield
 
     def _now(self, run: RunFolder, status: RunStatus) -> float:
         """What time it is for a log. One that is ahead of the clock, which was set since, goes on from its last event, as it
