@@ -17,6 +17,7 @@ from swarm.cli.catalogue import models, protocols, roles
 from swarm.cli.cost import cost
 from swarm.cli.detached import supervise
 from swarm.cli.doctor import doctor
+from swarm.cli.door import open_streams
 from swarm.cli.history import diff, fork, steps
 from swarm.cli.jobs import ask, plan, resume, run
 from swarm.cli.people import approve, cancel, inbox, pause, reject, tell
@@ -66,6 +67,7 @@ app.add_typer(bench, name="bench", rich_help_panel="What there is")
 
 def main() -> None:
     """Runs the command line. A model whose loading was given up keeps nobody."""
+    open_streams()
     try:
         app()
     except SystemExit as ended:

@@ -7,6 +7,7 @@ to stderr. It knows no verb.
 from __future__ import annotations
 
 import functools
+import io
 import json
 import os
 import re
@@ -14,6 +15,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
@@ -35,6 +37,28 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on s
 RunId = Annotated[str, typer.Argument(metavar="ID", help="A run's id, the start of one, or `latest`.")]
 DEBUG = "SWARM_DEBUG"
 _CONTROLS = re.compile("[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\u200e\\u200f\\u202a-\\u202e\\u2066-\\u2069]")
+
+
+class Remarks(io.TextIOWrapper):
+    """Stderr, on which people see how a job goes: what nobody takes any more, or no disk has room for, is lost and ends
+    nothing. The next words are tried again."""
+
+    def write(self, text: str) -> int:
+        with suppress(OSError):
+            return super().write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            super().flush()
+
+
+def open_streams() -> None:
+    """Makes stderr one that no command can fail over, for as long as the process lives."""
+    if sys.stderr is None:  # it was closed; a console without a file would write to stdout
+        sys.stderr = Remarks(open(os.devnull, "wb"))  # noqa: SIM115
+    else:
+        sys.stderr = Remarks(sys.stderr.buffer, sys.stderr.encoding, sys.stderr.errors, line_buffering=True)
 
 
 class Careful(Console):

@@ -1,0 +1,44 @@
+"""Where a command's words go when nobody takes them: people's words may be lost, a result may not."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import IO, Any
+
+import pytest
+
+from swarm.store.folder import read_status
+from swarm.store.runs import Runs
+from tests.commands import ROOT, job_file
+from tests.jobs import write_sources
+
+FULL = Path("/dev/full")
+
+
+def ended(*arguments: object, stdout: int | IO[Any] = subprocess.PIPE, stderr: int | IO[Any] = subprocess.PIPE) -> Any:
+    """A command that has come to its end as a process of its own."""
+    command = [sys.executable, "-m", "swarm", *(str(argument) for argument in arguments)]
+    return subprocess.run(command, cwd=ROOT, stdout=stdout, stderr=stderr, stdin=subprocess.DEVNULL, text=True, timeout=120)
+
+
+@pytest.mark.parametrize("reader", ["gone", "full"])
+def test_a_job_goes_on_when_nobody_can_be_told_how(tmp_path: Path, reader: str) -> None:
+    """Whoever read its stderr has closed it, or the disk of its log is full: the job is done, with its report."""
+    if reader == "full" and not FULL.exists():
+        pytest.skip("no /dev/full here")
+    path = job_file(tmp_path, write_sources(tmp_path))
+    options = ("run", path, "--local", "--runs", tmp_path / "runs", "--id", "one", "--json")
+    if reader == "gone":
+        taken, given = os.pipe()
+        os.close(taken)
+        with open(given, "wb") as stderr:
+            ran = ended(*options, stderr=stderr)
+    else:
+        with FULL.open("wb") as stderr:
+            ran = ended(*options, stderr=stderr)
+    run = Runs(tmp_path / "runs").run("one")
+    assert (ran.returncode, read_status(run).status) == (0, "done") and run.report_html.is_file()
+    assert ran.stdout.startswith("{")
