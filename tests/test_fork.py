@@ -276,6 +276,10 @@ def test_only_before_the_first_step_may_inputs_change(place: Path) -> None:
         ("²", "seed=1", 2, "is no step"),
         (0, "inputs.².source=x", 2, "names no setting"),
         (1, "budget.agent.tokens=1", 2, "--set budget.agent.tokens: 1 may not do"),
+        (1, "notify.command=[/nosuch]", 2, "notify.command: '/nosuch' is no program"),
+        (1, "notify.webhook=env:NO_SUCH_HOOK", 2, "notify.webhook: "),
+        (1, "answer.gold=/nosuch.jsonl", 2, "answer.gold: "),
+        (0, "answer.columns.0.description=' '", 2, "answer.columns.function: is blank"),
         (-1, "seed=1", 2, ""),
     ],
 )
@@ -283,6 +287,21 @@ def test_a_fork_that_cannot_be_is_refused(place: Path, at: object, change: str, 
     said = forked(place, at, "--set", change)
     assert said.code == code and words in said.err, said.err
     assert not (place / "runs" / "two").exists()
+
+
+def test_what_a_fork_inherits_may_be_gone(tmp_path: Path) -> None:
+    """The program that tells people, and the gold: what the job needs for its work is there."""
+    program, gold = tmp_path / "tell", tmp_path / "gold.jsonl"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    gold.write_text(json.dumps(dict(zip(("function", "exception"), ROWS[0], strict=True))))
+    answer = job(tmp_path).model_dump(mode="json")["answer"] | {"gold": str(gold)}
+    path = job_file(tmp_path, write_sources(tmp_path), notify={"command": [str(program)]}, answer=answer)
+    assert swarm("run", path, "--local", "--runs", tmp_path / "runs", "--id", "one").code == 0
+    program.unlink()
+    gold.unlink()
+    said = forked(tmp_path, 1, "--set", "seed=1", "--set", "answer.merge=count")
+    assert said.code == 0 and said.document["status"] == "done", said.err
 
 
 def test_the_number_of_an_event_is_no_step_without_its_sign(place: Path) -> None:

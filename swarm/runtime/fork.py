@@ -26,10 +26,11 @@ from swarm.errors import DamageError, SpecError, StoreError
 from swarm.events import Event
 from swarm.models.choose import create_model
 from swarm.names import counted
+from swarm.runtime.outbox import check_ways
 from swarm.runtime.pins import unpack_block
 from swarm.runtime.prepare import Prepared, check_changed, check_names, check_pinned, prepare
-from swarm.runtime.session import no_job, person, read_pinned
-from swarm.spec import BudgetSpec, JobSpec, anchored, parse_spec
+from swarm.runtime.session import check_gold, no_job, person, read_pinned
+from swarm.spec import BudgetSpec, JobSpec, NotifySpec, anchored, parse_spec
 from swarm.store.blobs import write_durably
 from swarm.store.connection import naming
 from swarm.store.folder import RunFolder
@@ -94,6 +95,7 @@ def fork(source: RunFolder, target: RunFolder, at: str, changes: Mapping[str, An
         after = effective(spec.budget, {**state.raised, **more})
         check_changed(job, state, 0, after, limits, "--set budget.")  # 0: what a copy takes on disk is not known yet
         create_model(spec.model, job.channels())  # says now what is missing; loads nothing
+        _check_as_new(old_spec, spec)
         if not cut.seq:
             pin(spec.inputs)
         created, bodies = job.creation(target.id)
@@ -104,6 +106,20 @@ def fork(source: RunFolder, target: RunFolder, at: str, changes: Mapping[str, An
     with suppress(StoreError):  # something else is called `latest`; the run has its own name
         target.make_latest()
     return Forked(target, cut, names)
+
+
+def _check_as_new(old: JobSpec, spec: JobSpec) -> None:
+    """Refuses what a new job would be refused for. What is as it was is let through: a program or a gold may be gone since, and
+    the work can be done without."""
+    if spec.answer.gold != old.answer.gold or _form(spec) != _form(old):
+        check_gold(spec.answer)
+    before = dict(old.notify)
+    check_ways(NotifySpec.model_construct(**{name: value for name, value in spec.notify if value != before[name]}))
+
+
+def _form(spec: JobSpec) -> tuple[bool, list[str]]:
+    """What the rows of a gold are compared with."""
+    return spec.answer.statements, [column.name for column in spec.answer.columns]
 
 
 def _limits(stood: BudgetSpec, wanted: BudgetSpec, state: JobState, named: Iterable[str]) -> dict[str, float | None]:
@@ -260,7 +276,8 @@ def _prepared(old: Prepared, spec: JobSpec) -> Prepared:
         if spec.roles.get(name) != old.spec.roles.get(name) and name in texts:
             texts[name] = find_role(name, spec.roles)[1]
     job = prepare(spec, texts)
-    if texts != dict(old.role_texts) or spec.model.weights != old.spec.model.weights:
+    named = (spec.model.weights, spec.answer.columns) != (old.spec.model.weights, old.spec.answer.columns)
+    if named or texts != dict(old.role_texts):
         check_names(job)
     return job
 

@@ -270,14 +270,18 @@ def check(spec: JobSpec) -> tuple[Prepared, Pinned]:
     """
     job = prepare(spec)
     check_budget(job)
-    _check_gold(spec.answer)
+    check_gold(spec.answer)
     create_model(spec.model, job.channels())  # says now what is missing; loads nothing
     check_ways(spec.notify)
     return job, pin(spec.inputs)
 
 
-def _check_gold(answer: AnswerSpec) -> None:
-    """A gold that cannot be read, or compared with, is better known before the work than after it."""
+def check_gold(answer: AnswerSpec) -> None:
+    """A gold that cannot be read, or compared with, is better known before the work than after it.
+
+    Raises:
+        SpecError: what is wrong with it.
+    """
     gold, columns = answer.gold, [column.name for column in answer.columns]
     if not gold:
         return
