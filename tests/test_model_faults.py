@@ -217,6 +217,18 @@ def test_a_person_who_wants_to_be_asked_pays_nothing_twice_unasked(tmp_path: Pat
         assert found(resume(folder)) == ROWS and len(endpoint.keys) == len(set(endpoint.keys)) + 1
 
 
+def test_a_passage_that_a_person_gives_up_is_told_as_such(tmp_path: Path) -> None:
+    with failing(Endpoint()) as endpoint:
+        endpoint.then(OK, "die-after")
+        folder = run(on(endpoint, write_sources(tmp_path), in_doubt="ask"), tmp_path)
+        (question,) = questions(folder)
+        answer(folder, question.number, "rejected", render)
+        resume(folder)
+        why = "given up (in-doubt): a call of it may have been paid for without its answer, and a person would not have it "
+        why += "made again"
+        assert [one.reason for one in report(folder).unread] == [why]
+
+
 def test_an_equal_call_is_answered_from_the_record_by_another_job_and_costs_nothing(tmp_path: Path) -> None:
     with failing(Endpoint()) as endpoint:
         spec = on(endpoint, write_sources(tmp_path), cache=True)
