@@ -30,7 +30,7 @@ def submit_detached(spec: JobSpec, runs: str | None, options: Options, as_json: 
 
     local = options.shell == "local"
     started = submit(spec, runs=runs, local=local, address=options.address, id=options.id, agents=options.agents)
-    _say(asyncio.run(started), runs, as_json)
+    _say(_run(started), runs, as_json)
 
 
 def resume_detached(id: str, runs: str | None, options: Options, as_json: bool) -> None:
@@ -42,7 +42,7 @@ def resume_detached(id: str, runs: str | None, options: Options, as_json: bool) 
         id, runs=runs, local=local, address=options.address, agents=options.agents, pinned=options.pinned,
         budget=options.budget,
     )  # fmt: skip
-    _say(asyncio.run(taken), runs, as_json)
+    _say(_run(taken), runs, as_json)
 
 
 def _say(handle: JobHandle, runs: str | None, as_json: bool) -> None:
@@ -91,8 +91,8 @@ def supervise(
 
 
 def _run(work: Coroutine[None, None, T]) -> T:
-    """Runs it. A SIGTERM, or a terminal that is closed, stops it as Ctrl-C does, so that no command which tells people
-    outlives it, and ends the process after that; a second one does so at once."""
+    """Runs it. A SIGTERM, or a terminal that is closed, stops it as Ctrl-C does, so that nothing outlives it that it has started
+    and not done with, and ends the process after that; a second one does so at once."""
     ends: list[int] = []
 
     async def stoppable() -> T:

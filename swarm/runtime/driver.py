@@ -16,8 +16,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, NamedTuple, Protocol
@@ -99,20 +98,18 @@ class DriverProcess:
 
     def __init__(self, command: Sequence[str], how: Launch, log: Path, spec: JobSpec | None = None) -> None:
         self._said: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  it lives as long as the driver
-        with naming(log), log.open("ab") as printed:
+        with naming(log), log.open("ab") as printed, tempfile.TemporaryFile() as given:  # no pipe: it may never be read
+            if spec is not None:
+                given.write(json.dumps(spec.model_dump(mode="json")).encode())
+                given.seek(0)
             self._process = subprocess.Popen(
                 [*how.program, *command, *how.options()],
-                stdin=subprocess.PIPE,
+                stdin=given,
                 stdout=self._said,
                 stderr=printed,
                 start_new_session=True,
                 env=how.environment(),
             )
-        assert self._process.stdin is not None, "stdin is a pipe"
-        with suppress(BrokenPipeError):  # it has ended already, and says why itself
-            if spec is not None:
-                self._process.stdin.write(json.dumps(spec.model_dump(mode="json")).encode())
-            self._process.stdin.close()
 
     @property
     def pid(self) -> int:
@@ -122,10 +119,10 @@ class DriverProcess:
         return self._process.poll() is not None
 
     def kill(self) -> None:
-        """Ends it, with what it has started in its session."""
-        with suppress(ProcessLookupError):
-            os.killpg(self.pid, signal.SIGKILL)
-        self._process.wait()
+        """Ends it, with what it has started in its session, if it has not ended by itself."""
+        if self._process.poll() is None:
+            os.killpg(self.pid, signal.SIGKILL)  # until somebody waits for it, nobody else has its number
+            self._process.wait()
 
     async def error(self) -> SwarmError | None:
         if not self._process.poll():
@@ -159,8 +156,9 @@ def error_in(document: dict[str, Any]) -> SwarmError | None:
     return found
 
 
-async def start_new(spec: JobSpec, run: RunFolder, how: Launch) -> DriverProcess:
-    """Starts a new job in a driver of its own, and returns once its log has begun.
+async def start_new(spec: JobSpec, run: RunFolder, how: Launch, patience: float = TAKE_SECONDS) -> DriverProcess:
+    """Starts a new job in a driver of its own, and returns once its log has begun. A driver that has not begun it within
+    `patience` seconds is ended, as is one whose caller is cancelled before.
 
     Raises:
         StoreError: there is such a run, or somebody else is starting it just now.
@@ -172,11 +170,8 @@ async def start_new(spec: JobSpec, run: RunFolder, how: Launch) -> DriverProcess
         starting = FolderLock.take(run.root / f".{run.id}.starting")  # what begins now can be nobody else's then
     try:
         await asyncio.to_thread(run.check_free)
-        driver = await asyncio.to_thread(DriverProcess, ["run", "-", "--id", run.id], how, early, spec)
-        while not await asyncio.to_thread(begun, run):
-            if await driver.ended():
-                raise await driver.error() or SwarmError("the driver ended without a run", run.id)
-            await asyncio.sleep(LOOK_SECONDS)
+        driver = DriverProcess(["run", "-", "--id", run.id], how, early, spec)
+        await _until(lambda: begun(run), driver, patience, run.id, "without --detach it shows where it hangs")
         with naming(run.driver_log):
             os.replace(early, run.driver_log)  # the driver's end of it stays open
         _remember(run, how, 0)
@@ -191,7 +186,8 @@ async def start_again(
     run: RunFolder, how: Launch, at: int | None = None, patience: float = TAKE_SECONDS
 ) -> DriverProcess:
     """Goes on with a job in a driver of its own, and returns once the driver has taken it. With `at` it takes the job only
-    if the log still ends there. A driver that has not taken it within `patience` seconds is ended.
+    if the log still ends there. A driver that has not taken it within `patience` seconds is ended, as is one whose caller is
+    cancelled before.
 
     Raises:
         BusyError: someone else works on the job, or is about to.
@@ -206,23 +202,35 @@ async def start_again(
         before, last = await asyncio.to_thread(opened, run), await asyncio.to_thread(last_event, run)
         earlier = _remember(run, how, last)  # taken back where its cluster was away: that is no fault of the job's
         command = ["resume", run.id, *([] if at is None else ["--at", str(at)])]
-        driver = await asyncio.to_thread(DriverProcess, command, how, run.driver_log)
-        end = time.monotonic() + patience
-        while await asyncio.to_thread(opened, run) == before:
-            if time.monotonic() > end:
-                await asyncio.to_thread(driver.kill)
-                problem = f"the driver hung: it did not take the job within {patience:g} s, and was ended"
-                raise SwarmError(problem, run.id, f"see {run.driver_log}")
-            if await driver.ended():
-                untold = SwarmError("the driver ended before it took the job", run.id, f"see {run.driver_log}")
-                error = await driver.error() or untold
-                if isinstance(error, AwayError):
-                    _note(run, *earlier)
-                raise error
-            await asyncio.sleep(LOOK_SECONDS)
+        driver = DriverProcess(command, how, run.driver_log)
+        try:
+            await _until(lambda: opened(run) != before, driver, patience, run.id, f"see {run.driver_log}")
+        except AwayError:
+            _note(run, *earlier)
+            raise
         return driver
     finally:
         starting.release()
+
+
+async def _until(taken: Callable[[], bool], driver: DriverProcess, patience: float, id: str, cure: str) -> None:
+    """Waits until a driver has its job. It is ended if it comes to nothing, whatever the cause: nobody would know of it.
+
+    Raises:
+        SwarmError: it hangs, or what it could not do.
+    """
+    end = time.monotonic() + patience
+    try:
+        while not await asyncio.to_thread(taken):
+            if await driver.ended():
+                raise await driver.error() or SwarmError("the driver ended before it took the job", id, cure)
+            if time.monotonic() > end:
+                problem = f"the driver hung: it did not take the job within {patience:g} s, and was ended"
+                raise SwarmError(problem, id, cure)
+            await asyncio.sleep(LOOK_SECONDS)
+    except BaseException:  # of a caller who is interrupted too
+        await asyncio.to_thread(driver.kill)
+        raise
 
 
 def begun(run: RunFolder) -> bool:
