@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from swarm.runtime.session import fold
 from swarm.store.blobs import BLOB_BYTES
 from swarm.store.damage import verify
 from swarm.store.folder import RunFolder
+from swarm.store.lock import FolderLock
 from swarm.store.retention import free, needless
 from swarm.store.sqlite import SqliteReader, SqliteWriter
 from swarm.testing.invariants import log_digest
@@ -99,3 +101,26 @@ def test_a_run_whose_holder_cannot_be_seen_is_told_and_keeps_no_other(folder: Pa
     said = swarm("gc", "--yes", "--runs", folder.parent)
     assert said.code == 0 and "a-first: left alone: input/output error: Too many levels of symbolic links" in said.out
     assert needless(folder) == []
+
+
+def test_what_a_start_leaves_that_was_killed_goes_once_it_has_rested_and_nobody_is_at_it(folder: Path) -> None:
+    root = folder.parent
+    names = [f".{name}" for id in ("small", "one") for name in (f"{id}.starting", f"{id}.{'e' * 32}.driver.log")]
+    for name in [*names, ".Odd.starting", ".one.driver.log"]:
+        (root / name).write_bytes(b"12345678")
+    starting, working = FolderLock.take(root / ".one.starting"), FolderLock.take(folder / "lock")
+    assert swarm("gc", "--json", "--runs", root).document["rows"] == [], "they may be of use yet"
+    for path in root.glob(".*"):
+        os.utime(path, (0, 0))
+
+    def found(*more: str) -> list[str]:
+        return [Path(row["file"]).name for row in swarm("gc", "--json", "--runs", root, *more).document["rows"]]
+
+    assert found() == [f".one.{'e' * 32}.driver.log"]
+    starting.release()
+    os.utime(root / ".one.starting", (0, 0))
+    assert found() == sorted(names[2:]), "the driver of the other run may print there"
+    assert found("--yes") == sorted(names[2:])
+    working.release()
+    assert set(found("--yes")) > set(names[:2])
+    assert {path.name for path in root.iterdir()} == {"small", ".Odd.starting", ".one.driver.log"}

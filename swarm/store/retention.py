@@ -7,6 +7,7 @@ and the snapshot of a job that has ended.
 
 from __future__ import annotations
 
+import re
 import shutil
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -23,12 +24,14 @@ from swarm.store import bodies, snapshots, wal
 from swarm.store.blobs import sync_folder
 from swarm.store.connection import naming, open_reading, open_writing
 from swarm.store.interface import Needless
-from swarm.store.lock import FolderLock
+from swarm.store.lock import FolderLock, holder
 from swarm.store.sqlite import LOG, SqliteReader
 
 SPARED = 3600
 """Seconds for which a run that is not whole is left alone after it was last written to. That nobody holds it says little: who
 makes it lets go of it between the epochs that it copies, and before it gives it its name."""
+_START = re.compile(r"\.([a-z0-9][a-z0-9._-]*?)\.(?:starting|[0-9a-f]{32}\.driver\.log)")
+"""What lies beside the runs while one is started; see `runtime/driver`."""
 
 
 def needless(folder: Path) -> list[Needless]:
@@ -72,6 +75,26 @@ def links(root: Path, remove: bool) -> list[Needless]:
     return [Needless("a link that was never finished", 0, path) for path in found]
 
 
+def starts(root: Path, held: Callable[[Path], str | None], remove: bool) -> list[Needless]:
+    """Files beside the runs of a folder whose start was never finished, since whoever started them was killed. `held` says who
+    works on a run: what its driver prints goes there then. With `remove` they go."""
+    with naming(root):
+        named = {path: found[1] for path in sorted(root.glob(".*")) if (found := _START.fullmatch(path.name))}
+
+    def look(path: Path) -> int | None:
+        if not path.is_file() or holder(path) is not None or held(root / named[path]) is not None:
+            return None
+        with naming(path):
+            size = path.stat().st_size
+            if remove:
+                lock = FolderLock.take(path)  # or somebody starts the run just now
+                path.unlink()
+                lock.release()
+        return size
+
+    return drafts(named, look, "a start that was never finished")
+
+
 def draft_folders(root: Path) -> list[Path]:
     """Folders with the names of runs that are not whole; whether they are any, their place must say."""
     with naming(root):
@@ -79,25 +102,27 @@ def draft_folders(root: Path) -> list[Path]:
         return [path for path in found if path.is_dir() and not path.is_symlink()]
 
 
-def drafts(folders: Iterable[Path], look: Callable[[Path], int | None]) -> list[Needless]:
+def drafts(
+    paths: Iterable[Path], look: Callable[[Path], int | None], what: str = "a run that was never finished"
+) -> list[Needless]:
     """Those runs that never came to their names, and never will. `look` gives the size of one, having removed it if that is
     wanted; None for what is none, or is being worked on."""
-    what, found = "a run that was never finished", list[Needless]()
-    for folder in folders:
+    found: list[Needless] = []
+    for path in paths:
         try:
-            size = look(folder) if _rests(folder) else None
+            size = look(path) if _rests(path) else None
         except StoreError as error:  # it is told, and keeps no other from going
-            found.append(Needless(what, 0, folder, error.message))
+            found.append(Needless(what, 0, path, error.message))
         else:
-            found += [Needless(what, size, folder)] if size is not None else []
+            found += [Needless(what, size, path)] if size is not None else []
     return found
 
 
-def _rests(folder: Path) -> bool:
-    with naming(folder):
+def _rests(path: Path) -> bool:
+    with naming(path):
         try:
-            files = [folder, *folder.rglob("*")] if folder.is_dir() else []
-            newest = max((path.lstat().st_mtime for path in files), default=0.0)
+            files = [path, *path.rglob("*")] if path.exists() else []
+            newest = max((file.lstat().st_mtime for file in files), default=0.0)
         except FileNotFoundError:  # somebody is at it
             return False
     return time.time() - newest > SPARED

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from swarm.errors import SpecError, StoreError
+from swarm.store import retention
 from swarm.store.folder import RunFolder, RunStatus, may_name, read_status
 from swarm.store.interface import FILES, Needless, Place
 from swarm.store.place import FOLDERS, LATEST, FolderPlace
@@ -39,8 +40,8 @@ class Runs:
         return sorted(id for id in self.place.ids(self.root) if may_name(id))
 
     def beside(self, remove: bool) -> Sequence[Needless]:
-        """What crashes left beside the runs; see `Place.beside`."""
-        return self.place.beside(self.root, remove)
+        """What crashes left beside the runs; see `Place.beside` and `retention.starts`."""
+        return [*retention.starts(self.root, self.place.holder, remove), *self.place.beside(self.root, remove)]
 
     def list(self) -> list[RunStatus]:
         """How all runs with a log stand, the newest first."""
