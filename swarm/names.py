@@ -15,6 +15,9 @@ _IN_A_BODY = re.compile(r"(?:person|model|protocol|unread|unverified):([0-9a-f]+
 IN_VAIN = {"unread": "no passage was read", "unverified": "no row was verified"}
 """What it means that all tasks of a kind were given up, by the kind of the reason."""
 
+LARGEST = 10**12 - 1
+"""The largest number that people may give an event, a turn or a place in a list by: no log has more of them."""
+
 _DRAFT = re.compile(r"\..+\.[0-9a-f]{32}")
 
 
@@ -52,6 +55,11 @@ def reason_body(reason: str) -> str:
     itself."""
     found = _IN_A_BODY.fullmatch(reason)
     return found[1] if found else ""
+
+
+def is_number(text: str) -> bool:
+    """Whether a text is a whole number of LARGEST at most."""
+    return re.fullmatch("[0-9]{1,12}", text) is not None
 
 
 def counted(count: int, noun: str) -> str:

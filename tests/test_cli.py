@@ -19,7 +19,7 @@ from rich.console import Console
 from swarm import __version__
 from swarm.cli.runs import _table
 from swarm.errors import SwarmError, on_a_line
-from swarm.names import counted
+from swarm.names import LARGEST, counted
 from swarm.report import gather
 from swarm.report.write import rows_csv
 from swarm.store.folder import RunStatus
@@ -126,8 +126,15 @@ def show(place: Path, call: str, *options: str) -> Said:
 
 
 def test_show_says_what_fits_no_call(place: Path) -> None:
-    for name, code in (("zzz", 1), ("a:b", 2), ("", 2)):
+    for name, code in (("zzz", 1), ("a:b", 2), ("a:" + "9" * 5000, 2), ("", 2)):
         assert swarm("show", name, "--runs", place / "runs").code == code
+
+
+@pytest.mark.parametrize("arguments", [("logs", "first", "--tail"), ("watch", "first", "--after")])
+def test_a_number_that_no_log_has_room_for_is_refused(place: Path, arguments: tuple[str, ...]) -> None:
+    said = swarm(*arguments, 10**20, "--runs", place / "runs")
+    assert said.code == 2 and arguments[-1] in said.err
+    over(place, *arguments, LARGEST)
 
 
 @pytest.mark.parametrize("name", ["latest", "first"])

@@ -273,7 +273,7 @@ def test_a_damaged_run_hides_no_other_ones_question(asking: Path) -> None:
     assert over(asking, "inbox", "other").code == 1
 
 
-@pytest.mark.parametrize("number", ["\u00b2", "x", "-1", "1.0"])
+@pytest.mark.parametrize("number", ["\u00b2", "x", "-1", "1.0", pytest.param("9" * 5000, id="long")])
 def test_what_is_no_number_of_a_question_is_refused(asking: Path, number: str) -> None:
     said = over(asking, "approve", f"one:{number}")
     assert said.code == 2 and "is no number of a question" in said.err

@@ -13,7 +13,7 @@ import pytest
 from ray.job_submission import JobDetails, JobStatus, JobType
 
 from swarm.errors import SpecError
-from swarm.runtime.submission import Place, RemoteDriver, Submission
+from swarm.runtime.submission import Place, RemoteDriver, Submission, connect
 from tests.jobs import job
 
 
@@ -77,3 +77,11 @@ def test_another_runs_driver_is_none_of_a_submissions(tmp_path: Path) -> None:
     assert sent(head, one) == "swarm-one-4"
     with pytest.raises(SpecError, match="'one' stands for another job on this cluster"):
         sent(head, Submission(job(tmp_path, seed=1), place, "one", 64))
+
+
+@pytest.mark.parametrize(
+    "address", ["head:8265", "http://", "http://head:99999", "http://head:-5", "http://head:x", "http://[::1", "http://a\x01b"]
+)
+def test_what_is_no_address_is_refused_before_it_is_looked_at(address: str) -> None:
+    with pytest.raises(SpecError, match="is no address of a head"):
+        asyncio.run(connect(address))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from swarm.cli.door import Json, RunId, Runs, duration, emit, err, out, people, runs_of, say_error, the_run, verb
+from swarm.names import is_number
 
 if TYPE_CHECKING:
     from swarm.runtime.people import Question
@@ -153,7 +154,7 @@ def _answer(id: str, verdict: str, chosen: str, why: str, runs: str | None, as_j
     from swarm.store.folder import read_status
 
     name, mark, number = id.partition(":")
-    if mark and not (number.isascii() and number.isdigit()):
+    if mark and not is_number(number):
         raise SpecError(f"{number!r} is no number of a question", "ID[:N]", "write the run's id, or ID:1")
     run = the_run(name, runs)
     question = answer(run, int(number) if mark else None, verdict, render, chosen, why)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from swarm.cli.door import Json, RunId, Runs, emit, err, json_seen, number, out, people, runs_of, the_run, verb
-from swarm.names import counted, reason_body
+from swarm.names import LARGEST, counted, reason_body
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -129,7 +129,7 @@ def logs(
     kind: Annotated[
         str, typer.Option("--kind", metavar="KIND", help="Only events of this kind, such as TaskFailed.")
     ] = "",
-    tail: Annotated[int, typer.Option("--tail", min=0, metavar="N", help="Only the last N of them; 0 for all.")] = 50,
+    tail: Annotated[int, typer.Option("--tail", min=0, max=LARGEST, metavar="N", help="Only the last N of them; 0 for all.")] = 50,
     runs: Runs = None,
     as_json: Json = False,
 ) -> None:

@@ -14,7 +14,7 @@ import typer
 
 from swarm.cli.door import Json, RunId, Runs, duration, emit, err, number, out, people, runs_of, the_run, verb
 from swarm.errors import SpecError
-from swarm.names import counted
+from swarm.names import LARGEST, counted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -159,7 +159,7 @@ def watch(
     id: RunId,
     after: Annotated[
         int | None,
-        typer.Option("--after", min=0, metavar="SEQ", help="Print each event after this number instead."),
+        typer.Option("--after", min=0, max=LARGEST, metavar="SEQ", help="Print each event after this number instead."),
     ] = None,
     runs: Runs = None,
 ) -> None:

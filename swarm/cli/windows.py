@@ -13,6 +13,7 @@ from typing import Any
 
 from swarm.errors import SpecError, StoreError
 from swarm.events import CallFailed, CallFinished, CallStarted
+from swarm.names import is_number
 from swarm.store.interface import Reader
 from swarm.window.pack import CHATML, ENDPOINT
 
@@ -41,7 +42,7 @@ def find_calls(reader: Reader, name: str) -> list[Call]:
         StoreError: no call, or calls of several tasks, fit.
     """
     task, *numbers = name.split(":")
-    if not task or len(numbers) > 2 or not all(part.isascii() and part.isdigit() for part in numbers):
+    if not task or len(numbers) > 2 or not all(map(is_number, numbers)):
         raise SpecError(f"{name!r} names no call", "CALL", "write TASK, TASK:TURN or TASK:TURN:SAMPLE")
     wanted = [int(part) for part in numbers]
     calls: dict[Key, Call] = {}

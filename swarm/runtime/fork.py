@@ -25,7 +25,7 @@ from swarm.corpus import pin
 from swarm.errors import DamageError, SpecError, StoreError
 from swarm.events import Event
 from swarm.models.choose import create_model
-from swarm.names import counted
+from swarm.names import counted, is_number
 from swarm.runtime.outbox import check_ways
 from swarm.runtime.pins import unpack_block
 from swarm.runtime.prepare import Prepared, check_changed, check_names, check_pinned, prepare
@@ -262,7 +262,7 @@ def _whole(later: Iterable[Event], seq: int) -> int:
 def _wanted(at: str) -> tuple[int, bool]:
     """(number, whether it is an event's)."""
     number = at.removeprefix("@")
-    if not (number.isascii() and number.isdecimal()):
+    if not is_number(number):
         raise SpecError(f"{at!r} is no step", "--at", "write a step's number, or @SEQ, as `swarm steps` shows them")
     return int(number), at.startswith("@")
 
@@ -417,4 +417,4 @@ def _differing(name: str, old: Any, new: Any) -> Iterator[str]:
 
 
 def _is_index(place: Any, part: str) -> bool:
-    return isinstance(place, list) and part.isascii() and part.isdecimal() and int(part) < len(place)
+    return isinstance(place, list) and is_number(part) and int(part) < len(place)

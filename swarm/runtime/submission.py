@@ -373,8 +373,7 @@ async def connect(address: str) -> JobSubmissionClient:
         SpecError: the address is no URL, or Ray would take another one.
         ClusterError: nothing answers there, it isn't Ray, or it doesn't let us in.
     """
-    parts = urlsplit(address)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    if not _is_address(address):
         raise SpecError(f"{address!r} is no address of a head", "--address", "write the dashboard's, as http://HEAD:8265")
     for name in OVERRIDES:
         if os.environ.get(name, address).rstrip("/") != address.rstrip("/"):
@@ -390,6 +389,14 @@ async def connect(address: str) -> JobSubmissionClient:
         raise _not_let_in(address) from error
     except (RuntimeError, ValueError, OSError) as error:
         raise _refused(address, error) from error
+
+
+def _is_address(address: str) -> bool:
+    try:
+        parts, _ = urlsplit(address), httpx.URL(address)  # each knows of faults that the other lets through
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except (ValueError, httpx.InvalidURL):
+        return False
 
 
 async def _check_answers(address: str) -> None:
