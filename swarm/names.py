@@ -1,5 +1,5 @@
 """Names that follow from what they name: ids of tasks and notes, the hashes that bodies go by, the body of a reason, and nouns
-by their number.
+by their number; and the numbers that people name things by.
 
 Owns nothing else.
 """

@@ -129,7 +129,9 @@ def logs(
     kind: Annotated[
         str, typer.Option("--kind", metavar="KIND", help="Only events of this kind, such as TaskFailed.")
     ] = "",
-    tail: Annotated[int, typer.Option("--tail", min=0, max=LARGEST, metavar="N", help="Only the last N of them; 0 for all.")] = 50,
+    tail: Annotated[
+        int, typer.Option("--tail", min=0, max=LARGEST, metavar="N", help="Only the last N of them; 0 for all.")
+    ] = 50,
     runs: Runs = None,
     as_json: Json = False,
 ) -> None:
