@@ -8,11 +8,12 @@ import sys
 from pathlib import Path
 from typing import IO, Any
 
+import apsw
 import pytest
 
 from swarm.store.folder import read_status
 from swarm.store.runs import Runs
-from tests.commands import ROOT, job_file
+from tests.commands import ROOT, job_file, swarm
 from tests.jobs import write_sources
 
 FULL = Path("/dev/full")
@@ -42,3 +43,15 @@ def test_a_job_goes_on_when_nobody_can_be_told_how(tmp_path: Path, reader: str) 
     run = Runs(tmp_path / "runs").run("one")
     assert (ran.returncode, read_status(run).status) == (0, "done") and run.report_html.is_file()
     assert ran.stdout.startswith("{")
+
+
+def test_a_log_that_is_damaged_in_the_middle_leaves_one_document(tmp_path: Path) -> None:
+    """Steps before the damage were read already: they are no part of what is printed."""
+    path = job_file(tmp_path, write_sources(tmp_path, 2))
+    assert swarm("run", path, "--local", "--runs", tmp_path / "runs", "--id", "one").code == 0
+    found = swarm("steps", "one", "--runs", tmp_path / "runs", "--json").document
+    with apsw.Connection(str(tmp_path / "runs" / "one" / "log.sqlite")) as connection:
+        connection.execute("UPDATE events SET payload = x'00' WHERE seq = ?", (found[-3]["seq"],))
+    said = swarm("steps", "one", "--runs", tmp_path / "runs", "--json")
+    assert said.code == 1 and said.document["error"]["kind"] == "DamageError"
+    assert len(swarm("steps", "one", "--runs", tmp_path / "runs").out.splitlines()) == len(found) - 2, "people see them"

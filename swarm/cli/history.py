@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import sys
+from shutil import copyfileobj
+from tempfile import SpooledTemporaryFile
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 
 SHOWN = 40
 """Claims of each kind that are printed for people; --json has all."""
+IN_MEMORY = 2**20
+"""Characters of a long document that are kept in memory until it is whole; more go to a temporary file."""
 
 
 @verb
@@ -45,11 +49,14 @@ def steps(
             for step in found:
                 console.print(line_of(step), markup=False)
             return
-        # As a stream: a run of a hundred thousand steps is printed as it is read.
-        sys.stdout.write("[")
-        for at, step in enumerate(found):
-            sys.stdout.write((",\n " if at else "") + json_seen(json.dumps(asdict(step), ensure_ascii=False)))
-        sys.stdout.write("]\n")
+        # Beside the memory, for there may be millions; and whole, for a damaged log must not leave half a document.
+        with SpooledTemporaryFile(IN_MEMORY, "w+", encoding="utf-8", errors="surrogatepass") as document:
+            document.write("[")
+            for at, step in enumerate(found):
+                document.write((",\n " if at else "") + json_seen(json.dumps(asdict(step), ensure_ascii=False)))
+            document.write("]\n")
+            document.seek(0)
+            copyfileobj(document, sys.stdout)
 
 
 def _steps(reader: Reader) -> Iterator[Step]:
