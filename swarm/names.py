@@ -10,7 +10,7 @@ import hashlib
 import re
 import uuid
 
-_IN_A_BODY = re.compile(r"(?:person|model|protocol|unread|unverified):([0-9a-f]+)")
+_IN_A_BODY = re.compile(r"(?:person|model|protocol|unread|unverified|crash loop):([0-9a-f]+)")
 
 IN_VAIN = {"unread": "no passage was read", "unverified": "no row was verified"}
 """What it means that all tasks of a kind were given up, by the kind of the reason."""
@@ -51,8 +51,8 @@ def body_hash(data: bytes) -> str:
 
 def reason_body(reason: str) -> str:
     """The name of the body that holds the words of a reason: one that a person, a model, a protocol or a task gave goes
-    as `person:HASH`, `model:HASH`, `protocol:HASH`, `unread:HASH` or `unverified:HASH`. Empty where the reason is in words
-    itself."""
+    as `person:HASH`, `model:HASH`, `protocol:HASH`, `unread:HASH` or `unverified:HASH`, and what a driver said that did not come
+    up as `crash loop:HASH`. Empty where the reason is in words itself."""
     found = _IN_A_BODY.fullmatch(reason)
     return found[1] if found else ""
 

@@ -113,7 +113,7 @@ BUILDS: tuple[BrokenBuild, ...] = (
     ),
     BrokenBuild(
         8, "the sweep for orphans adopts a job that is just being started",
-        (Patch("swarm/runtime/supervise.py", "        if quiet < GRACE_SECONDS:", "        if False:"),),
+        (Patch("swarm/runtime/supervise.py", "        if quiet < (wanted := quiet_before(vain)):", "        if False:"),),
         ("tests/test_supervise.py::test_what_was_touched_just_now_or_has_moved_on_is_left_alone",
          "tests/test_supervise.py::test_supervise_once_says_what_it_did"),
     ),

@@ -15,7 +15,7 @@ from swarm.events import PersonSaid, ReportWritten
 from swarm.runtime.driver import SWARM
 from swarm.runtime.launch import Options, run_new
 from swarm.runtime.session import Session, check
-from swarm.runtime.supervise import GRACE_SECONDS, STARTS, WITHIN_SECONDS, Supervisor
+from swarm.runtime.supervise import STARTS, WITHIN_SECONDS, Supervisor, quiet_before
 from swarm.shipped import shipped
 from swarm.store.folder import RunFolder, read_status
 from swarm.store.runs import Runs
@@ -142,15 +142,15 @@ def test_a_resume_writes_the_report_that_a_killed_driver_did_not_come_to(tmp_pat
 
 
 def test_a_supervisor_has_the_report_written_and_never_pauses_what_has_ended(tmp_path: Path) -> None:
-    run, later, seen = killed_before_its_report(tmp_path), GRACE_SECONDS, list[str]()
+    run, later, seen = killed_before_its_report(tmp_path), 0.0, list[str]()
 
     def look(*program: str) -> None:
         one = Supervisor([str(run.root)], clock=lambda: time.time() + later, program=program)
         seen.extend(found.what for found in asyncio.run(one.look()))
 
-    for _ in range(STARTS + 1):
+    for vain in range(STARTS + 1):
+        later = quiet_before(vain)
         look("/bin/false")
-        later += GRACE_SECONDS
     assert seen == ["error"] * (STARTS + 1) and read_status(run).status == "done"
     later += WITHIN_SECONDS  # what was in vain is forgotten by now
     look(*SWARM)

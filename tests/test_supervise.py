@@ -25,7 +25,17 @@ from swarm.runtime.caretaker import Caretaker
 from swarm.runtime.driver import SWARM, Launch, Start, opened, start_again, starts
 from swarm.runtime.people import questions
 from swarm.runtime.session import Session, check
-from swarm.runtime.supervise import GRACE_SECONDS, STARTS, STILL_SECONDS, WITHIN_SECONDS, Seen, Supervisor, in_vain, orphaned
+from swarm.runtime.supervise import (
+    GRACE_SECONDS,
+    STARTS,
+    STILL_SECONDS,
+    WITHIN_SECONDS,
+    Seen,
+    Supervisor,
+    in_vain,
+    orphaned,
+    quiet_before,
+)  # fmt: skip
 from swarm.store.folder import RunFolder, read_status
 from swarm.store.lock import FolderLock
 from tests.commands import job_file, start, swarm
@@ -94,8 +104,8 @@ def done(say: Callable[[Seen], None]) -> Callable[[Seen], None]:
     return lambda seen: None if seen.what == "looked after" else say(seen)
 
 
-def supervisor(run: RunFolder, later: float = GRACE_SECONDS, **how: Any) -> Supervisor:
-    """One whose clock says that the grace is over."""
+def supervisor(run: RunFolder, later: float = quiet_before(STARTS - 1), **how: Any) -> Supervisor:
+    """One whose clock says that it has been quiet for long enough."""
     return Supervisor([str(run.root)], clock=lambda: time.time() + later, **how)
 
 
@@ -208,14 +218,13 @@ def test_a_question_that_nobody_answers_in_its_time_lapses_though_nobody_works_o
 def test_a_crash_loop_is_left_paused_and_stays_so(run: RunFolder) -> None:
     """Every driver fails before its first step; what it has been through is beside the log, not in the supervisor."""
     killed(run)
-    later, seen = GRACE_SECONDS, list[Seen]()
-    for _ in range(STARTS + 1):
-        seen += asyncio.run(supervisor(run, later, program=("/bin/false",)).look())
-        later += GRACE_SECONDS
+    seen: list[Seen] = []
+    for vain in range(STARTS + 1):
+        seen += asyncio.run(supervisor(run, quiet_before(vain), program=("/bin/false",)).look())
     assert [one.what for one in seen] == ["error"] * STARTS + ["given up"]
     status = read_status(run)
     assert status.status == "paused" and status.detail.startswith("crash loop: 5 starts")
-    assert asyncio.run(supervisor(run, later).look()) == []
+    assert asyncio.run(supervisor(run).look()) == []
     assert swarm("replay", "one", "--verify", "--runs", run.root).code == 0
     said = swarm("resume", "one", "--local", "--agents", 64, "--runs", run.root, "--json")
     assert said.code == 0 and said.document["status"] == "done", said.err
@@ -252,6 +261,7 @@ def test_starts_count_from_the_last_finished_step(run: RunFolder) -> None:
     last = max(event.seq for event in events if isinstance(event.body, TaskFinished))
     begun = [Start(100.0 + at, last + at) for at in (-2, -1, 0, 1, 2)]
     assert in_vain(run, status, begun, 104.0) == 3
+    assert in_vain(run, status, begun[:2], 104.0) == 0
     begun = [Start(100.0 + at, last) for at in range(6)]
     assert in_vain(run, status, begun, 109.0) == 6
     assert in_vain(run, status, begun, 100.0 + WITHIN_SECONDS + 10) == 0
@@ -344,9 +354,9 @@ def test_whatever_else_ends_a_driver_before_it_takes_its_job_counts(orphan: RunF
     clock = Time(GRACE_SECONDS)
     one = supervised(orphan, clock, program=("sh", "-c", f"cat {tmp_path / 'said'}; exit 1", "swarm"))
     seen = []
-    for _ in range(STARTS + 1):
+    for vain in range(STARTS + 1):
+        clock.passed = quiet_before(vain)
         seen += [found.what for found in asyncio.run(one.look())]
-        clock.passed += GRACE_SECONDS
     assert seen == ["error"] * STARTS + ["given up"] and read_status(orphan).status == "paused"
 
 
@@ -384,9 +394,9 @@ def test_a_crash_loop_is_one_where_the_log_is_ahead_of_the_clock(orphan: RunFold
     assert crash(job(tmp_path / "code"), orphan, 8) and finished(events_of(orphan))
     clock, seen = Time(), list[Seen]()
     one = supervised(orphan, clock, program=("/bin/false",))
-    for _ in range(STARTS + 2):
+    for vain in range(-1, STARTS + 1):
         seen += asyncio.run(one.look())
-        clock.passed += GRACE_SECONDS
+        clock.passed = 2 * quiet_before(vain + 1)
     assert [each.what for each in seen] == ["waits", *["error"] * STARTS, "given up"]
     assert read_status(orphan).detail.startswith("crash loop: 5 starts")
 

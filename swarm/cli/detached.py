@@ -74,9 +74,9 @@ def supervise(
     """Start the drivers of live jobs again that have lost theirs: killed, or gone with their machine or cluster.
 
     Jobs that are paused or ended are left alone, and those that wait for a person until there is an answer, or the time for
-    it is over. A job that comes up five times within 20 minutes without a finished step is paused, with the reason; while
-    its cluster is away, it is tried again every 30 seconds. With --once the exit code is 1 if a run, or a place of runs, could
-    not be looked after.
+    it is over. A job that comes up five times within 20 minutes without a finished step, each time after twice the wait, is
+    paused, with the reason; while its cluster is away, it is tried again every 30 seconds. With --once the exit code is 1 if a
+    run, or a place of runs, could not be looked after.
     """
     from swarm.runtime.supervise import Supervisor
 

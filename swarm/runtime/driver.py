@@ -208,6 +208,9 @@ async def start_again(
         except AwayError:
             _note(run, *earlier)
             raise
+        except SwarmError as error:
+            _note(run, *starts(run), str(error))
+            raise
         return driver
     finally:
         starting.release()
@@ -254,12 +257,25 @@ def opened(run: RunFolder) -> int:
 
 def starts(run: RunFolder) -> tuple[list[Start], dict[str, Any]]:
     """The starts of this run's drivers that are remembered, and with which settings the last one was started."""
+    noted = _noted(run)
     try:
-        noted = json.loads((run.path / "driver.json").read_text(encoding="utf-8"))
         # once only times were noted: these starts count no more, the settings do
         return [Start(float(one[0]), int(one[1])) for one in noted["starts"] if isinstance(one, list)], dict(noted["last"])
-    except (OSError, ValueError, LookupError, TypeError, OverflowError):
+    except (ValueError, LookupError, TypeError, OverflowError):
         return [], {}  # a note for comfort: without it a supervisor begins to count anew
+
+
+def failure(run: RunFolder) -> str:
+    """Why the driver that was started last did not take the job, as far as it is known; empty if it did."""
+    noted = _noted(run)
+    return str(noted.get("error") or "") if isinstance(noted, dict) else ""
+
+
+def _noted(run: RunFolder) -> Any:
+    try:
+        return json.loads((run.path / "driver.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
 
 
 def _remember(run: RunFolder, how: Launch, after: int) -> tuple[list[Start], dict[str, Any]]:
@@ -270,7 +286,7 @@ def _remember(run: RunFolder, how: Launch, after: int) -> tuple[list[Start], dic
     return before
 
 
-def _note(run: RunFolder, begun: Sequence[Start], last: dict[str, Any]) -> None:
-    note = {"starts": begun[-REMEMBERED:], "last": last}
+def _note(run: RunFolder, begun: Sequence[Start], last: dict[str, Any], error: str = "") -> None:
+    note = {"starts": begun[-REMEMBERED:], "last": last, **({"error": error} if error else {})}
     with naming(run.path):
         write_durably(run.path / "driver.json", json.dumps(note).encode())

@@ -16,11 +16,11 @@ from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from swarm.errors import AwayError, BusyError, FencedError, StoreError, SwarmError
+from swarm.errors import AwayError, BusyError, FencedError, StoreError, SwarmError, on_a_line
 from swarm.events import CARETAKER, DESK, ApprovalAnswered, ApprovalAsked, Event, JobOpened, PhaseChanged, TaskFinished
-from swarm.names import counted
+from swarm.names import body_hash, counted
 from swarm.runtime.caretaker import Caretaker
-from swarm.runtime.driver import SWARM, TAKE_SECONDS, Launch, Start, start_again, starts
+from swarm.runtime.driver import SWARM, TAKE_SECONDS, Launch, Start, failure, start_again, starts
 from swarm.runtime.outbox import Outbox, undelivered
 from swarm.runtime.session import PASSING
 from swarm.store.folder import RunFolder, RunStatus, read_status
@@ -32,7 +32,8 @@ LOOK_SECONDS = 5.0
 GRACE_SECONDS = 10.0
 """A run that somebody did something to so recently may be being started: it is left alone."""
 STARTS, WITHIN_SECONDS = 5, 1200.0
-"""So many starts within so many seconds, without a step finished between them, are a crash loop."""
+"""So many starts within so many seconds, without a step finished between them, are a crash loop. The wait between them doubles,
+so that they span some minutes, in which a disk or a database may come back."""
 AT_ONCE, SLOT_SECONDS = 4, 10.0
 """So many drivers are started at the same time, and a start counts as one of them for so many seconds at most: the machine is
 spared hundreds at once, and a few that hang keep no other run waiting."""
@@ -212,15 +213,18 @@ class Supervisor:
             return None
         begun, last = await asyncio.to_thread(starts, run)
         quiet = min([now - status.updated, *(abs(self._clock() - one.time) for one in begun[-1:])])
-        if quiet < GRACE_SECONDS:
-            return Seen(run.id, "waits", f"for {GRACE_SECONDS:g} s of quiet")
         vain = await asyncio.to_thread(in_vain, run, status, begun, self._clock())
+        if quiet < (wanted := quiet_before(vain)):
+            after = f", after {counted(vain, 'start')} in vain" if vain else ""
+            return Seen(run.id, "waits", f"for {wanted:g} s of quiet{after}")
         if vain >= STARTS:
             reason = f"crash loop: {vain} starts in {WITHIN_SECONDS / 60:g} minutes without a finished step"
+            if said := await asyncio.to_thread(failure, run):
+                reason += f"; the last one: {on_a_line(said)}"
             if status.ended:  # what has ended is not paused: only its report is missing
-                return Seen(run.id, "error", f"{reason}; see {run.driver_log}")
+                return Seen(run.id, "error", f"{reason}\n  see {run.driver_log}")
             await asyncio.to_thread(give_up, run, status.events, reason)
-            return Seen(run.id, "given up", f"{reason}; see {run.driver_log}, and then `swarm resume {run.id}{run.option}`")
+            return Seen(run.id, "given up", f"{reason}\n  see {run.driver_log}, and then `swarm resume {run.id}{run.option}`")
         how, at = await asyncio.to_thread(self._how, place, run, last), status.events
         if status.status == "waiting" and not await asyncio.to_thread(may_go_on, run, max(self._clock(), status.updated)):
             with Caretaker.take(run, at, lambda: now) as keeper:  # or the driver's clock begins before a question's time is over
@@ -276,12 +280,17 @@ def may_go_on(run: RunFolder, now: float) -> bool:
     return any(body.until is not None and body.until <= now for body in asked)
 
 
+def quiet_before(vain: int) -> float:
+    """Seconds for which a run must have been left alone before it is started again, or given up, after so many starts in vain."""
+    return GRACE_SECONDS * 2**vain if vain < STARTS else GRACE_SECONDS
+
+
 def in_vain(run: RunFolder, status: RunStatus, begun: Sequence[Start], now: float) -> int:
     """How often the job was started lately since it last finished a step. Times are compared among starts alone: the log's
     may be those of a clock that was set since."""
     lately = [one.after for one in begun if abs(now - one.time) < WITHIN_SECONDS]
-    if len(lately) < STARTS:
-        return len(lately)
+    if not lately:
+        return 0
     with run.reader() as reader:
         upto = status.events
         while upto > lately[0]:
@@ -298,11 +307,12 @@ def _settles(event: Event) -> bool:
     return isinstance(body, TaskFinished) or (isinstance(body, PhaseChanged) and body.reason.startswith("crash loop"))
 
 
-def give_up(run: RunFolder, at: int, reason: str) -> None:
+def give_up(run: RunFolder, at: int, words: str) -> None:
     """Leaves a job paused, with the reason in its log, where every later supervisor finds it.
 
     Raises:
         StoreError: someone has taken the job, or its log cannot be written.
     """
+    data = words.encode(errors="replace")
     with Caretaker.take(run, at) as caretaker:
-        caretaker.append([PhaseChanged(phase="paused", reason=reason)], {})
+        caretaker.append([PhaseChanged(phase="paused", reason=f"crash loop:{body_hash(data)}")], {body_hash(data): data})
