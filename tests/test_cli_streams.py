@@ -5,44 +5,82 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
 
 import apsw
 import pytest
 
 from swarm.store.folder import read_status
 from swarm.store.runs import Runs
-from tests.commands import ROOT, job_file, swarm
+from tests.commands import ROOT, Said, job_file, swarm
 from tests.jobs import write_sources
 
 FULL = Path("/dev/full")
 
 
-def ended(*arguments: object, stdout: int | IO[Any] = subprocess.PIPE, stderr: int | IO[Any] = subprocess.PIPE) -> Any:
-    """A command that has come to its end as a process of its own."""
-    command = [sys.executable, "-m", "swarm", *(str(argument) for argument in arguments)]
-    return subprocess.run(command, cwd=ROOT, stdout=stdout, stderr=stderr, stdin=subprocess.DEVNULL, text=True, timeout=120)
-
-
-@pytest.mark.parametrize("reader", ["gone", "full"])
-def test_a_job_goes_on_when_nobody_can_be_told_how(tmp_path: Path, reader: str) -> None:
-    """Whoever read its stderr has closed it, or the disk of its log is full: the job is done, with its report."""
-    if reader == "full" and not FULL.exists():
+@contextmanager
+def leading(where: str) -> Iterator[int]:
+    """A descriptor of a full disk, or of a pipe whose reader is gone."""
+    if where == "full" and not FULL.exists():
         pytest.skip("no /dev/full here")
-    path = job_file(tmp_path, write_sources(tmp_path))
-    options = ("run", path, "--local", "--runs", tmp_path / "runs", "--id", "one", "--json")
-    if reader == "gone":
+    if where == "full":
+        given = os.open(FULL, os.O_WRONLY)
+    else:
         taken, given = os.pipe()
         os.close(taken)
-        with open(given, "wb") as stderr:
-            ran = ended(*options, stderr=stderr)
+    yield given
+    os.close(given)
+
+
+def ended(arguments: tuple[object, ...], stdout: int = subprocess.PIPE, stderr: int = subprocess.PIPE, closed: str = "") -> Said:
+    """How a command came to its end as a process of its own. `closed` is a redirection for the shell, such as `>&-`."""
+    command = ["sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, "-m", "swarm", *map(str, arguments)]
+    ran = subprocess.run(command, cwd=ROOT, stdout=stdout, stderr=stderr, stdin=subprocess.DEVNULL, text=True, timeout=120)
+    return Said(ran.returncode, ran.stdout or "", ran.stderr or "")
+
+
+@pytest.mark.parametrize("where", ["gone", "full", "closed"])
+def test_a_job_goes_on_when_nobody_can_be_told_how(tmp_path: Path, where: str) -> None:
+    """Whoever read its stderr has left, the disk of its log is full, or there never was one: the job is done and reported."""
+    path = job_file(tmp_path, write_sources(tmp_path))
+    command = ("run", path, "--local", "--runs", tmp_path / "runs", "--id", "one", "--json")
+    if where == "closed":
+        said = ended(command, closed="2>&-")
     else:
-        with FULL.open("wb") as stderr:
-            ran = ended(*options, stderr=stderr)
+        with leading(where) as stderr:
+            said = ended(command, stderr=stderr)
     run = Runs(tmp_path / "runs").run("one")
-    assert (ran.returncode, read_status(run).status) == (0, "done") and run.report_html.is_file()
-    assert ran.stdout.startswith("{")
+    assert (said.code, read_status(run).status) == (0, "done") and run.report_html.is_file()
+    assert said.document["status"] == "done", "nothing else is on stdout"
+
+
+@pytest.mark.parametrize("where", ["gone", "full", "closed"])
+def test_a_result_that_cannot_be_written_is_an_error_of_a_line(tmp_path: Path, where: str) -> None:
+    """But for a reader who has seen enough: that is none."""
+    path, runs = job_file(tmp_path, write_sources(tmp_path, 8)), ("--runs", tmp_path / "runs")
+    for command in (
+        ("run", path, "--local", "--id", "one", "--json"),
+        ("inbox", "--json"),
+        ("steps", "one", "--json"),
+        ("artifacts", "one", "--get", "report.html"),
+        ("status", "nosuch", "--json"),
+    ):
+        if where == "closed":
+            said = ended((*command, *runs), closed=">&-")
+        else:
+            with leading(where) as stdout:
+                said = ended((*command, *runs), stdout=stdout)
+        errors = [line for line in said.err.splitlines() if line.startswith(("error: ", "Traceback", "Exception"))]
+        if command[1] == "nosuch":
+            assert said.code == 1 and len(errors) == 1 and "there is no run 'nosuch'" in errors[0], said.err
+        elif where == "gone":
+            assert said.code == 0 and not errors, said.err
+        else:
+            assert said.code == 1 and len(errors) == 1, said.err
+            assert errors[0].startswith("error: stdout: the result cannot be written: "), said.err
+    assert read_status(Runs(tmp_path / "runs").run("one")).status == "done"
 
 
 def test_a_log_that_is_damaged_in_the_middle_leaves_one_document(tmp_path: Path) -> None:

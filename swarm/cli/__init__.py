@@ -17,7 +17,7 @@ from swarm.cli.catalogue import models, protocols, roles
 from swarm.cli.cost import cost
 from swarm.cli.detached import supervise
 from swarm.cli.doctor import doctor
-from swarm.cli.door import open_streams
+from swarm.cli.door import open_streams, say_error
 from swarm.cli.history import diff, fork, steps
 from swarm.cli.jobs import ask, plan, resume, run
 from swarm.cli.people import approve, cancel, inbox, pause, reject, tell
@@ -25,6 +25,7 @@ from swarm.cli.records import artifacts, export, logs, replay, report, show
 from swarm.cli.retention import gc
 from swarm.cli.runs import list_, rm, status, watch
 from swarm.cli.submit import submit
+from swarm.errors import SwarmError
 from swarm.models.loading import left_loading
 
 app = typer.Typer(
@@ -39,7 +40,7 @@ app = typer.Typer(
 
 def _tell_version(asked: bool) -> None:
     if asked:
-        print(f"swarmloom {__version__}")
+        print(f"swarmloom {__version__}", flush=True)
         raise typer.Exit
 
 
@@ -70,6 +71,9 @@ def main() -> None:
     open_streams()
     try:
         app()
+    except SwarmError as error:  # help that cannot be written: a verb's own errors end there
+        say_error(error)
+        sys.exit(int(error.exit_code))
     except SystemExit as ended:
         if not left_loading():
             raise

@@ -14,8 +14,8 @@ import re
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
@@ -53,9 +53,46 @@ class Remarks(io.TextIOWrapper):
             super().flush()
 
 
+class Results(io.TextIOWrapper):
+    """Stdout, to which results go: one that cannot be written is the command's error."""
+
+    def write(self, text: str) -> int:
+        with delivering():
+            return super().write(text)
+
+    def flush(self) -> None:
+        with delivering():
+            super().flush()
+
+
+@contextmanager
+def delivering() -> Iterator[None]:
+    """Names what keeps a result from being written to stdout.
+
+    Raises:
+        SwarmError: stdout is closed, or its disk has no room.
+        BrokenPipeError: whoever read it has seen enough.
+    """
+    try:
+        yield
+    except OSError as error:
+        # What still waits to be written would be tried once more as the process ends, and fail it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):
+            raise
+        cure = "lead it into a file with room, or to a program that reads it"
+        raise SwarmError(f"the result cannot be written: {error.strerror or error}", "stdout", cure) from error
+
+
 def open_streams() -> None:
-    """Makes stderr one that no command can fail over, for as long as the process lives."""
-    if sys.stderr is None:  # it was closed; a console without a file would write to stdout
+    """Makes stdout and stderr say what is to be said, as `Results` and `Remarks` do, for as long as the process lives. One that
+    was closed as it began is none in Python, and then a console would write remarks to stdout."""
+    if sys.stdout is None:
+        sys.stdout = Results(os.fdopen(os.open(os.devnull, os.O_RDONLY), "wb"))  # it takes nothing
+    else:
+        line_buffering = sys.stdout.isatty()
+        sys.stdout = Results(sys.stdout.buffer, sys.stdout.encoding, sys.stdout.errors, line_buffering=line_buffering)
+    if sys.stderr is None:
         sys.stderr = Remarks(open(os.devnull, "wb"))  # noqa: SIM115
     else:
         sys.stderr = Remarks(sys.stderr.buffer, sys.stderr.encoding, sys.stderr.errors, line_buffering=True)
@@ -107,12 +144,12 @@ def verb(function: Callable[..., None]) -> Callable[..., None]:
         as_json = bool(options.get("as_json"))
         try:
             function(*args, **options)
+            sys.stdout.flush()  # here a failure still has a name
         except SwarmError as error:
             if os.environ.get(DEBUG):
                 raise
             _fail(error, as_json)
         except BrokenPipeError:  # whoever read our output has seen enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(0) from None
         except KeyboardInterrupt:
             err().print("stopped")
@@ -133,7 +170,8 @@ def _is_usage(error: Exception) -> bool:
 def _fail(error: SwarmError, as_json: bool) -> NoReturn:
     say_error(error)
     if as_json:
-        emit({"error": error_document(error)})
+        with suppress(SwarmError, BrokenPipeError):  # it is on stderr, and in the exit code
+            emit({"error": error_document(error)})
     raise typer.Exit(int(error.exit_code)) from None
 
 

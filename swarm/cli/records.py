@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from swarm.cli.door import Json, RunId, Runs, emit, err, json_seen, number, out, people, runs_of, the_run, verb
+from swarm.cli.door import Json, RunId, Runs, delivering, emit, err, json_seen, number, out, people, runs_of, the_run, verb
 from swarm.names import LARGEST, counted, reason_body
 
 if TYPE_CHECKING:
@@ -66,7 +66,9 @@ def artifacts(
             out().print(path.read_text(encoding="utf-8"), markup=False, end="")
             return
         sys.stdout.flush()
-        sys.stdout.buffer.write(path.read_bytes())
+        data = path.read_bytes()
+        with delivering():
+            sys.stdout.buffer.write(data)
         return
     if as_json:
         emit([{"name": path.name, "path": str(path), "bytes": path.stat().st_size} for path in found])
