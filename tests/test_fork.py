@@ -282,6 +282,7 @@ def test_only_before_the_first_step_may_inputs_change(place: Path) -> None:
         (1, "notify.webhook=env:NO_SUCH_HOOK", 2, "notify.webhook: "),
         (1, "answer.gold=/nosuch.jsonl", 2, "answer.gold: "),
         (0, "answer.columns.0.description=' '", 2, "answer.columns.function: is blank"),
+        (0, "budget.tokens=10", 2, "budget.tokens: 10 may not do for the first task of role reader"),
         (-1, "seed=1", 2, ""),
     ],
 )

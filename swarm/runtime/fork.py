@@ -10,7 +10,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from swarm.models.choose import create_model
 from swarm.names import counted, is_number
 from swarm.runtime.outbox import check_ways
 from swarm.runtime.pins import unpack_block
-from swarm.runtime.prepare import Prepared, check_changed, check_names, check_pinned, prepare
+from swarm.runtime.prepare import Prepared, check_budget, check_changed, check_names, check_pinned, prepare
 from swarm.runtime.session import check_gold, no_job, person, read_pinned
 from swarm.spec import BudgetSpec, JobSpec, NotifySpec, anchored, parse_spec
 from swarm.store.blobs import write_durably
@@ -94,6 +94,8 @@ def fork(source: RunFolder, target: RunFolder, at: str, changes: Mapping[str, An
         more = limits if state.raised or state.limits else {}  # else the spec's own are in force
         after = effective(spec.budget, {**state.raised, **more})
         check_changed(job, state, 0, after, limits, "--set budget.")  # 0: what a copy takes on disk is not known yet
+        if limits and not cut.step:
+            check_budget(replace(job, spec=spec.model_copy(update={"budget": after})))
         create_model(spec.model, job.channels())  # says now what is missing; loads nothing
         _check_as_new(old_spec, spec)
         if not cut.seq:
