@@ -57,6 +57,12 @@ def reason_body(reason: str) -> str:
     return found[1] if found else ""
 
 
+def plain(text: str) -> str:
+    """The text with a `?` for each lone surrogate, which neither a log nor a request can hold: half a character of an output that
+    was cut off, or a byte of a name in another code."""
+    return text.encode("utf-8", "replace").decode()
+
+
 def is_number(text: str) -> bool:
     """Whether a text is a whole number of LARGEST at most."""
     return re.fullmatch("[0-9]{1,12}", text) is not None

@@ -1,4 +1,5 @@
-"""`swarm rm` that is killed while it removes a run: the run is there as it was, or it is gone, and what is left of it can go."""
+"""`swarm rm`: killed while it removes a run, it leaves the run as it was, or free its name and the rest to `gc`; what is no run
+it never takes."""
 
 from __future__ import annotations
 
@@ -12,10 +13,13 @@ import pytest
 
 from swarm.errors import StoreError
 from swarm.events import body_hash
+from swarm.runtime.session import Session, check
 from swarm.store.blobs import BLOB_BYTES
 from swarm.store.folder import RunFolder
 from swarm.store.mark import MARK
 from swarm.store.runs import Runs
+from tests.commands import swarm
+from tests.jobs import job, write_sources
 from tests.test_fork_killed import age
 from tests.test_store_folder import CREATED, NOTE, start
 
@@ -119,3 +123,21 @@ def test_what_somebody_else_left_under_a_name_is_said_to_be_no_run(tmp_path: Pat
     with pytest.raises(StoreError, match="exists already, and is no run"):
         run.create()
     assert run.report_html.read_text() == "words"
+
+
+def test_rm_takes_no_folder_that_is_none_of_ours_and_no_beginning_of_a_name(tmp_path: Path) -> None:
+    other = tmp_path / "api"
+    (other / "src").mkdir(parents=True)
+    (other / "spec.yaml").write_text("openapi: 3.0.0")
+    (other / "src" / "main.c").write_text("int main;")
+    for name in ("api", "ap"):
+        said = swarm("rm", name, "--runs", tmp_path)
+        assert said.code == 1 and f"there is no run '{name}'" in said.err
+    source = write_sources(tmp_path)
+    for id in ("demo-1", "other"):
+        Session.create(*check(job(source)), RunFolder(tmp_path, id)).store.close()
+    said = swarm("rm", "other", "demo", "--runs", tmp_path)
+    assert said.code == 2 and "rm: 'demo' is only the beginning of 'demo-1'\n  give the whole id" in said.err
+    assert (other / "src" / "main.c").exists() and RunFolder(tmp_path, "other").exists(), "nothing is removed by halves"
+    assert swarm("rm", "other", "demo-1", "--runs", tmp_path).code == 0
+    assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == {"api", "code"}

@@ -15,7 +15,6 @@ from swarm.runtime.people import tell
 from swarm.runtime.session import Session, check, person
 from swarm.store.folder import RunFolder
 from swarm.store.sqlite import SqliteWriter
-from tests.commands import swarm
 from tests.jobs import events_of, job, write_sources
 from tests.stores import Store
 from tests.test_blobs import asked_of_the_disk
@@ -70,21 +69,3 @@ def test_an_account_whose_name_no_log_can_hold_says_what_others_say(
     heard = [event.body.by for event in events_of(run) if isinstance(event.body, PersonSaid)]
     assert [by.partition("@")[0] for by in heard] == ["M?ller", "M?ller"] and run.messages() == []
     check_sound(run, store)
-
-
-def test_rm_takes_no_folder_that_is_none_of_ours_and_no_beginning_of_a_name(tmp_path: Path) -> None:
-    other = tmp_path / "api"
-    (other / "src").mkdir(parents=True)
-    (other / "spec.yaml").write_text("openapi: 3.0.0")
-    (other / "src" / "main.c").write_text("int main;")
-    for name in ("api", "ap"):
-        said = swarm("rm", name, "--runs", tmp_path)
-        assert said.code == 1 and f"there is no run '{name}'" in said.err
-    source = write_sources(tmp_path)
-    for id in ("demo-1", "other"):
-        Session.create(*check(job(source)), RunFolder(tmp_path, id)).store.close()
-    said = swarm("rm", "other", "demo", "--runs", tmp_path)
-    assert said.code == 2 and "rm: 'demo' is only the beginning of 'demo-1'\n  give the whole id" in said.err
-    assert (other / "src" / "main.c").exists() and RunFolder(tmp_path, "other").exists(), "nothing is removed by halves"
-    assert swarm("rm", "other", "demo-1", "--runs", tmp_path).code == 0
-    assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == {"api", "code"}

@@ -13,6 +13,7 @@ import msgpack
 
 from swarm.errors import StoreError
 from swarm.events import Event
+from swarm.names import plain
 from swarm.runtime.pins import unpack_block
 from swarm.runtime.session import fold
 from swarm.store.interface import Reader
@@ -72,7 +73,7 @@ def _text(reader: Reader, hash: str) -> str | None:
 
 def _printable(value: Any) -> Any:
     if isinstance(value, str):
-        return value.encode("utf-8", "replace").decode()
+        return plain(value)
     if isinstance(value, dict):
         return {key: _printable(item) for key, item in value.items()}
     return [_printable(item) for item in value] if isinstance(value, list) else value

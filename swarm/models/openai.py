@@ -22,6 +22,7 @@ import httpx
 from swarm.errors import ModelError
 from swarm.models.grammar import plain_schema
 from swarm.models.interface import Completion, Request, Sampling
+from swarm.names import plain
 from swarm.spec import ModelSpec
 from swarm.window.pack import ENDPOINT, ChatTemplate
 from swarm.window.tokens import Tokenizer
@@ -102,7 +103,7 @@ class EndpointModel:
         text, finish, used = self._read(response)
         if request.sampling.schema:
             text = compact(text, wrapped)
-        text = _whole_characters(text)
+        text = plain(text)
         return Completion(
             text=text,
             tokens_in=used.get("prompt_tokens", request.prompt.tokens),
@@ -123,7 +124,7 @@ class EndpointModel:
         limit = "max_completion_tokens" if urlsplit(self._url).hostname == "api.openai.com" else "max_tokens"
         body: dict[str, Any] = {
             "model": self._spec.name,
-            "messages": [one | {"content": _whole_characters(one["content"])} for one in request.prompt.messages()],
+            "messages": [one | {"content": plain(one["content"])} for one in request.prompt.messages()],
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
             limit: sampling.max_tokens,
@@ -303,11 +304,6 @@ def compact(text: str, wrapped: bool) -> str:
         return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     except (ValueError, RecursionError):  # thousands of open brackets are no JSON either
         return re.sub(r'^\s*\{\s*"value"\s*:\s*', "", text) if wrapped else text
-
-
-def _whole_characters(text: str) -> str:
-    """The text with a `?` for each half of a character, as an output that was cut off may have: no request can hold one."""
-    return text.encode("utf-8", "replace").decode()
 
 
 def _needs_object(schema: dict[str, Any]) -> bool:

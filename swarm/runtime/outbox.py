@@ -247,8 +247,8 @@ async def run_command(command: tuple[str, ...], document: Mapping[str, Any]) -> 
                     await asyncio.wait_for(process.wait(), KILL_SECONDS)
         if code:
             end = said.seek(0, os.SEEK_CUR)  # its own place in the file, which is ours too
-            last = os.pread(sealed, 4 * SHOWN, max(0, end - 4 * SHOWN))[: min(end, 4 * SHOWN)]
-            words = " ".join(last.decode(errors="replace").split())[-SHOWN:]
+            begin = max(0, end - 4 * SHOWN)
+            words = " ".join(os.pread(sealed, end - begin, begin).decode(errors="replace").split())[-SHOWN:]
             raise _NotDeliveredError(f"{command[0]} ended with exit code {code}: {words or '(it said nothing)'}")
 
 

@@ -28,6 +28,7 @@ from swarm.errors import BusyError, ModelError, NoSpaceError, ProtocolError, Spe
 from swarm.events import body_hash
 from swarm.gold import NoGold, gold_rows
 from swarm.models.choose import create_model
+from swarm.names import plain
 from swarm.runtime.master import JobMaster, persons_reason
 from swarm.runtime.opening import Opened, open_state
 from swarm.runtime.outbox import WAY_SECONDS, Outbox, check_ways
@@ -353,11 +354,6 @@ def fields_of(text: str) -> dict[str, str]:
     except (ValueError, RecursionError):
         return {}
     return {str(name): plain(str(value)) for name, value in fields.items()} if isinstance(fields, dict) else {}
-
-
-def plain(text: str) -> str:
-    """The text with what no log can hold, lone surrogates, as `?`: a terminal or an account's name may be in another code."""
-    return text.encode("utf-8", "replace").decode()
 
 
 def person() -> str:

@@ -22,7 +22,7 @@ from swarm.store.sqlite import LOG, SqliteReader, SqliteWriter
 
 LATEST = "latest"
 SPEC = "spec.yaml"
-FILES = frozenset({
+_OF_A_RUN = frozenset({
     "lock", MARK, SPEC, "blobs", "inbox", "logs", "driver.json", "driver.log",
     "answer.json", "report.html", "report.md", "rows.csv",
 })  # fmt: skip
@@ -178,7 +178,7 @@ def _holds_run(folder: Path) -> bool:
     try:
         if folder.is_symlink() or not folder.is_dir():
             return False
-        ours = all(name in FILES or name.startswith(LOG) for name in os.listdir(folder))
+        ours = all(name in _OF_A_RUN or name.startswith(LOG) for name in os.listdir(folder))
         return (folder / LOG).is_file() or ((folder / SPEC).is_file() and ours)
     except OSError:
         return True  # nobody may look: it is listed with the reason, and `rm` is refused for the same

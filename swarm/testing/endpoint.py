@@ -51,8 +51,6 @@ than was asked for, `other-model:NAME` the one of this name; `filtered` does the
 that it took more tokens than 64 bits can count; `floods` never ends its answer."""
 NESTED = "[" * 10_000 + "]" * 10_000
 """JSON deeper than parsers go."""
-
-
 CHARGED = {
     OK, "length", "close", "die-after", "babble", "nested-answer", "half-character", "other-model", "filtered", "miscounts",
 }  # fmt: skip
