@@ -11,7 +11,7 @@ import msgpack
 import pytest
 
 from swarm import __version__
-from swarm.errors import DamageError, NewerError
+from swarm.errors import DamageError, NewerError, StoreError
 from swarm.events import Body, Event, JobEnded, JobOpened, NotePosted
 from swarm.payload import encode
 from swarm.store.folder import RunFolder, read_status
@@ -61,9 +61,13 @@ def log(store: Store) -> Log:
 
 
 @pytest.fixture
-def doors(log: Log, tmp_path: Path) -> dict[str, Callable[[], object]]:
+def run(log: Log, tmp_path: Path) -> RunFolder:
+    return open_runs(log.store.url, {}).run(JOB) if isinstance(log.store, Postgres) else RunFolder(tmp_path, JOB)
+
+
+@pytest.fixture
+def doors(log: Log, run: RunFolder) -> dict[str, Callable[[], object]]:
     """Every way into the log that comes upon the record."""
-    run = open_runs(log.store.url, {}).run(JOB) if isinstance(log.store, Postgres) else RunFolder(tmp_path, JOB)
 
     def read() -> object:
         with log.store.reader() as reader:
@@ -77,8 +81,8 @@ def doors(log: Log, tmp_path: Path) -> dict[str, Callable[[], object]]:
 
 
 @pytest.mark.parametrize(("kind", "version", "problem"), [("JobMelted", 1, UNKNOWN), ("JobEnded", 9, LATER)])
-def test_both_versions_are_named(
-    log: Log, doors: dict[str, Callable[[], object]], kind: str, version: int, problem: str
+def test_both_versions_are_named_and_the_log(
+    log: Log, run: RunFolder, doors: dict[str, Callable[[], object]], kind: str, version: int, problem: str
 ) -> None:
     log.add("JobOpened", JobOpened.version, opened("9.9.9"))
     log.add(kind, version, ENDED)
@@ -87,7 +91,7 @@ def test_both_versions_are_named(
     for door in doors.values():
         with pytest.raises(NewerError) as caught:
             door()
-        assert str(caught.value) == f"log: {problem}{WROTE}"
+        assert str(caught.value) == f"{run.where}: {problem}{WROTE}"
 
 
 def test_who_opened_the_job_may_be_what_is_newer(log: Log, doors: dict[str, Callable[[], object]]) -> None:
@@ -99,13 +103,14 @@ def test_who_opened_the_job_may_be_what_is_newer(log: Log, doors: dict[str, Call
 
 @pytest.mark.parametrize("payload", [None, b"\xc1", opened(7), opened("\n"), opened(""), msgpack.packb(["9.9.9"])])
 def test_where_it_is_not_known_who_wrote_it_this_version_is_named(
-    log: Log, doors: dict[str, Callable[[], object]], payload: bytes | None
+    log: Log, run: RunFolder, doors: dict[str, Callable[[], object]], payload: bytes | None
 ) -> None:
     if payload is not None:
         log.add("JobOpened", JobOpened.version + 1, payload)
     log.add("JobMelted", 1, ENDED)
-    with pytest.raises(NewerError, match=rf"swarmloom {__version__} .*\n  use a newer swarmloom"):
+    with pytest.raises(NewerError, match=rf"swarmloom {__version__} .*\n  use a newer swarmloom") as caught:
         doors["read"]()
+    assert caught.value.where == run.where
 
 
 def test_only_the_master_of_its_own_epoch_wrote_a_record(log: Log, doors: dict[str, Callable[[], object]]) -> None:
@@ -122,10 +127,19 @@ def test_what_is_damaged_besides_is_damage(log: Log, doors: dict[str, Callable[[
         doors["read"]()
 
 
-def test_a_run_of_a_newer_version_is_listed_with_the_reason(log: Log, tmp_path: Path) -> None:
+def test_a_payload_that_cannot_be_read_names_the_log(
+    log: Log, run: RunFolder, doors: dict[str, Callable[[], object]]
+) -> None:
+    log.add("JobEnded", JobEnded.version, b"\xc1")
+    for door in ("read", "life"):
+        with pytest.raises(StoreError, match="holds a damaged JobEnded") as caught:
+            doors[door]()
+        assert caught.value.where == run.where
+
+
+def test_a_run_of_a_newer_version_is_listed_with_the_reason(log: Log, run: RunFolder) -> None:
     log.add("JobOpened", JobOpened.version, opened("9.9.9"))
     log.add("JobMelted", 1, ENDED)
-    run = open_runs(log.store.url, {}).run(JOB) if isinstance(log.store, Postgres) else RunFolder(tmp_path, JOB)
     known = read_status(run)
     assert (known.status, known.detail) == ("unreadable", f"{UNKNOWN}; swarmloom 9.9.9 wrote it")
     assert known.cure == "use swarmloom 9.9.9, or a newer one"

@@ -48,7 +48,7 @@ def survey(
     seq, size = after, 0
     for row in rows:
         seq = row[0]
-        good = previous is not None and seq == expected and sound(row, previous, opening)
+        good = previous is not None and seq == expected and sound(row, previous, opening, where)
         if not good and not first:
             first = expected
         healed = healed or (good and first > 0)
@@ -278,7 +278,8 @@ def _lacking(bodies: Bodies, connection: apsw.Connection, path: Path, last: int)
         return _blobs(connection, path).get(hash) if data is None else data
 
     opening = opening_in(connection)
-    lack = named.missing((to_event(row, opening) for row in _rows(connection, 0)), absent, body)
+    events = (to_event(row, opening, str(path)) for row in _rows(connection, 0))
+    lack = named.missing(events, absent, body)
     return Damage(str(path), path.parent.name, "body", lack, 0, last) if lack else None
 
 

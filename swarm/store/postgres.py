@@ -86,7 +86,7 @@ class PostgresReader:
             for row in rows:
                 if checksum is None or row[0] != after + 1 or not intact(row, checksum):
                     raise self._damaged(after + 1)
-                yield to_event(row, self.opening)
+                yield to_event(row, self.opening, self.where)
                 after, checksum = row[0], row[8]
             rows = self._rows(_EVENTS, (self.job, after, end)) if len(rows) == _CHUNK else []
 
@@ -121,7 +121,7 @@ class PostgresReader:
                 row, previous = _row(fields), START.checksum if fields[0] == 1 else before
                 after = row[0]
                 if previous is not None and intact(row, previous):
-                    yield to_event(row, self.opening)
+                    yield to_event(row, self.opening, self.where)
                 elif not sound:
                     raise self._damaged(after)
             more = len(found) == _CHUNK
@@ -262,7 +262,7 @@ class PostgresWriter(PostgresReader):
         after = max(0, last - TAIL)
         tip, checksum = START, self._checksum_at(after)
         for row in self.rows(after):
-            if checksum is None or row[0] != after + 1 or not sound(row, checksum, self.opening):
+            if checksum is None or row[0] != after + 1 or not sound(row, checksum, self.opening, self.where):
                 raise self._damaged(after + 1)
             after, checksum = row[0], row[8]
             tip = Tip(row[0], row[1], row[8])

@@ -112,8 +112,8 @@ def intact(row: Sequence[Any], previous: int) -> bool:
         return False
 
 
-def to_event(row: Row, opening: Opening) -> Event:
-    """The event of an intact row.
+def to_event(row: Row, opening: Opening, where: str) -> Event:
+    """The event of an intact row. `where` is what to call its log before people.
 
     Raises:
         NewerError: its kind or version is newer than this software; it names the one that wrote it.
@@ -123,13 +123,15 @@ def to_event(row: Row, opening: Opening) -> Event:
     try:
         return Event(seq, time, epoch, cause, key, decode(kind, version, payload))
     except NewerError as error:
+        problem, cure = error.message, error.cure
         if writer := written_by(opening(epoch) or b""):
-            problem, cure = f"{error.message}; swarmloom {writer} wrote it", f"use swarmloom {writer}, or a newer one"
-            raise NewerError(problem, error.where, cure) from None
-        raise
+            problem, cure = f"{problem}; swarmloom {writer} wrote it", f"use swarmloom {writer}, or a newer one"
+        raise NewerError(problem, where, cure) from None
+    except StoreError as error:
+        raise StoreError(error.message, where, error.cure) from error
 
 
-def sound(row: Row, previous: int, opening: Opening) -> bool:
+def sound(row: Row, previous: int, opening: Opening, where: str) -> bool:
     """Whether a row is intact and can be read.
 
     Raises:
@@ -140,7 +142,7 @@ def sound(row: Row, previous: int, opening: Opening) -> bool:
     try:
         decode(row[4], row[5], row[7])
     except NewerError:
-        to_event(row, opening)  # raises it, with the name of who wrote it
+        to_event(row, opening, where)  # raises it, with the name of who wrote it
     except StoreError:
         return False
     return True

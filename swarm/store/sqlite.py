@@ -72,7 +72,7 @@ class SqliteReader:
             for row in rows:
                 if checksum is None or row[0] != after + 1 or not intact(row, checksum):
                     raise self._damaged(after + 1)
-                yield to_event(row, self._opening)
+                yield to_event(row, self._opening, str(self.path))
                 after, checksum = row[0], row[8]
             rows = self._query(query, (after, end)) if len(rows) == _CHUNK else []
 
@@ -153,7 +153,7 @@ class SqliteReader:
         whole = len(rows) == min(max(seq, 1), 2) and rows[-1][0] == seq
         if not whole or not intact(rows[-1], START.checksum if seq == 1 else rows[0][8]):
             raise self._damaged(seq)
-        return to_event(rows[-1], self._opening)
+        return to_event(rows[-1], self._opening, str(self.path))
 
     def _opening(self, epoch: int) -> bytes | None:
         with self._one_at_a_time, naming(self.path):
