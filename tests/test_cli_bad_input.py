@@ -258,6 +258,15 @@ def test_a_cluster_that_does_not_answer(tmp_path: Path) -> None:
     assert swarm("run", path, "--address", "x", "--local").code == 2
 
 
+@pytest.mark.ray
+@pytest.mark.parametrize(
+    "address", ["head:", "head:0", "head:65536", "head:²", "head:" + "1" * 5000, "a..b:80", "ray://a..b:80"]
+)
+def test_what_is_no_address_of_a_cluster(tmp_path: Path, address: str) -> None:
+    said = swarm("run", job_file(tmp_path, write_sources(tmp_path)), "--address", address, "--runs", tmp_path / "runs")
+    assert said.code == 1 and f"error: Ray at {address}: is no address\n  give HOST:PORT of the head node" in said.err
+
+
 def test_no_space_for_the_run(tmp_path: Path) -> None:
     """A file system of 300 KB, in a name space of its own."""
     unshare = shutil.which("unshare")
@@ -309,11 +318,11 @@ def test_an_endpoint_that_refuses_the_key_at_once(tmp_path: Path) -> None:
     assert f"resume with: swarm resume one --runs {tmp_path / 'runs'}\n" in said.err
 
 
-def test_an_endpoint_that_is_not_there(tmp_path: Path) -> None:
-    model = {"engine": "openai", "name": "any", "url": "http://127.0.0.1:1/v1"}
-    path = job_file(tmp_path, write_sources(tmp_path), model=model)
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1/v1", "http://xn--/v1"])
+def test_an_endpoint_that_is_not_there(tmp_path: Path, url: str) -> None:
+    path = job_file(tmp_path, write_sources(tmp_path), model={"engine": "openai", "name": "any", "url": url})
     said = swarm("run", path, "--local", "--runs", tmp_path / "runs", "--id", "one")
-    assert said.code == 1 and "http://127.0.0.1:1/v1" in said.err and "does not answer" in said.err
+    assert said.code == 1 and f"{url} does not answer" in said.err
     assert "resume with: swarm resume one" in said.err
     assert "resume with: swarm resume one" in swarm("resume", "one", "--local", "--runs", tmp_path / "runs").err
 

@@ -308,10 +308,12 @@ def test_a_server_that_is_not_there(url: str, message: str) -> None:
     assert "secret" not in str(refused.value) and "127.0.0.1:1/runs, run" not in str(refused.value)
 
 
-@pytest.mark.parametrize("url", ["postgres://me:secret@[::/x", "postgresql://?secret=1"])
+@pytest.mark.parametrize(
+    "url", ["postgres://me:secret@[::/x", "postgresql://?secret=1", "postgresql://secret\udcff/x", "postgresql://secret..b/x"]
+)
 def test_an_address_that_cannot_be_read(url: str) -> None:
     with pytest.raises(SpecError, match=r"--runs: this is no address of a database\n.*postgresql://USER@HOST") as refused:
-        open_runs(url, {})
+        open_runs(url, {}).list()
     assert "secret" not in str(refused.value)
 
 

@@ -80,8 +80,12 @@ def test_another_runs_driver_is_none_of_a_submissions(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "address", ["head:8265", "http://", "http://head:99999", "http://head:-5", "http://head:x", "http://[::1", "http://a\x01b"]
-)
+    "address",
+    [
+        "head:8265", "http://", "http://head:99999", "http://head:-5", "http://head:x", "http://[::1", "http://a\x01b",
+        "http://xn--", "http://head:" + "1" * 5000,
+    ],
+)  # fmt: skip
 def test_what_is_no_address_is_refused_before_it_is_looked_at(address: str) -> None:
     with pytest.raises(SpecError, match="is no address of a head"):
         asyncio.run(connect(address))

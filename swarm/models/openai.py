@@ -157,7 +157,7 @@ class EndpointModel:
                 kind="timeout",
                 doubt=True,
             ) from None
-        except (httpx.ConnectError, httpx.UnsupportedProtocol, httpx.InvalidURL) as problem:
+        except (httpx.ConnectError, httpx.UnsupportedProtocol, httpx.InvalidURL, UnicodeError) as problem:
             raise ModelError(
                 f"{self._url} does not answer: {problem}",
                 "model.url",

@@ -17,6 +17,7 @@ import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from swarm.errors import AwayError, ClusterError, SwarmError
+from swarm.names import is_number
 
 NAMESPACE = "swarm"
 ANSWER_SECONDS = 5.0
@@ -71,11 +72,14 @@ def _check_answers(address: str) -> None:
     where = f"Ray at {address}"
     if address.startswith(("http://", "https://")):
         raise ClusterError("is the address of a dashboard", where, "`swarm submit` has the head of that cluster run a job")
-    if not host or not port.isdigit():
-        raise ClusterError("is no address", where, "give HOST:PORT of the head node, such as 10.0.0.1:6379, or `auto`")
+    no_address = ClusterError("is no address", where, "give HOST:PORT of the head node, such as 10.0.0.1:6379, or `auto`")
+    if not host or not is_number(port) or not 1 <= int(port) <= 65535:
+        raise no_address
     try:
         with socket.create_connection((host, int(port)), ANSWER_SECONDS):
             pass
+    except ValueError as error:  # a name that no host can have, such as one with an empty part
+        raise no_address from error
     except OSError as error:
         raise AwayError(
             f"does not answer: {error.strerror or error}", where, "start it with `ray start --head`, or leave --address out"

@@ -74,7 +74,7 @@ class Address:
     """Where a database is, as `postgresql://USER@HOST/DATABASE`. Printing it shows no password.
 
     Raises:
-        SpecError: it cannot be read as one.
+        SpecError: it cannot be read as one; where its host's name can be none, once it is looked up.
     """
 
     url: str = field(repr=False)
@@ -85,9 +85,8 @@ class Address:
     def _parts(self) -> dict[str, Any]:
         try:
             return dict(conninfo_to_dict(self.url))
-        except psycopg.ProgrammingError:  # whose words may contain the password
-            cure = "write postgresql://USER@HOST:PORT/DATABASE"
-            raise SpecError("this is no address of a database", "--runs", cure) from None
+        except (psycopg.ProgrammingError, UnicodeError):  # whose words may contain the password
+            raise _no_address() from None
 
     def __str__(self) -> str:
         parts = self._parts()
@@ -105,6 +104,7 @@ class Address:
         """A connection in which each statement is a transaction of its own, unless BEGIN says otherwise.
 
         Raises:
+            SpecError: no host can have the name that it gives.
             StoreError: the server cannot be reached, refuses us, or is too old.
         """
         fixed: dict[str, Any] = {"application_name": "swarmloom", "client_encoding": "utf8"}
@@ -112,10 +112,13 @@ class Address:
                                 "tcp_user_timeout": 20_000}  # fmt: skip
         given = self._parts()
         with naming(str(self)):
-            connection: Connection = psycopg.connect(
-                make_conninfo(self.url, **fixed, **{name: value for name, value in slow.items() if name not in given}),
-                autocommit=True,
-            )
+            try:
+                connection: Connection = psycopg.connect(
+                    make_conninfo(self.url, **fixed, **{name: value for name, value in slow.items() if name not in given}),
+                    autocommit=True,
+                )
+            except UnicodeError:  # a name that no host can have, such as one with an empty part
+                raise _no_address() from None
         try:
             with naming(str(self)):
                 self._prepare(connection, writing)
@@ -288,6 +291,10 @@ def migrate(connection: Connection, where: str, migrations: Sequence[str] = MIGR
 
 
 # ---- errors ----
+
+
+def _no_address() -> SpecError:
+    return SpecError("this is no address of a database", "--runs", "write postgresql://USER@HOST:PORT/DATABASE")
 
 
 @contextmanager
