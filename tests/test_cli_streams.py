@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import apsw
 import pytest
 
-from swarm.store.folder import read_status
+from swarm.events import ReportWritten
+from swarm.runtime.session import Session, check
+from swarm.store.folder import RunFolder, read_status
 from swarm.store.runs import Runs
 from tests.commands import ROOT, Said, job_file, swarm
-from tests.jobs import write_sources
+from tests.jobs import job, write_sources
+from tests.test_supervise import wait_for
 
 FULL = Path("/dev/full")
 
@@ -34,11 +39,17 @@ def leading(where: str) -> Iterator[int]:
     os.close(given)
 
 
-def ended(arguments: tuple[object, ...], stdout: int = subprocess.PIPE, stderr: int = subprocess.PIPE, closed: str = "") -> Said:
-    """How a command came to its end as a process of its own. `closed` is a redirection for the shell, such as `>&-`."""
+def started(arguments: tuple[object, ...], stdout: int, stderr: int, closed: str) -> subprocess.Popen[str]:
+    """A command as a process of its own. `closed` is a redirection for the shell, such as `>&-`."""
     command = ["sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, "-m", "swarm", *map(str, arguments)]
-    ran = subprocess.run(command, cwd=ROOT, stdout=stdout, stderr=stderr, stdin=subprocess.DEVNULL, text=True, timeout=120)
-    return Said(ran.returncode, ran.stdout or "", ran.stderr or "")
+    return subprocess.Popen(command, cwd=ROOT, stdout=stdout, stderr=stderr, stdin=subprocess.DEVNULL, text=True)
+
+
+def ended(arguments: tuple[object, ...], stdout: int = subprocess.PIPE, stderr: int = subprocess.PIPE, closed: str = "") -> Said:
+    """How a command came to its end."""
+    with started(arguments, stdout, stderr, closed) as process:
+        out, err = process.communicate(timeout=120)
+    return Said(process.returncode, out or "", err or "")
 
 
 @pytest.mark.parametrize("where", ["gone", "full", "closed"])
@@ -64,6 +75,7 @@ def test_a_result_that_cannot_be_written_is_an_error_of_a_line(tmp_path: Path, w
         ("run", path, "--local", "--id", "one", "--json"),
         ("inbox", "--json"),
         ("steps", "one", "--json"),
+        ("supervise", "--once", "--json"),
         ("artifacts", "one", "--get", "report.html"),
         ("status", "nosuch", "--json"),
     ):
@@ -81,6 +93,29 @@ def test_a_result_that_cannot_be_written_is_an_error_of_a_line(tmp_path: Path, w
             assert said.code == 1 and len(errors) == 1, said.err
             assert errors[0].startswith("error: stdout: the result cannot be written: "), said.err
     assert read_status(Runs(tmp_path / "runs").run("one")).status == "done"
+
+
+@pytest.mark.parametrize("where", ["gone", "full", "closed"])
+def test_jobs_are_looked_after_when_nobody_reads_of_it(tmp_path: Path, where: str) -> None:
+    """A notice is delivered after the first words were lost, and the supervisor lives on until it is stopped."""
+    told, run, empty = tmp_path / "told", RunFolder(tmp_path / "runs", "one"), tmp_path / "empty"
+    empty.mkdir()
+    notify = {"command": ["cp", "/dev/null", str(told)]}
+    session = Session.create(*check(job(write_sources(tmp_path), notify=notify)), run)
+    session.master.open("local")
+    session.master.end("failed", "no luck")
+    session.master.append([ReportWritten(files={})], {})
+    session.store.close()
+    leads: Any = nullcontext(subprocess.PIPE) if where == "closed" else leading(where)
+    closed = ">&-" if where == "closed" else ""
+    with leads as stdout:
+        with started(("supervise", "--runs", empty, "--runs", run.root), stdout, subprocess.PIPE, closed) as supervising:
+            wait_for(lambda: supervising.poll() is not None or told.exists())
+            supervising.terminate()
+            _, said = supervising.communicate(timeout=60)
+        assert (supervising.returncode, said) == (-signal.SIGTERM, "") and told.exists()
+        once = ended(("supervise", "--once", "--runs", empty), stdout=stdout, closed=closed)
+        assert (once.code, once.err) == (0, ""), "all was looked after"
 
 
 def test_a_log_that_is_damaged_in_the_middle_leaves_one_document(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from swarm.cli.door import Json, emit, err, people, runs_of, verb
+from swarm.cli.door import Json, emit, err, only_remarks, people, runs_of, verb
 
 if TYPE_CHECKING:
     from swarm.api import JobHandle
@@ -80,6 +80,10 @@ def supervise(
     """
     from swarm.runtime.supervise import Supervisor
 
+    if not (once and as_json):
+        # Jobs are looked after, today or for days, whether or not anybody reads of it. The result of one look is its exit code,
+        # and with --json the document, which a program waits for.
+        only_remarks()
     supervisor = Supervisor(runs or [""], address, lambda seen: _told(seen, as_json and once))
     if not once:
         _run(supervisor.watch())

@@ -41,7 +41,7 @@ _CONTROLS = re.compile("[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\u200e\\u200f\\u202a-
 
 class Remarks(io.TextIOWrapper):
     """Stderr, on which people see how a job goes: what nobody takes any more, or no disk has room for, is lost and ends
-    nothing. The next words are tried again."""
+    nothing. The next words are tried again. Stdout too, of a command that has no result: see `only_remarks`."""
 
     def write(self, text: str) -> int:
         with suppress(OSError):
@@ -96,6 +96,13 @@ def open_streams() -> None:
         sys.stderr = Remarks(open(os.devnull, "wb"))  # noqa: SIM115
     else:
         sys.stderr = Remarks(sys.stderr.buffer, sys.stderr.encoding, sys.stderr.errors, line_buffering=True)
+
+
+def only_remarks() -> None:
+    """From here on, what goes to stdout is remarks as well: of a command that is to go on though nobody reads it."""
+    assert isinstance(sys.stdout, io.TextIOWrapper)  # as `open_streams` made it
+    encoding, errors = sys.stdout.encoding, sys.stdout.errors
+    sys.stdout = Remarks(sys.stdout.detach(), encoding, errors, line_buffering=True)
 
 
 class Careful(Console):
