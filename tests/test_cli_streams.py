@@ -67,6 +67,14 @@ def test_a_job_goes_on_when_nobody_can_be_told_how(tmp_path: Path, where: str) -
     assert said.document["status"] == "done", "nothing else is on stdout"
 
 
+def test_a_job_goes_on_when_whoever_followed_it_leaves(tmp_path: Path) -> None:
+    path, runs = job_file(tmp_path, write_sources(tmp_path)), tmp_path / "runs"
+    said = ended(("run", path, "--local", "--runs", runs, "--id", "one"), closed="2>&1 | head -2")
+    run = Runs(runs).run("one")
+    assert read_status(run).status == "done" and run.report_html.is_file()
+    assert len(said.out.splitlines()) == 2 and said.err == ""
+
+
 @pytest.mark.parametrize("where", ["gone", "full", "closed"])
 def test_a_result_that_cannot_be_written_is_an_error_of_a_line(tmp_path: Path, where: str) -> None:
     """But for a reader who has seen enough: that is none."""
