@@ -1,5 +1,5 @@
 """`swarm rm`: killed while it removes a run, it leaves the run as it was, or free its name and the rest to `gc`; what is no run
-it never takes."""
+it never takes. So too where its log is in a database: there it may be left without a folder, as on another machine."""
 
 from __future__ import annotations
 
@@ -7,19 +7,26 @@ import os
 import shutil
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 
+import psycopg
 import pytest
 
 from swarm.errors import StoreError
-from swarm.events import body_hash
+from swarm.events import Event, body_hash
 from swarm.runtime.session import Session, check
 from swarm.store.blobs import BLOB_BYTES
+from swarm.store.database import Address
 from swarm.store.folder import RunFolder
 from swarm.store.mark import MARK
+from swarm.store.postgres_place import PostgresPlace
 from swarm.store.runs import Runs
+from swarm.testing.postgres import EmbeddedPostgres, Wire
 from tests.commands import swarm
-from tests.jobs import job, write_sources
+from tests.jobs import events_of, job, write_sources
+from tests.stores import Postgres
 from tests.test_fork_killed import age
 from tests.test_store_folder import CREATED, NOTE, start
 
@@ -32,11 +39,8 @@ def made(root: Path) -> RunFolder:
     run = RunFolder(root, "demo")
     with start(run, CREATED, NOTE) as writer:
         writer.append([], {body_hash(LARGE): LARGE})
-    for file in (run.spec, run.answer, run.report_html, run.rows):
-        file.write_text("words")
-    run.logs.mkdir()
-    (run.logs / "host.log").write_text("words")
-    run.post("tell", "words")
+    run.spec.write_text("words")
+    fill(run)
     ahead = run.log.with_name(run.log.name + "-wal")
     ahead.write_bytes(b"of a killed writer")
     for file in (run.spec, run.path / MARK, ahead, run.log, run.lock):  # a memory disk lists what was made last first
@@ -44,13 +48,32 @@ def made(root: Path) -> RunFolder:
     return run
 
 
+def made_in_a_database(root: Path, url: str) -> RunFolder:
+    run = Runs(root, PostgresPlace(Address(url))).run("demo")
+    run.create()
+    with run.writer() as writer:
+        writer.append([Event(1, 1.0, writer.epoch, 0, "", CREATED)], {body_hash(LARGE): LARGE})
+    fill(run)
+    return run
+
+
+def fill(run: RunFolder) -> None:
+    """With what is not there from the beginning on."""
+    for file in (run.answer, run.report_html, run.rows, run.path / "starting"):
+        file.write_text("words")
+    run.logs.mkdir()
+    (run.logs / "host.log").write_text("words")
+    run.post("tell", "words")
+
+
 def contents(run: RunFolder) -> dict[Path, bytes]:
     passing = {run.lock, *(run.log.with_name(run.log.name + ending) for ending in ("-shm", "-wal"))}
     return {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file() and path not in passing}
 
 
-def killed_at(change: int, run: RunFolder) -> bool:
-    """Removes a run in a process that dies before its n-th change of the disk; False if it did not come to so many."""
+def killed_at(change: int, remove: Callable[[], None]) -> bool:
+    """Removes a run in a process that dies before its n-th change of the disk, or before or after a statement to a database;
+    False if it did not come to so many."""
     child = os.fork()
     if not child:
         left = change
@@ -62,9 +85,14 @@ def killed_at(change: int, run: RunFolder) -> bool:
                 if not left:
                     os.kill(os.getpid(), signal.SIGKILL)
 
+        def look(frame: FrameType, event: str, _: object) -> None:
+            if frame.f_code is psycopg.Cursor.execute.__code__ and event in ("call", "return"):
+                die("os.remove", None)
+
         try:
             sys.addaudithook(die)
-            run.remove()
+            sys.setprofile(look)
+            remove()
             os._exit(0)
         finally:
             os._exit(1)
@@ -79,7 +107,7 @@ def test_a_run_is_there_whole_or_its_name_is_free(tmp_path: Path) -> None:
         root = tmp_path / str(change)
         run, runs = made(root), Runs(root)
         whole = contents(run)
-        if not killed_at(change, run):
+        if not killed_at(change, run.remove):
             break
         if run.exists():
             there += 1
@@ -95,6 +123,62 @@ def test_a_run_is_there_whole_or_its_name_is_free(tmp_path: Path) -> None:
         made(root)
         change += 1
     assert there and gone >= 8 and list(root.iterdir()) == [], "killed at each of its steps"
+
+
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["here", "begun elsewhere"])
+def test_in_a_database_too(postgres: EmbeddedPostgres, tmp_path: Path, elsewhere: bool) -> None:
+    """Only the machine that a run begins on writes its spec."""
+    store, root = Postgres(postgres.database()), tmp_path / "runs"
+    there, without, gone, change = 0, 0, 0, 1
+    while True:
+        run, runs = made_in_a_database(root, store.url), Runs(root, PostgresPlace(Address(store.url)))
+        if not elsewhere:
+            run.spec.write_text("words")
+        files, log, inbox = contents(run), events_of(run), run.messages()
+        if not killed_at(change, lambda: seen_anew(root, store.url).remove()):
+            break
+        drafts = [path for path in root.iterdir() if path != run.path]
+        if run.exists():
+            there += 1
+            assert runs.ids() == ["demo"] == [one.id for one in runs.list()]
+            with run.reader() as reader:
+                assert reader.body(body_hash(LARGE)) == LARGE
+            assert (events_of(run), run.messages()) == (log, inbox)
+            without += len(drafts)
+            assert not run.path.exists() if drafts else contents(run) == files
+            run.remove()
+        else:
+            gone += 1
+            assert runs.ids() == [] and not run.path.exists()
+        for draft in drafts:
+            age(draft)
+        assert [one.file for one in runs.beside(remove=True)] == drafts
+        assert list(root.iterdir()) == [] and left_in(store) == [(0,)]
+        change += 1
+    assert there >= 20 and without >= 1 and gone >= 6 and list(root.iterdir()) == [] and left_in(store) == [(0,)]
+
+
+def seen_anew(root: Path, url: str) -> RunFolder:
+    """The run as another process sees it, which shares no connection."""
+    return Runs(root, PostgresPlace(Address(url))).run("demo")
+
+
+def left_in(store: Postgres) -> list[tuple[int]]:
+    tables = ("jobs", "events", "bodies", "blobs", "inbox")
+    return store.execute(f"SELECT {' + '.join(f'(SELECT count(*) FROM swarmloom.{table})' for table in tables)}")
+
+
+@pytest.mark.parametrize("arrives", [True, False], ids=["the commit arrives", "the commit is lost"])
+def test_a_removal_whose_answer_was_lost_is_looked_up(postgres: EmbeddedPostgres, tmp_path: Path, arrives: bool) -> None:
+    store = Postgres(postgres.database())
+    made_in_a_database(tmp_path, store.url)
+    with Wire(postgres.socket) as wire:
+        run = seen_anew(tmp_path, wire.url(store.url))
+        assert run.exists()
+        wire.lose, wire.cut_before_commit = int(arrives), int(not arrives)
+        run.remove()
+        assert wire.lost == int(arrives) and wire.cut_before_commit == 0
+    assert list(tmp_path.iterdir()) == [] and left_in(store) == [(0,)]
 
 
 def test_a_link_is_no_run_of_ours(tmp_path: Path) -> None:

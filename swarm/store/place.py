@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ from swarm.store.sqlite import LOG, SqliteReader, SqliteWriter
 LATEST = "latest"
 SPEC = "spec.yaml"
 _OF_A_RUN = frozenset({
-    "lock", MARK, SPEC, "blobs", "inbox", "logs", "driver.json", "driver.log",
+    "lock", MARK, SPEC, "blobs", "inbox", "logs", "starting", "driver.json", "driver.log",
     "answer.json", "report.html", "report.md", "rows.csv",
 })  # fmt: skip
 """What the folder of a run may hold without its log. Many another folder has a file called `spec.yaml`."""
@@ -173,13 +174,17 @@ def _length(file: Path) -> int:
         return 0
 
 
+def of_a_run(names: Iterable[str]) -> bool:
+    """Whether a folder that holds these may be a run's, and nothing of anybody else's."""
+    return all(name in _OF_A_RUN or name.startswith(LOG) for name in names)
+
+
 def _holds_run(folder: Path) -> bool:
     """Whether a folder is a run's: what merely lies beside the runs must never be taken for one, least of all by `rm`."""
     try:
         if folder.is_symlink() or not folder.is_dir():
             return False
-        ours = all(name in _OF_A_RUN or name.startswith(LOG) for name in os.listdir(folder))
-        return (folder / LOG).is_file() or ((folder / SPEC).is_file() and ours)
+        return (folder / LOG).is_file() or ((folder / SPEC).is_file() and of_a_run(os.listdir(folder)))
     except OSError:
         return True  # nobody may look: it is listed with the reason, and `rm` is refused for the same
 

@@ -23,7 +23,7 @@ from swarm.store.connection import naming
 from swarm.store.database import Address, Connection, Link, check_schema, fetch, migrate, transaction
 from swarm.store.hold import holding, in_use
 from swarm.store.interface import Damage, Message, Needless, has_begun
-from swarm.store.place import SPEC
+from swarm.store.place import SPEC, of_a_run
 from swarm.store.postgres import PostgresReader, PostgresWriter
 from swarm.store.sqlite import LOG
 
@@ -117,7 +117,7 @@ class PostgresPlace:
                 return rows[draft]
             with naming(draft):
                 names = set(os.listdir(draft))
-                if self.exists(draft) or names & {LOG, "lock"} or (names and SPEC not in names):
+                if self.exists(draft) or names & {LOG, "lock"} or not (SPEC in names or of_a_run(names)):
                     return None  # it is being made, or another's
                 if remove:
                     shutil.rmtree(draft)
@@ -153,7 +153,7 @@ class PostgresPlace:
         return PostgresWriter.open(self.address, folder.name, self.blobs)
 
     def holder(self, folder: Path) -> str | None:
-        held = self._run(lambda connection: holding(connection, folder.name), None)
+        held = self._run(lambda connection, _: holding(connection, folder.name), None)
         return held[0] if held else None
 
     def post(self, folder: Path, kind: str, text: str) -> str:
@@ -188,7 +188,7 @@ class PostgresPlace:
             raise found.error(self.address.option)
         self.make_folder(folder)
 
-        def work(connection: Connection) -> Damage | None:
+        def work(connection: Connection, _: bool) -> Damage | None:
             with self._taken(connection, folder) as job, naming(folder):
                 reader = self.reader(folder)
                 again = postgres_damage.look(reader)  # now that nobody else can write
@@ -201,13 +201,13 @@ class PostgresPlace:
     def needless(self, folder: Path) -> list[Needless]:
         reader = self.reader(folder)
         nothing: list[Needless] = []
-        inside = self._run(lambda connection: postgres_damage.needless(connection, reader, reader.job), nothing)
+        inside = self._run(lambda connection, _: postgres_damage.needless(connection, reader, reader.job), nothing)
         return [*retention.unfinished(folder), *inside]
 
     def free(self, folder: Path) -> list[Needless]:
         reader = self.reader(folder)
 
-        def work(connection: Connection) -> list[Needless]:
+        def work(connection: Connection, _: bool) -> list[Needless]:
             with self._taken(connection, folder) as job:
                 return postgres_damage.free(connection, reader, job)
 
@@ -221,18 +221,27 @@ class PostgresPlace:
 
     def remove(self, folder: Path, begun: bool = True) -> None:
         self._check_ours(folder)
-        self._run(lambda connection: self._remove(connection, folder, begun), None)
+        left: set[Path] = set()
+        self._run(lambda connection, again: self._remove(connection, folder, begun, left, again), None)
         with naming(folder):
-            if folder.is_dir() and not folder.is_symlink():
-                retention.delete(folder, {SPEC})
+            for draft in left:
+                retention.delete(draft, {SPEC})
 
-    def _remove(self, connection: Connection, folder: Path, begun: bool) -> None:
+    def _remove(self, connection: Connection, folder: Path, begun: bool, left: set[Path], again: bool) -> None:
+        """Deletes all that the database has of a run; what there is of its folder, which is then a draft's, comes into `left`."""
+        if again and not fetch(connection, "SELECT 1 FROM swarmloom.jobs WHERE id = %s FOR UPDATE", (folder.name,)):
+            return  # the answer was lost, and not the COMMIT
         with self._taken(connection, folder) as job:
             if not begun and fetch(connection, "SELECT 1 FROM swarmloom.events WHERE job = %s LIMIT 1", (job,)):
                 raise has_begun(folder.name)
             for table in _TABLES:
                 connection.execute(f"DELETE FROM swarmloom.{table} WHERE job = %s".encode(), (job,))
             connection.execute("DELETE FROM swarmloom.jobs WHERE number = %s", (job,))
+            # Before the COMMIT: a folder without rows may as well be that of a run in another database, and nothing removes it.
+            # Whoever dies here leaves a run whose files are gone, as on another machine, and a draft for `gc`.
+            with naming(folder):
+                if folder.is_dir() and not folder.is_symlink():
+                    left.add(retention.set_aside(folder))
 
     @contextmanager
     def _taken(self, connection: Connection, folder: Path) -> Iterator[int]:
@@ -250,14 +259,14 @@ class PostgresPlace:
         return StoreError(f"there is no run {folder.name!r}", str(self.address), "`swarm list` shows the runs there are")
 
     def _read(self, query: str, *bindings: Any) -> list[tuple[Any, ...]]:
-        return self._run(lambda connection: fetch(connection, query, bindings), [])
+        return self._run(lambda connection, _: fetch(connection, query, bindings), [])
 
-    def _run(self, work: Callable[[Connection], Result], empty: Result) -> Result:
-        """Does some work in a database that has our tables; in one that has not, `empty` comes of it."""
+    def _run(self, work: Callable[[Connection, bool], Result], empty: Result) -> Result:
+        """Does some work, as `Link.run` does it, in a database that has our tables; in one that has not, `empty` comes of it."""
 
-        def known(connection: Connection, _: bool) -> Result:
+        def known(connection: Connection, again: bool) -> Result:
             self._known = self._known or check_schema(connection, str(self.address)) > 0
-            return work(connection) if self._known else empty
+            return work(connection, again) if self._known else empty
 
         return self._connected().run(known)
 

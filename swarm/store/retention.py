@@ -163,12 +163,19 @@ def _size(connection: apsw.Connection) -> int:
     return int(found)
 
 
+def set_aside(folder: Path) -> Path:
+    """Frees the name of a run's folder that is to be deleted: it gets a draft's, if it has none."""
+    if is_draft(folder.name):
+        return folder
+    draft = folder.rename(folder.with_name(draft_name(folder.name)))
+    sync_folder(folder.parent)
+    return draft
+
+
 def delete(folder: Path, last: Collection[str]) -> None:
     """Deletes a run's folder. Its name is free at once. What a crash leaves has the name of a draft, and the files in `last` as
     long as it has any others: by them it is known as a run's."""
-    if not is_draft(folder.name):
-        folder = folder.rename(folder.with_name(draft_name(folder.name)))
-        sync_folder(folder.parent)
+    folder = set_aside(folder)
     for path in folder.iterdir():
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
