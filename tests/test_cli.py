@@ -93,7 +93,7 @@ def test_an_empty_folder_has_no_runs(tmp_path: Path) -> None:
     assert "no runs" in swarm("list", "--runs", tmp_path).out
     assert "no runs" in swarm("list", "--runs", "~nobody-here/runs").out, "a `~` that names nobody is a name like any other"
     said = swarm("status", "latest", "--runs", tmp_path)
-    assert said.code == 1 and "there is no run 'latest'" in said.err
+    assert said.code == 1 and "there is no latest run" in said.err
 
 
 def test_logs_tell_events_of_a_kind(place: Path) -> None:

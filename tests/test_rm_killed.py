@@ -106,19 +106,23 @@ def test_a_run_is_there_whole_or_its_name_is_free(tmp_path: Path) -> None:
     while True:
         root = tmp_path / str(change)
         run, runs = made(root), Runs(root)
+        run.make_latest()
         whole = contents(run)
         if not killed_at(change, run.remove):
             break
         if run.exists():
             there += 1
-            assert contents(run) == whole and runs.ids() == ["demo"]
+            assert contents(run) == whole and runs.ids() == ["demo"] and runs.find("latest") == run
             run.remove()
         else:
             gone += 1
             assert runs.ids() == [] and not run.path.exists()
-            (draft,) = (path for path in root.iterdir() if path.is_dir())
-            age(draft)
-            assert [one.file for one in runs.beside(remove=True)] == [draft]
+            drafts = [path for path in root.iterdir() if path.is_dir()]
+            for draft in drafts:
+                age(draft)
+            with pytest.raises(StoreError, match="there is no latest run"):
+                runs.find("latest")
+            assert [one.file for one in runs.beside(remove=True)] == [root / "latest", *drafts]
         assert list(root.iterdir()) == []
         made(root)
         change += 1
@@ -189,6 +193,16 @@ def test_a_link_is_no_run_of_ours(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="there is no run 'link'"):
         link.remove()
     assert contents(run) == before and link.path.is_symlink()
+
+
+def test_a_latest_run_that_is_gone_is_no_other_whose_name_begins_so(tmp_path: Path) -> None:
+    run = made(tmp_path)
+    run.make_latest()
+    other = run.path.rename(tmp_path / "demo-2")
+    said = swarm("rm", "latest", "--runs", tmp_path)
+    assert said.code == 1 and f"error: {tmp_path}: there is no latest run\n  `swarm list` shows" in said.err
+    assert swarm("gc", "--yes", "--runs", tmp_path).out.startswith(f"a link to a run that is gone: {tmp_path / 'latest'}\n")
+    assert list(tmp_path.iterdir()) == [other]
 
 
 def test_what_somebody_else_left_under_a_name_is_said_to_be_no_run(tmp_path: Path) -> None:

@@ -331,7 +331,7 @@ def test_a_database_that_is_not_there(postgres: EmbeddedPostgres) -> None:
 def test_an_empty_database_has_no_runs_and_is_not_changed_by_looking(store: Postgres) -> None:
     runs = open_runs(store.url, {})
     assert runs.list() == [] and runs.ids() == []
-    with pytest.raises(StoreError, match="there is no run 'latest'"):
+    with pytest.raises(StoreError, match="there is no latest run"):
         runs.find("latest")
     with pytest.raises(StoreError, match="there is no log here"):
         store.reader()

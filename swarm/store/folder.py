@@ -305,7 +305,7 @@ class RunFolder:
         self.place.remove(self.path)
         with naming(self.root):
             if self.is_latest():
-                (self.root / LATEST).unlink()
+                (self.root / LATEST).unlink(missing_ok=True)  # `gc` may be quicker
 
 
 def may_name(id: str) -> bool:

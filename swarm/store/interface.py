@@ -236,7 +236,7 @@ class Place(Protocol):
         ...
 
     def latest(self, root: Path) -> str:
-        """The id of the run that was made last; empty if there is none."""
+        """The id of the run that was made last, which may be gone; empty if there is none."""
         ...
 
     def create(self, folder: Path) -> bool:
@@ -253,8 +253,8 @@ class Place(Protocol):
         ...
 
     def beside(self, root: Path, remove: bool) -> list[Needless]:
-        """What crashes left beside the runs: links that never became `latest`, runs that never came to their names and that
-        nobody has written to for an hour. With `remove` it goes."""
+        """What crashes left beside the runs: links that never became `latest`, a `latest` whose run is gone, runs that never came
+        to their names and that nobody has written to for an hour. With `remove` it goes."""
         ...
 
     def make_folder(self, folder: Path) -> None:

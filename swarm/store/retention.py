@@ -7,6 +7,7 @@ and the snapshot of a job that has ended.
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import time
@@ -67,12 +68,16 @@ def free(folder: Path) -> list[Needless]:
 
 
 def links(root: Path, remove: bool) -> list[Needless]:
-    """Links beside the runs of a folder that crashes kept from becoming `latest`. With `remove` they go."""
-    found = [path for path in sorted(root.glob(".latest.*")) if path.is_symlink()]
+    """Links beside the runs of a folder that crashes kept from becoming `latest`, and `latest` where the removal of its run did
+    not come to it. With `remove` they go."""
     with naming(root):
+        found = {path: "a link that was never finished" for path in sorted(root.glob(".latest.*")) if path.is_symlink()}
+        latest = root / "latest"
+        if latest.is_symlink() and "/" not in (run := os.readlink(latest)) and not os.path.lexists(root / run):
+            found[latest] = "a link to a run that is gone"
         for path in found if remove else ():
             path.unlink(missing_ok=True)
-    return [Needless("a link that was never finished", 0, path) for path in found]
+    return [Needless(what, 0, path) for path, what in found.items()]
 
 
 def starts(root: Path, held: Callable[[Path], str | None], remove: bool) -> list[Needless]:
