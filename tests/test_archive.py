@@ -121,6 +121,19 @@ def test_many_things_of_one_name_cost_no_walk() -> None:
     assert all(number in index.get(str(number)) for number in range(5000)) and index.get("none") == []
 
 
+def test_names_are_found_while_their_table_is_outgrown() -> None:
+    index, sizes = Index(), [1]
+    first = getsizeof(index)
+    for number in range(12_000):
+        index.add(f"name {number}", number)
+        index.add(f"name {number // 2}", number)
+        sizes += [size for size in (round(getsizeof(index) / first),) if size != sizes[-1]]
+        for other in (0, number // 2, number):
+            assert other in index.get(f"name {other}")
+    assert all(set(index.get(f"name {number}")) == {number, 2 * number, 2 * number + 1} for number in range(6000))
+    assert sizes == [1, 3, 2, 6, 4, 12, 8, 24, 16], "the old table and one of twice its size, and then that one alone"
+
+
 @settings(max_examples=5, deadline=None)
 @given(seed=st.integers(0, 1000))
 def test_an_order_is_sorted_whatever_is_added_and_removed(seed: int) -> None:

@@ -39,7 +39,8 @@ def test_the_recording_has_what_images_are_made_of(recording: Recording) -> None
     files = {Path(one.path).name for one in recording.operations if one.path}
     assert files == {LOG, f"{LOG}-wal"}
     with closing(apsw.Connection(str(recording.folder / LOG))) as log:
-        assert (log.execute("SELECT value FROM meta WHERE name = 'named'").get or 0) > 3 * BULK, "bodies were named, and often"
+        named, rounds = log.execute("SELECT (SELECT count(*) FROM names), (SELECT value FROM meta WHERE name = 'named')").fetchone()
+        assert named > 3 * BULK and 0 < rounds < named, "bodies were named, and often, and a round was over"
     whole = image(recording.before, recording.operations, len(recording.operations), "none", random.Random(0))
     assert whole[str(recording.folder / LOG)] == (recording.folder / LOG).read_bytes(), "at the end all is synced"
 

@@ -38,7 +38,8 @@ from swarm.store.interface import Writer
 from swarm.testing.null import NullModel
 
 BYTES_A_STEP = 200
-AGENTS = 256
+AGENTS = 64
+"""As many as `swarm run` has where it is not told otherwise."""
 WINDOW = 10_000
 """Steps at the start and at the end whose cost is compared."""
 PAIRS = 9
@@ -54,8 +55,12 @@ class NewRows(NullModel):
     """A null model that gives another row to nearly every call: words of the passage and a quote, both picked by the call's
     key out of some millions."""
 
+    _text, _words = "", list[str]()
+
     async def complete(self, request: Request) -> Completion:
-        words, pick = request.prompt.segments[-1].text.split(), int(request.key, 16)
+        if (text := request.prompt.segments[-1].text) != self._text:  # it is always the same: what is measured is not this model
+            self._text, self._words = text, text.split()
+        words, pick = self._words, int(request.key, 16)
         pick, at = divmod(pick, len(words) - 8)
         pick, count = divmod(pick, 8)
         longer, quoted = divmod(pick, len(words) - 20)
@@ -87,12 +92,12 @@ class SteppedStore(TimedStore):
     def append(self, events: Sequence[Event], bodies: Mapping[str, bytes]) -> None:
         self._store.append(events, bodies)
         before = self._steps
-        self._steps += sum(isinstance(event.body, TaskFinished) for event in events)
+        self._steps += sum([type(event.body) is TaskFinished for event in events])
         if before >= self._wanted or self._steps == before:
             return
         if not self._counted and self._steps * COLD >= self._window:
             self._counted, self._used = self._steps, time.process_time()
-        if len(self.memory) * self._wanted <= self._steps * 100:
+        if self._new_job is not None and len(self.memory) * self._wanted <= self._steps * 100:
             self.memory.append((self._steps, resident()))
         if self._steps >= (len(self.costs) + 1) * self._window:
             self.costs.append((time.process_time() - self._used) / (self._steps - self._counted))

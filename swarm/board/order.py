@@ -15,7 +15,7 @@ Position = tuple[int, int, str, str]
 """(first cited span, first character, hash of the body, note id): the order of every query, so that neither the order
 in which tasks end nor the job's id, on which every note's id depends, shows."""
 
-LONGEST = 1024
+LONGEST = 256
 """Items of one short list before it is split."""
 WARM = 8
 """Short lists of one order that are unpacked at a time: those that were changed last. Few: what lies about unpacked is packed
@@ -96,7 +96,9 @@ class Order:
         self._length += 1
         if not self._chunks:
             self._chunks, self._highest = [_Chunk([])], [position]
-        at = min(bisect_left(self._highest, position), len(self._chunks) - 1)
+        at = len(self._chunks) - 1
+        if at and position <= self._highest[at - 1]:  # else it belongs into the last, as most do that come in the text's order
+            at = bisect_left(self._highest, position, 0, at)
         items = self._open(at)
         insort(items, position)
         self._highest[at] = items[-1]

@@ -36,7 +36,7 @@ from swarm.window.pack import Prompt
 ENGINE_SECONDS = 5.0
 """What an engine may take beyond its own limit: its error says more than the host's."""
 REMEMBERED = 4096
-"""Names of bodies that a host knows to be durable."""
+"""Names of texts that a host knows to be durable."""
 RESAMPLE_TEMPERATURE = 0.7
 """Temperature of a further sample after an output that did not hold its contract; the first is the role's own."""
 SEEDED = ("vllm", "transformers", "scripted")
@@ -77,7 +77,8 @@ ALONE = Outside()
 
 
 class Brought:
-    """The bodies that a host knows to be durable: its master has answered the message that brought them.
+    """Which of the texts that windows are made of a host knows to be durable: its master has answered the message that brought
+    them.
 
     What is only on its way does not count. Another message may overtake it, and then a call would be on record before the
     texts that it names.
@@ -85,14 +86,23 @@ class Brought:
 
     def __init__(self) -> None:
         self._names: set[str] = set()
+        self._lacking: set[str] = set()
 
-    def __contains__(self, name: str) -> bool:
-        return name in self._names
+    def lacks(self, name: str) -> bool:
+        """Whether a text that a window needs is still to be brought."""
+        if name in self._names:
+            return False
+        self._lacking.add(name)
+        return True
 
     def add(self, names: Iterable[str]) -> None:
-        if len(self._names) >= REMEMBERED:
+        """These are durable. Only what was lacking is kept: answers and notes, which are many, are never asked for."""
+        if len(self._names) + len(self._lacking) >= REMEMBERED:
             self._names.clear()
-        self._names.update(names)
+            self._lacking.clear()
+        came = self._lacking.intersection(names)
+        self._names |= came
+        self._lacking -= came
 
 
 class Intents:
@@ -252,7 +262,7 @@ class Calls:
     def _keep_window(self, doing: Doing, prompt: Prompt) -> None:
         """Brings the text of each segment until it is durable; a passage's is a body of the corpus already."""
         for segment, (digest, *_) in zip(prompt.segments, prompt.manifest, strict=True):
-            if segment.kind != "span" and digest not in self._brought:
+            if segment.kind != "span" and self._brought.lacks(digest):
                 doing.bodies[digest] = segment.text.encode("utf-8", "surrogatepass")
 
     def _sampling(self, role: Role, action: CallModel, prompt: str, turn: int, sample: int) -> Sampling:

@@ -30,6 +30,7 @@ from swarm.runtime.clock import LogClock
 from swarm.runtime.opening import open_state, snapshot_due, take_snapshot
 from swarm.runtime.pins import PinnedSpan, unpack_block
 from swarm.runtime.prepare import Prepared
+from swarm.runtime.recent import Recent
 from swarm.runtime.wire import Batch, Order, Pull, Work
 from swarm.store.interface import Writer
 
@@ -37,11 +38,9 @@ LONG_POLL_SECONDS = 1.0
 """How long a pull waits for work to appear before it is answered empty."""
 PAUSE_SECONDS = 60.0
 """How long a paused job waits at most for what is under way; it is broken off then, and done again when the job goes on."""
-REMEMBERED_BYTES = 4 << 20
+REMEMBERED_BYTES = 1 << 20
 """Bytes of bodies that stay in memory after they were written or read. What is asked for is mostly asked for within a second; of
 more, each body costs a longer way to memory when it comes and when it goes."""
-ENTRY_BYTES = 320
-"""What a body takes in memory beyond its own bytes: its name, and its place in a table. Most bodies are shorter than that."""
 
 SpanRow = tuple[DocumentRow, PinnedSpan]
 
@@ -77,8 +76,7 @@ class JobMaster:
         self._dropped: dict[str, set[int]] = {}
         """Host → tokens of leases that were ended and that it has not reported on since: it is told until it does."""
         self._news = asyncio.Event()
-        self._texts: OrderedDict[str, bytes] = OrderedDict()
-        self._texts_bytes = 0
+        self._recent = Recent(REMEMBERED_BYTES)
         self._blocks: OrderedDict[str, list[PinnedSpan]] = OrderedDict()
         self._facts: dict[str, Any] = {}
         self._paused: float | None = None
@@ -205,8 +203,7 @@ class JobMaster:
         grants = self._pulled(pull)
         refused = self.coordinator.refused
         await self._committed()
-        for name, data in pull.bodies.items():
-            self._remember(name, data)  # what was just found is asked for next; passages are not, and are many
+        self._recent.put(pull.bodies)  # what was just found is asked for next; passages are not, and are many
         if pull.reports:
             self._wake()
         if not grants and pull.want and not self._at_rest(pull.host) and not self._busy(pull.host):
@@ -358,7 +355,7 @@ class JobMaster:
         notes = {id: self.state.board.note(id) for grant in grants for id in (*grant.reads, *grant.words)}
         named = {span.digest for _, span in spans.values()} | {view.body for view in notes.values()}
         named.update([output for grant in grants for _, _, output, _ in grant.said])
-        self._fetch(named)
+        self._recent.hold(named, self.store.bodies)
         return tuple([self._one(grant, spans, notes) for grant in grants])
 
     def _one(self, grant: Grant, spans: Mapping[int, SpanRow], notes: Mapping[str, NoteView]) -> Work:
@@ -406,34 +403,14 @@ class JobMaster:
         return self._texts_of(hash).decode("utf-8", "surrogatepass")
 
     def _texts_of(self, hash: str) -> bytes:
-        data = self._texts.get(hash)
-        if data is None:
-            self._fetch({hash})
-            data = self._texts[hash]
-        return data
-
-    def _fetch(self, hashes: set[str]) -> None:
-        """Brings bodies into memory, and lets go of others; these stay, however large they are."""
-        missing = [hash for hash in hashes if hash not in self._texts]
-        for hash in hashes.difference(missing):
-            self._texts.move_to_end(hash)
-        if missing:
-            for name, data in self.store.bodies(missing).items():
-                self._remember(name, data, len(hashes))
-
-    def _remember(self, name: str, data: bytes, keep: int = 1) -> None:
-        """Keeps a body in memory, within bounds; the `keep` that were used last stay whatever their size."""
-        if name in self._texts:
-            self._texts_bytes -= len(self._texts.pop(name)) + ENTRY_BYTES
-        self._texts_bytes += len(data) + ENTRY_BYTES
-        self._texts[name] = data
-        while self._texts_bytes > REMEMBERED_BYTES and len(self._texts) > keep:
-            self._texts_bytes -= len(self._texts.popitem(last=False)[1]) + ENTRY_BYTES
+        if hash not in self._recent:
+            self._recent.hold((hash,), self.store.bodies)
+        return self._recent[hash]
 
     @property
     def remembered(self) -> int:
         """Bytes of bodies that are in memory."""
-        return self._texts_bytes
+        return self._recent.bytes
 
 
 def persons_reason(words: str, otherwise: str) -> tuple[str, dict[str, bytes]]:

@@ -5,15 +5,16 @@ are the business of others; a body whose bytes are NULL lies in the blob store.
 
 A hash is a random key, so an index that follows each append changes a page for every body, the more of them the longer the
 log: at a million bodies (600 bytes, 256 a transaction) one took twice the CPU time of the first ones, and four times the
-writes of one that is named in bulk. So bodies are only appended, and they are named later, many at a time and in the order of
-the index, where neighbours share a page. Until then they are found by a table in memory, which any reader makes from the end
-of the log.
+writes of one that is named in bulk. So bodies are only appended, and they are named later: those whose hashes lie in one part of
+all hashes together, in the order of the index, where neighbours share a page. Until then a reader finds them by a table in
+memory, which it makes from the end of the log.
 """
 
 from __future__ import annotations
 
 import json
 import threading
+from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -31,15 +32,18 @@ CREATE TABLE bodies(id INTEGER PRIMARY KEY, hash TEXT NOT NULL, bytes BLOB) STRI
 CREATE TABLE names(front INTEGER NOT NULL, id INTEGER NOT NULL, PRIMARY KEY(front, id)) STRICT, WITHOUT ROWID;
 INSERT INTO meta VALUES ('named', 0);
 """
-# `front` is the first half of a hash, as a signed integer; `named` is the last body that `names` holds.
+# `front` is the first half of a hash, as a signed integer; `names` holds all bodies up to `named`, and some of the others.
 
-BULK, SHARE = 4096, 32
-"""Bodies are named once BULK of them wait, or one for every SHARE that have a name, whichever is more. The pages of `names` are
-in proportion to its rows, and naming a SHARE-th as many writes each page about once: so the cost for one body stays within a
-bound, however long the log is. That of the commit in which it is done does not: above SHARE * BULK bodies it grows with the
-log, and at a million it names 31,000 and takes some 100 ms."""
+BULK, SHARE = 4096, 16
+"""Bodies are named as long as more than BULK of them wait, or one for every SHARE that have a name, whichever is more. The pages
+of `names` are in proportion to its rows, and a SHARE-th as many names write each page about once: so the cost for one body stays
+within a bound, however long the log is."""
+PARTS = 16
+"""The hashes are named in so many parts, one after the other and round again: so the commits share that cost as well."""
+RECENT = 1024
+"""The bodies that were appended last, so many at least, are known by their whole hashes: what comes again is not stored twice."""
 
-_NAMED = "(SELECT value FROM meta WHERE name = 'named')"
+_NAMED = "ifnull((SELECT value FROM meta WHERE name = 'named'), 0)"
 
 
 class Bodies(Protocol):
@@ -113,9 +117,10 @@ class IndexedBodies:
 class NamedBodies:
     """Schema 2: bodies in the order in which they came, and names that follow in bulk.
 
-    Ids only grow, and a body that has one keeps it. The bodies with id > `named` are the tail: `_tail` holds them, by the
-    whole hash as a number, up to id `_last`. A body that is appended again while it is in the tail is left alone; an older one
-    is stored once more, which does no harm, as the same hash has the same bytes and reading takes any of them.
+    Ids only grow, and a body that has one keeps it. All bodies up to id `named` have names, and of the others some. `_tail` has
+    these others by the whole hash as a number, up to id `_last`, once one of them was looked for in vain. A body that is appended
+    again soon is left alone; an older one is stored once more, which does no harm, as the same hash has the same bytes and
+    reading takes any of them.
 
     Threads may share it: a reader's, or a writer's that appends on one connection while others read on another.
     """
@@ -124,10 +129,7 @@ class NamedBodies:
         self._bulk, self._names, self._changing = bulk, names, threading.Lock()
         self._tail: dict[int, int] = {}
         self._named = self._last = -1  # nothing is known yet
-        self._fresh: dict[int, int] = {}
-        """What was added and is not known to be durable."""
-        self._filled = 0
-        """The last id that was named with it, 0 if none was."""
+        self._naming: Naming | None = None
 
     def find(self, connection: apsw.Connection, hashes: Iterable[str]) -> dict[str, bytes | None]:
         wanted = {hash: _key(hash) for hash in hashes}
@@ -140,18 +142,21 @@ class NamedBodies:
         return found
 
     def _look(self, connection: apsw.Connection, wanted: Mapping[str, int]) -> dict[str, bytes | None]:
-        """Looks in the tail as far as it is known, then among the names: what leaves the tail is named by then."""
-        tail = self._tail
+        """Looks among the bodies whose ids are known, and then among the names."""
+        ids = [self._id(key) for key in wanted.values()]
         query = "SELECT hash, bytes FROM bodies WHERE id IN (SELECT value FROM json_each(?))"
-        found = _rows(connection, query, [tail[key] for key in wanted.values() if key in tail])
+        found = _rows(connection, query, [id for id in ids if id])
         query = "SELECT hash, bytes FROM names CROSS JOIN bodies USING (id) WHERE front IN (SELECT value FROM json_each(?))"
         found |= _rows(connection, query, [_front(key) for hash, key in wanted.items() if hash not in found])
         return {hash: found[hash] for hash in wanted if hash in found}  # fronts may be those of others
 
+    def _id(self, key: int) -> int:
+        """The id of a body as far as it is known, or 0."""
+        return (self._naming.recent(key) if self._naming else 0) or self._tail.get(key, 0)
+
     def _follow(self, connection: apsw.Connection) -> None:
         """Brings the tail to what is durable."""
-        value: Any = connection.execute(f"SELECT {_NAMED}").get if self._names else 0
-        named = value if isinstance(value, int) else 0
+        named = _named(connection) if self._names else 0
         if named != self._named:
             self._tail, self._named, self._last = {}, named, named
         # As bytes: a hash in which a bit was flipped may be no text, and must not hide the other bodies.
@@ -161,30 +166,14 @@ class NamedBodies:
 
     def add(self, connection: apsw.Connection, rows: Sequence[BodyRow]) -> None:
         with self._changing:
-            if self._last < 0:
-                self._follow(connection)
-            keys = {hash: key for hash, _ in rows if (key := _key(hash)) not in self._tail}
-            ids = dict(zip(keys, range(self._last + 1, self._last + 1 + len(keys)), strict=True))
-            fresh = [(ids.pop(hash), hash, data) for hash, data in rows if hash in ids]
-            connection.executemany("INSERT INTO bodies VALUES (?, ?, ?)", fresh)
-            self._fresh = {keys[hash]: id for id, hash, _ in fresh}
-            if len(self._tail) + len(fresh) >= max(self._bulk, self._named // SHARE):
-                self._filled = self._last + len(fresh)
-                self._name(connection, self._filled)
-
-    def _name(self, connection: apsw.Connection, last: int) -> None:
-        rows = sorted((_front(key), id) for part in (self._tail, self._fresh) for key, id in part.items())
-        connection.executemany("INSERT OR IGNORE INTO names VALUES (?, ?)", rows)
-        connection.execute("INSERT OR REPLACE INTO meta VALUES ('named', ?)", (last,))
+            naming = self._naming = self._naming or Naming(connection, self._bulk)
+            connection.executemany("INSERT INTO bodies VALUES (?, ?, ?)", naming.numbered(rows))
+            naming.name(connection)
 
     def committed(self) -> None:
         with self._changing:
-            if self._filled:
-                self._tail, self._named, self._last = {}, self._filled, self._filled
-            elif self._fresh:
-                self._tail.update(self._fresh)
-                self._last = max(self._last, max(self._fresh.values()))
-            self._fresh, self._filled = {}, 0
+            if self._naming is not None:
+                self._naming.committed()
 
     def unnamed(self, connection: apsw.Connection) -> int:
         _teach(connection)
@@ -193,7 +182,11 @@ class NamedBodies:
         return int(lacking)
 
     def astray(self, connection: apsw.Connection) -> int:
-        query = f"SELECT (SELECT count(*) FROM names) - (SELECT count(*) FROM bodies WHERE id <= {_NAMED})"
+        _teach(connection)
+        theirs = "SELECT 1 FROM bodies WHERE bodies.id = names.id AND front_of(hash) = front"
+        later = f"SELECT count(*) FROM names WHERE id > {_NAMED} AND NOT EXISTS ({theirs})"
+        bound = f"WHERE id <= {_NAMED}"  # counted only: to look for each body would take seconds where there are millions
+        query = f"SELECT (SELECT count(*) FROM names {bound}) - (SELECT count(*) FROM bodies {bound}) + ({later})"
         more: Any = connection.execute(query).get
         return int(more)
 
@@ -202,6 +195,88 @@ class NamedBodies:
         connection.execute("DELETE FROM names")
         connection.execute("INSERT INTO names SELECT front_of(hash), id FROM bodies ORDER BY 1, 2")  # SQLite sorts on the disk
         connection.execute("INSERT OR REPLACE INTO meta SELECT 'named', ifnull(max(id), 0) FROM bodies")
+
+
+class Naming:
+    """What a writer knows of the bodies that it appends: their ids, and which of them wait for their names.
+
+    What an `add` brings counts once it is `committed`. A round names one part of the hashes after the other; when it is over, all
+    bodies that were there when it began have their names, and some that came since.
+    """
+
+    def __init__(self, connection: apsw.Connection, bulk: int) -> None:
+        self._bulk = bulk
+        self._parts = [array("q") for _ in range(PARTS)]
+        """For each part of the hashes, the front and the id of each body that waits."""
+        self._waiting, self._next, self._named_now = 0, 0, 0
+        """How many wait, the part that is named next, and how many parts were since the last commit."""
+        self._named = named = _named(connection)
+        self._young: dict[int, int] = {}
+        self._old: dict[int, int] = {}
+        self._fresh: dict[int, int] = {}
+        # As bytes: a hash in which a bit was flipped may be no text.
+        later: Any = connection.execute("SELECT id, CAST(hash AS BLOB) FROM bodies WHERE id > ? ORDER BY id", (named,))
+        for id, hash in later:
+            self._enter(_key(hash), id)
+        last: Any = connection.execute("SELECT max(id) FROM bodies").get
+        self._last: int = max(last or 0, named)
+        self._round = self._last
+        """The last body that was there when the round began."""
+
+    def recent(self, key: int) -> int:
+        """The id of a body that was appended lately, or 0."""
+        return self._young.get(key) or self._old.get(key, 0)
+
+    def numbered(self, rows: Sequence[BodyRow]) -> list[tuple[int, str, bytes | None]]:
+        """The rows of those bodies that are not there yet, each with its id."""
+        fresh: dict[int, int] = {}
+        new: list[tuple[int, str, bytes | None]] = []
+        for hash, data in rows:
+            if not self.recent(key := _key(hash)) and key not in fresh:
+                fresh[key] = id = self._last + 1 + len(new)
+                new.append((id, hash, data))
+        self._fresh = fresh
+        return new
+
+    def name(self, connection: apsw.Connection) -> None:
+        """Names parts of those that wait, inside the caller's transaction, until few enough of them do."""
+        waiting, named = self._waiting, self._named
+        while waiting > max(self._bulk, named // SHARE) and self._named_now < PARTS:
+            part = self._parts[(self._next + self._named_now) % PARTS]
+            connection.executemany("INSERT OR IGNORE INTO names VALUES (?, ?)", sorted(zip(part[::2], part[1::2], strict=True)))
+            waiting -= len(part) // 2
+            self._named_now += 1
+            if (self._next + self._named_now) % PARTS == 0:
+                named = self._round
+                connection.execute("INSERT OR REPLACE INTO meta VALUES ('named', ?)", (named,))
+
+    def committed(self) -> None:
+        """What was added and named is durable."""
+        for _ in range(self._named_now):
+            self._waiting -= len(self._parts[self._next]) // 2
+            self._parts[self._next] = array("q")
+            self._next = (self._next + 1) % PARTS
+            if self._next == 0:
+                self._named, self._round = self._round, self._last
+        self._named_now = 0
+        for key, id in self._fresh.items():
+            self._enter(key, id)
+            self._last = id
+        self._fresh = {}
+
+    def _enter(self, key: int, id: int) -> None:
+        if len(self._young) >= RECENT:
+            self._old, self._young = self._young, {}
+        self._young[key] = id
+        front = _front(key)
+        self._parts[front >> 60 & PARTS - 1].extend((front, id))
+        self._waiting += 1
+
+
+def _named(connection: apsw.Connection) -> int:
+    """The last body of those that all have names; 0 where a damaged page has something else in its place."""
+    value: Any = connection.execute(f"SELECT {_NAMED}").get
+    return value if isinstance(value, int) else 0
 
 
 def _rows(connection: apsw.Connection, query: str, wanted: Sequence[str | int]) -> dict[str, bytes | None]:
