@@ -13,6 +13,7 @@ from swarm import events as ev
 from swarm.coordinator import Report
 from swarm.models.interface import Completion, Request
 from swarm.protocol import Material, TaskBrief, create_protocol
+from swarm.runtime.calls import REMEMBERED, Brought
 from swarm.runtime.host import Host
 from swarm.runtime.wire import Batch, Order, Pull, Work
 from tests.simulated import ROLLING, passage, roles_of, spec
@@ -147,6 +148,21 @@ def test_a_text_travels_no_more_once_it_is_durable() -> None:
     master = Overtaken(tasks(40))
     served(master, agents=3, model=Staggered())
     assert 0 < max(master.brought.values()) < 10 and len(master.heard) == 40
+
+
+def test_of_what_was_brought_only_what_windows_need_is_remembered_and_not_without_end() -> None:
+    brought = Brought()
+    assert brought.lacks("a text") and brought.lacks("a text")
+    brought.add(["a text", "an answer"])
+    assert not brought.lacks("a text") and brought.lacks("an answer"), "nobody had needed it"
+    for number in range(REMEMBERED - 10):
+        assert brought.lacks(str(number))
+        brought.add([str(number)])
+    assert not brought.lacks("a text"), "so many it can remember"
+    for number in range(REMEMBERED):
+        brought.lacks(f"never brought {number}")
+    brought.add(["an answer"])
+    assert brought.lacks("an answer") and brought.lacks("a text"), "to bring them once more does no harm"
 
 
 def test_single_results_travel_one_message_at_a_time() -> None:

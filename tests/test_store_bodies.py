@@ -105,14 +105,14 @@ def test_bodies_are_found_before_and_after_they_are_named(tmp_path: Path) -> Non
 @pytest.mark.parametrize("count", [25, 40, 60, 61, 62, 63])
 def test_a_writer_goes_on_with_the_tail_that_it_finds(tmp_path: Path, count: int) -> None:
     in_part(tmp_path, count)
-    before = names(tmp_path)
+    before, whole = names(tmp_path), named(tmp_path)
     with SqliteWriter.open(tmp_path, bulk=BULK) as writer:
         assert has(writer, range(count)) and names(tmp_path) == before
         append(writer, count - 1, count, count + 1)
         assert ask(tmp_path, "SELECT count(*) FROM bodies") == count + 2, "the first of them was there"
         for number in range(count + 2, count + 40):
             append(writer, number)
-            assert names(tmp_path) >= number - BULK - 1
+            assert names(tmp_path) >= number - BULK - 1 and named(tmp_path) >= whole
         assert has(writer, range(count + 40))
     with SqliteReader.open(tmp_path) as reader:
         assert has(reader, range(count + 40))
@@ -152,7 +152,10 @@ def test_a_body_is_stored_once_if_it_comes_again_soon_and_once_more_later(tmp_pa
         append(writer, *range(2, RECENT))
         append(writer, 0, 1)
         assert ask(tmp_path, "SELECT count(*) FROM bodies") == RECENT
-        append(writer, *range(RECENT, 3 * RECENT))
+        append(writer, *range(RECENT, RECENT + 9))
+        append(writer, 0, 1)
+        assert ask(tmp_path, "SELECT count(*) FROM bodies") == RECENT + 9
+        append(writer, *range(RECENT + 9, 3 * RECENT))
         append(writer, 0, 1)
         assert ask(tmp_path, "SELECT count(*) FROM bodies") == 3 * RECENT + 2
         append(writer, 3 * RECENT)
@@ -322,6 +325,16 @@ def test_names_beyond_what_is_said_to_be_named_are_no_harm(tmp_path: Path, harm:
     with SqliteWriter.open(run, bulk=BULK) as writer:
         append(writer, *range(25, 40))
         assert has(writer, range(40))
+    assert verify(run) is None
+
+
+def test_a_writer_that_cannot_tell_what_is_named_names_all_anew(tmp_path: Path) -> None:
+    run = filled(tmp_path / "demo")
+    ask(run, "UPDATE meta SET value = 'many' WHERE name = 'named'")
+    with SqliteWriter.open(run, bulk=BULK) as writer:
+        append(writer, *range(25, 40))
+        append(writer, *range(40, 60))
+        assert has(writer, range(60))
     assert verify(run) is None
 
 

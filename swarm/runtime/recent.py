@@ -34,7 +34,7 @@ class Recent:
         """Keeps these, and lets others go if there is no more room. All of them stay until the next call at least."""
         fresh = {name: data for name, data in bodies.items() if name not in self._young}
         size = sum(map(len, fresh.values())) + ENTRY_BYTES * len(fresh)
-        if self._young and self._young_bytes + size > self._half:
+        if self._young_bytes + size > self._half:
             self._old, self._old_bytes = self._young, self._young_bytes
             self._young, self._young_bytes = {}, 0
         self._young.update(fresh)

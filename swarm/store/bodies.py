@@ -232,7 +232,7 @@ class Naming:
         fresh: dict[int, int] = {}
         new: list[tuple[int, str, bytes | None]] = []
         for hash, data in rows:
-            if not self.recent(key := _key(hash)) and key not in fresh:
+            if not self.recent(key := _key(hash)):
                 fresh[key] = id = self._last + 1 + len(new)
                 new.append((id, hash, data))
         self._fresh = fresh
@@ -241,7 +241,7 @@ class Naming:
     def name(self, connection: apsw.Connection) -> None:
         """Names parts of those that wait, inside the caller's transaction, until few enough of them do."""
         waiting, named = self._waiting, self._named
-        while waiting > max(self._bulk, named // SHARE) and self._named_now < PARTS:
+        while waiting > max(self._bulk, named // SHARE):
             part = self._parts[(self._next + self._named_now) % PARTS]
             connection.executemany("INSERT OR IGNORE INTO names VALUES (?, ?)", sorted(zip(part[::2], part[1::2], strict=True)))
             waiting -= len(part) // 2
