@@ -162,7 +162,9 @@ def test_of_what_was_brought_only_what_windows_need_is_remembered_and_not_withou
     for number in range(REMEMBERED):
         brought.lacks(f"never brought {number}")
     brought.add(["an answer"])
-    assert brought.lacks("an answer") and brought.lacks("a text"), "to bring them once more does no harm"
+    assert not brought.lacks("an answer") and brought.lacks("a text"), "to bring that once more does no harm"
+    brought.add(["never brought 1"])
+    assert brought.lacks("never brought 1")
 
 
 def test_single_results_travel_one_message_at_a_time() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import pytest
+
 from swarm.runtime.recent import ENTRY_BYTES, Recent
 
 ROOM = 8 * (100 + ENTRY_BYTES)
@@ -57,6 +59,23 @@ def test_all_that_is_held_together_is_there_however_large_it_is() -> None:
     recent.hold(map(str, range(40)), shelf.load)
     assert all(recent[str(number)] == bytes([number]) * 100 for number in range(40))
     assert sorted(map(int, shelf.asked)) == list(range(40)), "none was loaded that was there"
-    recent.put(body(99))
-    recent.put(body(100))
-    assert "0" in recent, "one generation outlives a put"
+
+
+def test_something_large_goes_with_the_call_after_the_next() -> None:
+    recent = Recent(ROOM)
+    recent.put({"large": bytes(9 * ROOM)})
+    recent.put(body(1))
+    recent.put(body(2))
+    assert recent.bytes <= ROOM and "large" not in recent and "1" in recent and "2" in recent
+
+
+def test_what_cannot_be_loaded_changes_nothing() -> None:
+    recent = Recent(ROOM)
+    recent.put(body(1))
+
+    def broken(names: list[str]) -> dict[str, bytes]:
+        raise OSError(f"no {names}")
+
+    with pytest.raises(OSError, match="no"):
+        recent.hold(["1", "2"], broken)
+    assert recent["1"] == bytes([1]) * 100 and recent.bytes == 100 + ENTRY_BYTES

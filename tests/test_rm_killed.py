@@ -21,6 +21,7 @@ from swarm.store.blobs import BLOB_BYTES
 from swarm.store.database import Address
 from swarm.store.folder import RunFolder
 from swarm.store.mark import MARK
+from swarm.store.place import FolderPlace
 from swarm.store.postgres_place import PostgresPlace
 from swarm.store.runs import Runs
 from swarm.testing.postgres import EmbeddedPostgres, Wire
@@ -183,6 +184,41 @@ def test_a_removal_whose_answer_was_lost_is_looked_up(postgres: EmbeddedPostgres
         run.remove()
         assert wire.lost == int(arrives) and wire.cut_before_commit == 0
     assert list(tmp_path.iterdir()) == [] and left_in(store) == [(0,)]
+
+
+def test_a_removal_that_the_database_refuses_leaves_the_run_its_files(postgres: EmbeddedPostgres, tmp_path: Path) -> None:
+    store = Postgres(postgres.database())
+    run = made_in_a_database(tmp_path, store.url)
+    before = contents(run)
+    store.execute(
+        """CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'not now'; END $$;
+        CREATE CONSTRAINT TRIGGER refusing AFTER DELETE ON swarmloom.jobs DEFERRABLE INITIALLY DEFERRED
+        FOR EACH ROW EXECUTE FUNCTION refuse()"""
+    )  # which comes with the COMMIT
+    with pytest.raises(StoreError, match="not now"):
+        run.remove()
+    assert contents(run) == before and run.exists()
+    store.execute("DROP TRIGGER refusing ON swarmloom.jobs")
+    run.remove()
+    assert list(tmp_path.iterdir()) == [] and left_in(store) == [(0,)]
+
+
+class BusyPlace(FolderPlace):
+    """A place in which another run is made while somebody lists them."""
+
+    def ids(self, root: Path) -> list[str]:
+        found = super().ids(root)
+        other = RunFolder(root, "other")
+        if not other.path.exists():
+            other.create()
+            other.make_latest()
+        return found
+
+
+def test_there_is_a_latest_run_while_another_is_made(tmp_path: Path) -> None:
+    made(tmp_path).make_latest()
+    runs = Runs(tmp_path, BusyPlace())
+    assert runs.find("latest").id == "demo" and runs.find("latest").id == "other"
 
 
 def test_a_link_is_no_run_of_ours(tmp_path: Path) -> None:

@@ -119,6 +119,54 @@ def test_a_writer_goes_on_with_the_tail_that_it_finds(tmp_path: Path, count: int
     assert verify(tmp_path) is None
 
 
+def test_a_writer_that_is_opened_again_and_again_goes_on_with_the_naming(tmp_path: Path) -> None:
+    """Each of them ends long before it has come round all the hashes."""
+    for number in range(0, 240, 2):
+        with SqliteWriter.open(tmp_path, bulk=BULK) as writer:
+            append(writer, number, number + 1)
+        assert number - BULK - 3 <= names(tmp_path) and number - 4 * BULK <= named(tmp_path) <= names(tmp_path)
+    with SqliteReader.open(tmp_path) as reader:
+        assert has(reader, range(240))
+    assert verify(tmp_path) is None
+
+
+@pytest.mark.parametrize("parts", ["NULL", "'1 2 x'", "'1 2'", "7"])
+def test_a_writer_that_cannot_tell_how_far_each_part_has_come_begins_with_what_all_have(tmp_path: Path, parts: str) -> None:
+    in_part(tmp_path, 60)
+    ask(tmp_path, "DELETE FROM meta WHERE name = 'parts'")
+    if parts != "NULL":
+        ask(tmp_path, f"INSERT INTO meta VALUES ('parts', {parts})")
+    with SqliteWriter.open(tmp_path, bulk=BULK) as writer:
+        for number in range(60, 100):
+            append(writer, number)
+        assert has(writer, range(100)) and names(tmp_path) >= 89
+    assert verify(tmp_path) is None
+
+
+def test_what_was_named_anew_stays_named(tmp_path: Path) -> None:
+    in_part(tmp_path, 60)
+    with closing(apsw.Connection(str(tmp_path / LOG))) as connection, connection:
+        NamedBodies().rename(connection)
+    with SqliteWriter.open(tmp_path, bulk=BULK) as writer:
+        for number in range(60, 90):
+            append(writer, number)
+            assert named(tmp_path) >= 60
+    assert verify(tmp_path) is None
+
+
+def test_a_text_that_comes_after_others_were_lost_is_named_like_all(tmp_path: Path) -> None:
+    """A part of the hashes may have come further than the last text that is left."""
+    in_part(tmp_path, 60)
+    ask(tmp_path, f"DELETE FROM bodies WHERE id > {named(tmp_path)}")
+    with SqliteWriter.open(tmp_path, bulk=BULK) as writer:
+        for number in range(100, 160):
+            append(writer, number)
+    with SqliteReader.open(tmp_path) as reader:
+        assert has(reader, range(100, 160))
+    with closing(apsw.Connection(str(tmp_path / LOG))) as connection:
+        assert NamedBodies().unnamed(connection) == 0
+
+
 def test_as_many_wait_as_are_in_proportion_to_what_has_a_name(tmp_path: Path) -> None:
     waited = []
     with SqliteWriter.open(tmp_path, bulk=1) as writer:

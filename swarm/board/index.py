@@ -74,7 +74,7 @@ class Index:
     def _grow(self) -> None:
         self._left, self._moved = self._slots, 0
         size = 2 * len(self._slots)
-        self._slots, self._mask, self._used = array("Q", bytes(8 * size)), size - 1, 0
+        self._slots, self._mask, self._used = array("Q", (0,)) * size, size - 1, 0
 
     def _move(self) -> None:
         """Brings some slots over. They stay where they were as well: to empty one would part those behind it from their key."""

@@ -97,10 +97,10 @@ class Brought:
 
     def add(self, names: Iterable[str]) -> None:
         """These are durable. Only what was lacking is kept: answers and notes, which are many, are never asked for."""
+        came = self._lacking.intersection(names)
         if len(self._names) + len(self._lacking) >= REMEMBERED:
             self._names.clear()
             self._lacking.clear()
-        came = self._lacking.intersection(names)
         self._names |= came
         self._lacking -= came
 

@@ -37,6 +37,8 @@ class Recent:
         if self._young_bytes + size > self._half:
             self._old, self._old_bytes = self._young, self._young_bytes
             self._young, self._young_bytes = {}, 0
+        elif self._old_bytes > self._half:  # something large, which was here for one call
+            self._old, self._old_bytes = {}, 0
         self._young.update(fresh)
         self._young_bytes += size
 

@@ -32,7 +32,8 @@ CREATE TABLE bodies(id INTEGER PRIMARY KEY, hash TEXT NOT NULL, bytes BLOB) STRI
 CREATE TABLE names(front INTEGER NOT NULL, id INTEGER NOT NULL, PRIMARY KEY(front, id)) STRICT, WITHOUT ROWID;
 INSERT INTO meta VALUES ('named', 0);
 """
-# `front` is the first half of a hash, as a signed integer; `names` holds all bodies up to `named`, and some of the others.
+# `front` is the first half of a hash, as a signed integer. `names` holds all bodies up to `named`, and those of each part of the
+# hashes up to the number that stands for it in `parts`, once there is such a row.
 
 BULK, SHARE = 4096, 16
 """Bodies are named as long as more than BULK of them wait, or one for every SHARE that have a name, whichever is more. The pages
@@ -200,28 +201,29 @@ class NamedBodies:
 class Naming:
     """What a writer knows of the bodies that it appends: their ids, and which of them wait for their names.
 
-    What an `add` brings counts once it is `committed`. A round names one part of the hashes after the other; when it is over, all
-    bodies that were there when it began have their names, and some that came since.
+    What an `add` brings counts once it is `committed`. Whenever too many wait, the part of the hashes is named whose turn is the
+    longest ago. How far each part has come is in the log, so that a writer goes on where the last one stopped.
     """
 
     def __init__(self, connection: apsw.Connection, bulk: int) -> None:
         self._bulk = bulk
+        self._upto = _upto(connection)
+        """For each part of the hashes, up to which id its bodies have their names."""
+        self._naming = self._upto
+        """The same with what this transaction names."""
         self._parts = [array("q") for _ in range(PARTS)]
         """For each part of the hashes, the front and the id of each body that waits."""
-        self._waiting, self._next, self._named_now = 0, 0, 0
-        """How many wait, the part that is named next, and how many parts were since the last commit."""
-        self._named = named = _named(connection)
+        self._waiting = 0
         self._young: dict[int, int] = {}
         self._old: dict[int, int] = {}
         self._fresh: dict[int, int] = {}
         # As bytes: a hash in which a bit was flipped may be no text.
-        later: Any = connection.execute("SELECT id, CAST(hash AS BLOB) FROM bodies WHERE id > ? ORDER BY id", (named,))
+        query = "SELECT id, CAST(hash AS BLOB) FROM bodies WHERE id > ? ORDER BY id"
+        later: Any = connection.execute(query, (min(self._upto),))
         for id, hash in later:
             self._enter(_key(hash), id)
         last: Any = connection.execute("SELECT max(id) FROM bodies").get
-        self._last: int = max(last or 0, named)
-        self._round = self._last
-        """The last body that was there when the round began."""
+        self._last: int = max(last or 0, *self._upto)
 
     def recent(self, key: int) -> int:
         """The id of a body that was appended lately, or 0."""
@@ -240,25 +242,24 @@ class Naming:
 
     def name(self, connection: apsw.Connection) -> None:
         """Names parts of those that wait, inside the caller's transaction, until few enough of them do."""
-        waiting, named = self._waiting, self._named
-        while waiting > max(self._bulk, named // SHARE):
-            part = self._parts[(self._next + self._named_now) % PARTS]
+        waiting, upto = self._waiting, list(self._upto)
+        while waiting > max(self._bulk, min(upto) // SHARE):
+            at = upto.index(min(upto))
+            part, upto[at] = self._parts[at], self._last
             connection.executemany("INSERT OR IGNORE INTO names VALUES (?, ?)", sorted(zip(part[::2], part[1::2], strict=True)))
             waiting -= len(part) // 2
-            self._named_now += 1
-            if (self._next + self._named_now) % PARTS == 0:
-                named = self._round
-                connection.execute("INSERT OR REPLACE INTO meta VALUES ('named', ?)", (named,))
+        if upto != self._upto:
+            rows = [("named", min(upto)), ("parts", " ".join(map(str, upto)))]
+            connection.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", rows)
+            self._naming = upto
 
     def committed(self) -> None:
         """What was added and named is durable."""
-        for _ in range(self._named_now):
-            self._waiting -= len(self._parts[self._next]) // 2
-            self._parts[self._next] = array("q")
-            self._next = (self._next + 1) % PARTS
-            if self._next == 0:
-                self._named, self._round = self._round, self._last
-        self._named_now = 0
+        for at in range(PARTS):
+            if self._naming[at] != self._upto[at]:
+                self._waiting -= len(self._parts[at]) // 2
+                self._parts[at] = array("q")
+        self._upto = self._naming
         for key, id in self._fresh.items():
             self._enter(key, id)
             self._last = id
@@ -269,14 +270,27 @@ class Naming:
             self._old, self._young = self._young, {}
         self._young[key] = id
         front = _front(key)
-        self._parts[front >> 60 & PARTS - 1].extend((front, id))
-        self._waiting += 1
+        at = front >> 60 & PARTS - 1
+        if id > self._upto[at]:
+            self._parts[at].extend((front, id))
+            self._waiting += 1
 
 
 def _named(connection: apsw.Connection) -> int:
     """The last body of those that all have names; 0 where a damaged page has something else in its place."""
     value: Any = connection.execute(f"SELECT {_NAMED}").get
     return value if isinstance(value, int) else 0
+
+
+def _upto(connection: apsw.Connection) -> list[int]:
+    """For each part of the hashes, up to which id its bodies have their names."""
+    named = _named(connection)
+    found: Any = connection.execute("SELECT value FROM meta WHERE name = 'parts'").get
+    try:
+        upto = [max(named, int(one)) for one in str(found or "").split()]
+    except ValueError:  # a damaged page: what is named again does no harm
+        upto = []
+    return upto if len(upto) == PARTS else [named] * PARTS
 
 
 def _rows(connection: apsw.Connection, query: str, wanted: Sequence[str | int]) -> dict[str, bytes | None]:

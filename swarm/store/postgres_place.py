@@ -222,7 +222,13 @@ class PostgresPlace:
     def remove(self, folder: Path, begun: bool = True) -> None:
         self._check_ours(folder)
         left: set[Path] = set()
-        self._run(lambda connection, again: self._remove(connection, folder, begun, left, again), None)
+        try:
+            self._run(lambda connection, again: self._remove(connection, folder, begun, left, again), None)
+        except BaseException:
+            for draft in left if not folder.exists() else ():
+                with suppress(OSError):  # `gc` takes what cannot come back; the first error is the one to tell
+                    draft.rename(folder)
+            raise
         with naming(folder):
             for draft in left:
                 retention.delete(draft, {SPEC})

@@ -57,11 +57,12 @@ class Runs:
         cure = "`swarm list` shows the runs there are; --runs or $SWARM_RUNS says where they lie"
         if not name:
             raise StoreError("an empty name means no run", str(self), cure)
+        latest = self.place.latest(self.root) if name == LATEST else ""  # first: another may be made meanwhile
         runs = self.ids()
         if name == LATEST:
-            name = self.place.latest(self.root)
-            if name not in runs:  # none was made, or it is gone; the beginning of another's name it must not be
+            if latest not in runs:  # none was made, or it is gone; the beginning of another's name it must not be
                 raise StoreError("there is no latest run", str(self), cure)
+            name = latest
         fitting = [name] if name in runs else [run for run in runs if run.startswith(name)]
         if len(fitting) != 1:
             problem = f"{name!r} could be {', '.join(fitting)}" if fitting else f"there is no run {name!r}"
