@@ -75,7 +75,7 @@ def killed(runs: str, folder: Path) -> None:
 def age(draft: Path, seconds: int = 2 * 3600) -> None:
     """Nobody has written to it for so long."""
     for path in (draft, *draft.rglob("*")):
-        os.utime(path, (time.time() - seconds,) * 2)
+        os.utime(path, (time.time() - seconds,) * 2, follow_symlinks=False)
 
 
 def test_in_a_folder(tmp_path: Path) -> None:

@@ -7,7 +7,9 @@ import os
 import shutil
 import signal
 import sys
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import FrameType
 
@@ -16,7 +18,9 @@ import pytest
 
 from swarm.errors import StoreError
 from swarm.events import Event, body_hash
+from swarm.names import draft_name
 from swarm.runtime.session import Session, check
+from swarm.store import retention
 from swarm.store.blobs import BLOB_BYTES
 from swarm.store.database import Address
 from swarm.store.folder import RunFolder
@@ -30,8 +34,10 @@ from tests.jobs import events_of, job, write_sources
 from tests.stores import Postgres
 from tests.test_fork_killed import age
 from tests.test_store_folder import CREATED, NOTE, start
+from tests.test_supervise import wait_for
 
-CHANGES = {"os.remove", "os.rename", "os.rmdir", "shutil.rmtree"}
+CHANGES = {"os.remove", "os.rename", "os.rmdir", "os.symlink", "shutil.rmtree"}
+NOT_SO_MANY = 64
 NO_RUN = "something called 'demo' exists already, and is no run\n  move it away, or choose another id"
 LARGE = b"l" * (BLOB_BYTES + 1)
 
@@ -75,31 +81,38 @@ def contents(run: RunFolder) -> dict[Path, bytes]:
 def killed_at(change: int, remove: Callable[[], None]) -> bool:
     """Removes a run in a process that dies before its n-th change of the disk, or before or after a statement to a database;
     False if it did not come to so many."""
+    ended = at_change(change, lambda: os.kill(os.getpid(), signal.SIGKILL), remove)
+    assert ended in (-signal.SIGKILL, NOT_SO_MANY)
+    return ended == -signal.SIGKILL
+
+
+def at_change(change: int, act: Callable[[], object], work: Callable[[], object]) -> int:
+    """Does some work in a process that acts before its n-th change of the disk and each after that, statements to a database
+    included, and gives what it ended with: 0, NOT_SO_MANY, or less for a signal."""
     child = os.fork()
     if not child:
-        left = change
+        left, acting = change, False
 
-        def die(event: str, _: object) -> None:
-            nonlocal left
-            if event in CHANGES:
-                left -= 1
-                if not left:
-                    os.kill(os.getpid(), signal.SIGKILL)
+        def count(event: str, _: object) -> None:
+            nonlocal left, acting
+            if event in CHANGES and not acting:
+                left, acting = left - 1, True
+                if left <= 0:
+                    act()
+                acting = False
 
         def look(frame: FrameType, event: str, _: object) -> None:
             if frame.f_code is psycopg.Cursor.execute.__code__ and event in ("call", "return"):
-                die("os.remove", None)
+                count("os.remove", None)
 
         try:
-            sys.addaudithook(die)
+            sys.addaudithook(count)
             sys.setprofile(look)
-            remove()
-            os._exit(0)
+            work()
+            os._exit(NOT_SO_MANY if left > 0 else 0)
         finally:
             os._exit(1)
-    _, ended = os.waitpid(child, 0)
-    assert os.WIFSIGNALED(ended) or os.waitstatus_to_exitcode(ended) == 0
-    return os.WIFSIGNALED(ended)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def test_a_run_is_there_whole_or_its_name_is_free(tmp_path: Path) -> None:
@@ -118,12 +131,13 @@ def test_a_run_is_there_whole_or_its_name_is_free(tmp_path: Path) -> None:
         else:
             gone += 1
             assert runs.ids() == [] and not run.path.exists()
-            drafts = [path for path in root.iterdir() if path.is_dir()]
-            for draft in drafts:
-                age(draft)
+            left = sorted(root.iterdir(), key=lambda path: (path.is_dir(), path.name))
+            assert len(left) <= 2
+            for path in left:
+                age(path)
             with pytest.raises(StoreError, match="there is no latest run"):
                 runs.find("latest")
-            assert [one.file for one in runs.beside(remove=True)] == [root / "latest", *drafts]
+            assert [one.file for one in runs.beside(remove=True)] == left
         assert list(root.iterdir()) == []
         made(root)
         change += 1
@@ -186,6 +200,22 @@ def test_a_removal_whose_answer_was_lost_is_looked_up(postgres: EmbeddedPostgres
     assert list(tmp_path.iterdir()) == [] and left_in(store) == [(0,)]
 
 
+def test_a_run_that_took_the_name_of_one_that_is_removed_stays(postgres: EmbeddedPostgres, tmp_path: Path) -> None:
+    store = Postgres(postgres.database())
+    made_in_a_database(tmp_path, store.url)
+    with Wire(postgres.socket) as wire, ThreadPoolExecutor(1) as aside:
+        run = seen_anew(tmp_path, wire.url(store.url))
+        assert run.exists()
+        wire.lose = 1
+        wire.open.clear()
+        removed = aside.submit(run.remove)
+        wait_for(lambda: wire.lost == 1)
+        other = made_in_a_database(tmp_path / "elsewhere", store.url)
+        wire.open.set()
+        removed.result()
+    assert other.exists() and contents(other) and not run.path.exists()
+
+
 def test_a_removal_that_the_database_refuses_leaves_the_run_its_files(postgres: EmbeddedPostgres, tmp_path: Path) -> None:
     store = Postgres(postgres.database())
     run = made_in_a_database(tmp_path, store.url)
@@ -239,6 +269,31 @@ def test_a_latest_run_that_is_gone_is_no_other_whose_name_begins_so(tmp_path: Pa
     assert said.code == 1 and f"error: {tmp_path}: there is no latest run\n  `swarm list` shows" in said.err
     assert swarm("gc", "--yes", "--runs", tmp_path).out.startswith(f"a link to a run that is gone: {tmp_path / 'latest'}\n")
     assert list(tmp_path.iterdir()) == [other]
+
+
+@pytest.mark.parametrize("times", [1, 9], ids=["once", "again and again"])
+@pytest.mark.parametrize("care", [retention.drop_latest, lambda root: retention.links(root, True)], ids=["rm", "gc"])
+def test_a_latest_that_is_made_while_one_is_taken_away_stays(
+    tmp_path: Path, care: Callable[[Path], object], times: int
+) -> None:
+    run = made(tmp_path)
+    makes = [run.make_latest] * times
+    for change in range(1, 9):
+        (tmp_path / "latest").unlink(missing_ok=True)
+        (tmp_path / "latest").symlink_to("gone")
+        ended = at_change(change, lambda: makes and makes.pop()(), lambda: care(tmp_path))
+        assert run.is_latest() == (ended == 0) and {path.name for path in tmp_path.iterdir()} <= {"demo", "latest"}
+        if ended:
+            break
+    assert ended == NOT_SO_MANY and change > 2
+
+
+def test_a_link_that_becomes_latest_just_now_is_left_alone(tmp_path: Path) -> None:
+    run, runs, draft = made(tmp_path), Runs(tmp_path), tmp_path / draft_name("latest")
+    draft.symlink_to(run.id)
+    assert runs.beside(remove=True) == [] and draft.is_symlink()
+    os.utime(draft, (time.time() - 2 * retention.SPARED,) * 2, follow_symlinks=False)
+    assert [one.file for one in runs.beside(remove=True)] == [draft] and list(tmp_path.iterdir()) == [run.path]
 
 
 def test_what_somebody_else_left_under_a_name_is_said_to_be_no_run(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from swarm.store.interface import Damage, Message, Needless, Place, Reader, Writ
 from swarm.store.lock import FolderLock
 from swarm.store.mark import MARK
 from swarm.store.place import FOLDERS, LATEST, SPEC
+from swarm.store.retention import drop_latest
 from swarm.store.sqlite import LOG
 
 _BEFORE = {"lock", MARK, *(f"{LOG}.new{ending}" for ending in ("", "-journal", "-wal", "-shm"))}
@@ -303,9 +304,7 @@ class RunFolder:
             StoreError: there is no such run, it is in use, or its folder holds another program's database.
         """
         self.place.remove(self.path)
-        with naming(self.root):
-            if self.is_latest():
-                (self.root / LATEST).unlink(missing_ok=True)  # `gc` may be quicker
+        drop_latest(self.root)
 
 
 def may_name(id: str) -> bool:

@@ -221,9 +221,12 @@ class PostgresPlace:
 
     def remove(self, folder: Path, begun: bool = True) -> None:
         self._check_ours(folder)
-        left: set[Path] = set()
+        found = self._read("SELECT number FROM swarmloom.jobs WHERE id = %s", folder.name)
+        if not found:
+            raise self._no_run(folder)
+        number, left = int(found[0][0]), set[Path]()
         try:
-            self._run(lambda connection, again: self._remove(connection, folder, begun, left, again), None)
+            self._run(lambda connection, again: self._remove(connection, folder, number, begun, left, again), None)
         except BaseException:
             for draft in left if not folder.exists() else ():
                 with suppress(OSError):  # `gc` takes what cannot come back; the first error is the one to tell
@@ -233,10 +236,12 @@ class PostgresPlace:
             for draft in left:
                 retention.delete(draft, {SPEC})
 
-    def _remove(self, connection: Connection, folder: Path, begun: bool, left: set[Path], again: bool) -> None:
+    def _remove(
+        self, connection: Connection, folder: Path, number: int, begun: bool, left: set[Path], again: bool
+    ) -> None:
         """Deletes all that the database has of a run; what there is of its folder, which is then a draft's, comes into `left`."""
-        if again and not fetch(connection, "SELECT 1 FROM swarmloom.jobs WHERE id = %s FOR UPDATE", (folder.name,)):
-            return  # the answer was lost, and not the COMMIT
+        if again and not fetch(connection, "SELECT 1 FROM swarmloom.jobs WHERE number = %s FOR UPDATE", (number,)):
+            return  # the answer was lost, and not the COMMIT; who has the name now is another run
         with self._taken(connection, folder) as job:
             if not begun and fetch(connection, "SELECT 1 FROM swarmloom.events WHERE job = %s LIMIT 1", (job,)):
                 raise has_begun(folder.name)

@@ -12,7 +12,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -71,13 +71,32 @@ def links(root: Path, remove: bool) -> list[Needless]:
     """Links beside the runs of a folder that crashes kept from becoming `latest`, and `latest` where the removal of its run did
     not come to it. With `remove` they go."""
     with naming(root):
-        found = {path: "a link that was never finished" for path in sorted(root.glob(".latest.*")) if path.is_symlink()}
-        latest = root / "latest"
-        if latest.is_symlink() and "/" not in (run := os.readlink(latest)) and not os.path.lexists(root / run):
+        drafts = [path for path in sorted(root.glob(".latest.*")) if path.is_symlink() and _rests(path)]
+        found = dict.fromkeys(drafts, "a link that was never finished")
+        if _dangles(latest := root / "latest"):
             found[latest] = "a link to a run that is gone"
-        for path in found if remove else ():
+            if remove:
+                drop_latest(root)
+        for path in drafts if remove else ():
             path.unlink(missing_ok=True)
     return [Needless(what, 0, path) for path, what in found.items()]
+
+
+def drop_latest(root: Path) -> None:
+    """Removes `latest` if its run is gone, which somebody may point at another one meanwhile."""
+    latest, aside = root / "latest", root / draft_name("latest")
+    if not _dangles(latest):
+        return
+    with naming(root), suppress(FileNotFoundError):  # somebody was quicker
+        latest.rename(aside)
+        if not _dangles(aside):
+            with suppress(FileExistsError):  # a still newer one
+                latest.symlink_to(os.readlink(aside))
+        aside.unlink()
+
+
+def _dangles(link: Path) -> bool:
+    return link.is_symlink() and "/" not in (run := os.readlink(link)) and not os.path.lexists(link.parent / run)
 
 
 def starts(root: Path, held: Callable[[Path], str | None], remove: bool) -> list[Needless]:
@@ -126,7 +145,8 @@ def drafts(
 def _rests(path: Path) -> bool:
     with naming(path):
         try:
-            files = [path, *path.rglob("*")] if path.exists() else []
+            inside = () if path.is_symlink() else path.rglob("*")
+            files = [path, *inside] if os.path.lexists(path) else []
             newest = max((file.lstat().st_mtime for file in files), default=0.0)
         except FileNotFoundError:  # somebody is at it
             return False
