@@ -476,7 +476,7 @@ def anchored(spec: JobSpec, folder: Path) -> JobSpec:
 def _checked_url(value: str) -> str:
     try:
         parts = urlsplit(value)
-        host, _ = parts.hostname, parts.port
+        host, _, _ = parts.hostname, parts.port, (parts.hostname or "").encode("idna")  # each knows of other faults
     except ValueError as error:
         raise PydanticCustomError(HIDDEN, "is no address ({why}); write one like " + URL, {"why": str(error)}) from None
     if parts.username is not None or parts.password is not None:

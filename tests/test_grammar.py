@@ -71,3 +71,4 @@ def test_endpoints_get_the_plain_schema() -> None:
     assert plain_schema(rows_schema(2))["items"] == {
         "type": "array", "items": {"type": "string"}, "minItems": 3, "maxItems": 3,
     }  # fmt: skip
+    assert plain_schema({"enum": ["half \ud83d"], "\ud83d": True}) == {"enum": ["half ?"], "?": True}, "what can be sent"

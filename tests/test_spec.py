@@ -127,6 +127,8 @@ def test_a_spec_never_changes() -> None:
         ({"roles": {"reader": "a\0b"}}, "job.yaml: roles.reader", "NUL"),
         ({"model": {"engine": "openai", "url": "http://[::1/v1"}}, "job.yaml: model.url", "is no address"),
         ({"model": {"engine": "openai", "url": "http://h:port/v1"}}, "job.yaml: model.url", "is no address"),
+        ({"model": {"engine": "openai", "url": "http://a..b/v1"}}, "job.yaml: model.url", "is no address"),
+        ({"notify": {"webhook": f"http://{'a' * 64}/v1"}}, "job.yaml: notify.webhook", "is no address"),
         ({"model": {"engine": "openai", "url": "h/v1"}}, "job.yaml: model.url", "http://127.0.0.1:8000/v1"),
         ({"model": {"url": "http://x/v1"}}, "job.yaml: model", "only `engine: openai` uses"),
         ({"answer": {"columns": {"thing": "x"}, "statements": True}}, "job.yaml: answer", "keep one of the two"),

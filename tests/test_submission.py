@@ -83,7 +83,7 @@ def test_another_runs_driver_is_none_of_a_submissions(tmp_path: Path) -> None:
     "address",
     [
         "head:8265", "http://", "http://head:99999", "http://head:-5", "http://head:x", "http://[::1", "http://a\x01b",
-        "http://xn--", "http://head:" + "1" * 5000,
+        "http://xn--", "http://head:" + "1" * 5000, "http://a..b:1", f"http://{'a' * 64}:1",
     ],
 )  # fmt: skip
 def test_what_is_no_address_is_refused_before_it_is_looked_at(address: str) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from swarm.errors import ModelError
+from swarm.names import plain
 from swarm.protocol import COPIED_LAST
 from swarm.window.pack import Prompt, Segment
 
@@ -26,10 +27,12 @@ PIECE = re.compile(r"\w+|\W")
 
 
 def plain_schema(schema: Any) -> Any:
-    """The schema without what only the grammars here understand."""
+    """The schema without what only the grammars here understand, and no text that a request cannot hold."""
     if isinstance(schema, dict):
-        return {key: plain_schema(value) for key, value in schema.items() if key != COPIED_LAST}
-    return [plain_schema(item) for item in schema] if isinstance(schema, list) else schema
+        return {plain(key): plain_schema(value) for key, value in schema.items() if key != COPIED_LAST}
+    if isinstance(schema, list):
+        return [plain_schema(item) for item in schema]
+    return plain(schema) if isinstance(schema, str) else schema
 
 
 def copying_grammar(schema: Mapping[str, Any], parts: Iterable[Segment]) -> str:

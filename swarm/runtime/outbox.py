@@ -261,7 +261,7 @@ async def post_webhook(notify: NotifySpec, document: Mapping[str, Any]) -> None:
     try:
         async with httpx.AsyncClient(timeout=WAY_SECONDS) as client:
             response = await client.post(address, json=document, headers=headers)
-    except (httpx.HTTPError, httpx.InvalidURL, UnicodeEncodeError) as error:
+    except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
         raise _NotDeliveredError(f"the webhook does not answer ({type(error).__name__})") from None
     except ImportError as error:  # what a proxy of the environment needs; the words name a package
         raise _NotDeliveredError(f"the webhook cannot be called: {error}") from None

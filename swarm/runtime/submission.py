@@ -394,7 +394,8 @@ async def connect(address: str) -> JobSubmissionClient:
 def _is_address(address: str) -> bool:
     try:
         parts, _ = urlsplit(address), httpx.URL(address).host  # each knows of faults that the other lets through
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        host = (parts.hostname or "").encode("idna")  # so does this: of empty and long parts
+        return parts.scheme in ("http", "https") and bool(host) and parts.port != 0
     except (ValueError, httpx.InvalidURL):
         return False
 
