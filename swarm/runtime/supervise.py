@@ -93,40 +93,46 @@ class Supervisor:
         self._slots = asyncio.Semaphore(AT_ONCE)
 
     async def watch(self) -> None:
-        """Looks again and again, until cancelled. A run that something is still being done about keeps no other waiting."""
-        under_way: dict[tuple[str, str], asyncio.Task[Seen | None]] = {}
+        """Looks again and again, until cancelled. A run that something is still being done about keeps no other waiting, nor
+        does a place that does not answer."""
         async with asyncio.TaskGroup() as group:
-            while True:
-                under_way = {key: task for key, task in under_way.items() if not task.done()}
-                for place, run, status in (await self._runs())[0]:
-                    if (place, run.id) not in under_way:
-                        under_way[place, run.id] = group.create_task(self._look_after(place, run, status))
-                await asyncio.sleep(LOOK_SECONDS)
+            for place in self._places:
+                group.create_task(self._watch(place, group))
+
+    async def _watch(self, place: str, group: asyncio.TaskGroup) -> None:
+        under_way: dict[str, asyncio.Task[Seen | None]] = {}
+        while True:
+            under_way = {id: task for id, task in under_way.items() if not task.done()}
+            for run, status in (await self._runs(place))[0]:
+                if run.id not in under_way:
+                    under_way[run.id] = group.create_task(self._look_after(place, run, status))
+            await asyncio.sleep(LOOK_SECONDS)
 
     async def look(self) -> list[Seen]:
         """Looks at every run once, and returns when all is done that there is to do. Trouble with one never stops others."""
-        runs, found = await self._runs()
-        return found + [one for one in await asyncio.gather(*(self._look_after(*one) for one in runs)) if one is not None]
+        return [seen for found in await asyncio.gather(*map(self._look, self._places)) for seen in found]
 
-    async def _runs(self) -> tuple[list[tuple[str, RunFolder, RunStatus]], list[Seen]]:
-        """All runs, each with its place, and the places that could not be looked at."""
-        runs: list[tuple[str, RunFolder, RunStatus]] = []
-        found: list[Seen] = []
-        for place in self._places:
-            try:
-                there = open_runs(place or None, os.environ)
-                if isinstance(there.place, FolderPlace) and not there.root.is_dir():
-                    raise StoreError("there is no such folder, and no job in it is looked after", str(there.root), MISSING)
-                listed = await asyncio.to_thread(there.list)
-                runs += [(place, there.run(one.id), one) for one in listed]
-                if place not in self._there:
-                    self._there.add(place)
-                    self._say(Seen(str(there), "looked after", counted(len(listed), "run")))
-            except Exception as error:  # noqa: BLE001  whatever it is, it is this place's trouble, and no other's
-                self._there.discard(place)
-                found.append(Seen("runs", "error", _words(error)))
-                self._tell(found[-1])
-        return runs, found
+    async def _look(self, place: str) -> list[Seen]:
+        runs, trouble = await self._runs(place)
+        found = await asyncio.gather(*(self._look_after(place, run, status) for run, status in runs))
+        return trouble + [seen for seen in found if seen is not None]
+
+    async def _runs(self, place: str) -> tuple[list[tuple[RunFolder, RunStatus]], list[Seen]]:
+        """All runs of a place, and what is wrong with it if it could not be looked at."""
+        try:
+            there = open_runs(place or None, os.environ)
+            if isinstance(there.place, FolderPlace) and not there.root.is_dir():
+                raise StoreError("there is no such folder, and no job in it is looked after", str(there.root), MISSING)
+            listed = await asyncio.to_thread(there.list)
+        except Exception as error:  # noqa: BLE001  whatever it is, it is this place's trouble, and no other's
+            self._there.discard(place)
+            trouble = Seen("runs", "error", _words(error))
+            self._tell(trouble)
+            return [], [trouble]
+        if place not in self._there:
+            self._there.add(place)
+            self._say(Seen(str(there), "looked after", counted(len(listed), "run")))
+        return [(there.run(one.id), one) for one in listed], []
 
     async def _look_after(self, place: str, run: RunFolder, status: RunStatus) -> Seen | None:
         seen = await self._tend(place, run, status)
@@ -187,8 +193,7 @@ class Supervisor:
         """Tells people what the driver of a resting job did not come to tell."""
         if self._nothing_left.get(run.path) == status.events or not status.events:
             return None
-        with run.reader() as reader:
-            due = undelivered(reader)
+        due = await asyncio.to_thread(_due, run)
         if due is None:
             self._nothing_left[run.path] = status.events
             return None
@@ -252,6 +257,11 @@ class Supervisor:
                 shells = [event.body.shell for event in reader.life() if isinstance(event.body, JobOpened)]
             how = replace(how, local=[shell for shell in shells if shell not in (CARETAKER, DESK)][-1:] == ["local"])
         return replace(how, address=self._address) if self._address and not how.local else how
+
+
+def _due(run: RunFolder) -> float | None:
+    with run.reader() as reader:
+        return undelivered(reader)
 
 
 def _words(error: Exception) -> str:
