@@ -20,7 +20,7 @@ from tests.test_supervise import wait_for
 
 def test_it_says_which_places_are_there_and_which_are_not_yet(tmp_path: Path) -> None:
     late, told, passed = tmp_path / "late", list[Seen](), 0.0
-    one = Supervisor([str(tmp_path), str(late)], say=told.append, ticks=lambda: passed)
+    one = Supervisor([str(tmp_path), str(late), str(late)], say=told.append, ticks=lambda: passed)
     (missing,) = asyncio.run(one.look())
     assert missing.what == "error" and f"{late}: there is no such folder" in missing.detail
     assert len(told) == 2 and {*told} == {Seen(str(tmp_path), "looked after", "0 runs"), missing}

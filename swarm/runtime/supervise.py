@@ -77,7 +77,8 @@ class Supervisor:
         ticks: Callable[[], float] = time.monotonic,
         slot: float = SLOT_SECONDS,
     ) -> None:
-        self._places, self._address, self._program, self._patience, self._slot = places, address, program, patience, slot
+        self._places, self._address = tuple(dict.fromkeys(places)), address
+        self._program, self._patience, self._slot = program, patience, slot
         self._say, self._clock, self._ticks = say, clock, ticks
         self._told: dict[tuple[str, str], float] = {}
         self._there: set[str] = set()
