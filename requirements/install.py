@@ -64,6 +64,8 @@ def make_environment() -> None:
     pip = VENV / "bin" / "pip"
     if PYTHON.exists() and pip.is_file() and str(VENV) in pip.read_text():
         return
+    if VENV.is_symlink():  # what it leads to would be emptied
+        raise Failed(f"{VENV} is a link to {VENV.resolve()}, which was not made for this checkout; remove the link")
     say(f"  Creating .venv with Python {platform.python_version()}")
     made = subprocess.run([sys.executable, "-m", "venv", "--clear", VENV], capture_output=True, text=True)
     if made.returncode:
