@@ -194,7 +194,8 @@ def test_a_view_says_why_a_job_pauses_as_long_as_calls_are_under_way(tmp_path: P
     session = Session.create(*check(spec), place)
 
     async def scene() -> Progress:
-        await session.begin("local")
+        session.open("local")
+        await session.begin()
         await session.master.pull(Pull("h", 1))
         session.left(ModelError("it answers 429", "model", "wait a while", kind="refused"))
         looks = iter([False, False, True, True])

@@ -15,7 +15,7 @@ import pytest
 from swarm.coordinator import Phase
 from swarm.corpus import Pinned
 from swarm.errors import ClusterError
-from swarm.runtime.session import check
+from swarm.runtime.session import PAUSED_BY_A_PERSON, Session, check
 from swarm.spec import JobSpec, ModelSpec
 from swarm.store.folder import RunFolder
 from tests.fired import fired
@@ -101,6 +101,32 @@ def test_a_master_that_dies_leaves_a_log_that_another_goes_on_with(tmp_path: Pat
     assert events[: len(before)] == before and state_of(folder).epoch == 2
     assert max(Counter(finished(events)).values()) == 1 and max(Counter(answered(events)).values()) == 1
     assert found(folder) == found(run(spec, tmp_path, id="undisturbed"))
+
+
+@pytest.mark.usefixtures("ray")
+def test_a_job_that_rested_hears_a_pause_when_it_goes_on(tmp_path: Path) -> None:
+    from swarm.runtime.actors import RayJob
+
+    folder = RunFolder(tmp_path, "rested")
+    spec = job(write_sources(tmp_path, 6), model={"engine": "scripted", "name": "raises+slow:0.1"})
+    session = Session.create(*check(spec), folder)
+    session.open("test")
+    session.master.pause("lunch")
+    session.close()
+
+    async def paused_again() -> None:
+        driver = RayJob(folder, agents=1)
+        await driver.resume(pinned=False)
+        working = asyncio.create_task(driver.work())
+        while not answered(events_of(folder)):
+            await asyncio.sleep(0.01)
+        folder.post("pause", "")
+        await working
+        await driver.close()
+
+    asyncio.run(paused_again())
+    assert (state_of(folder).phase, state_of(folder).reason) == (Phase.PAUSED, PAUSED_BY_A_PERSON)
+    assert folder.messages() == [] and len(answered(events_of(folder))) < 6
 
 
 @pytest.mark.usefixtures("ray")

@@ -200,7 +200,8 @@ def begun(folder: Path) -> RunFolder:
     """A run called `one` with a notice that nobody has delivered, whose inputs are pinned, and that nobody works on."""
     session = Session.create(*check(job(write_sources(folder))), RunFolder(folder / "runs", "one"))
     session.master.append([ev.NoticeDue(notice="early", occasion="waiting", reason="why?", ways=("webhook",))], {})
-    asyncio.run(session.begin("local"))
+    session.open("local")
+    asyncio.run(session.begin())
     session.close()
     return session.run
 

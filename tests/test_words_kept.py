@@ -38,7 +38,8 @@ def test_a_message_is_on_the_disk_before_its_sender_is_told(tmp_path: Path) -> N
 def test_a_message_stays_until_what_it_led_to_is_durable(tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "runs", "one")
     session = Session.create(*check(job(write_sources(tmp_path))), run)
-    asyncio.run(session.begin("local"))
+    session.open("local")
+    asyncio.run(session.begin())
     for kind, text in (("tell", json.dumps({"text": "words", "by": "me"})), ("cancel", "enough")):
         message = run.post(kind, text)
         session.store.__class__ = FullStore

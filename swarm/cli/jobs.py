@@ -167,6 +167,7 @@ def resume(
     wait: Wait = False,
     detach: Detach = False,
     at: Annotated[int | None, typer.Option("--at", hidden=True)] = None,
+    since: Annotated[int | None, typer.Option("--since", hidden=True)] = None,
     as_json: Json = False,
 ) -> None:
     """Go on with a job that was paused, interrupted or killed, or that rests over its budget and is given more.
@@ -179,7 +180,7 @@ def resume(
     from swarm.runtime.people import waits_in_vain
 
     options = options_of(runs, local, address, "", agents, wait, detach)
-    options = replace(options, pinned=pinned, budget=tuple(budget or ()), at=at)
+    options = replace(options, pinned=pinned, budget=tuple(budget or ()), at=at, since=since)
     if detach:
         if not budget and waits_in_vain(run := the_run(id, runs)):
             raise typer.Exit(tell_standing(run, as_json))

@@ -57,15 +57,18 @@ class MasterActor:
     def create(self, spec: dict[str, Any], corpus: Pinned) -> None:
         self._session = Session.create(prepare(JobSpec.model_validate(spec)), corpus, self._run)
 
-    def resume(self, pinned: bool, budget: tuple[str, ...] = (), at: int | None = None) -> dict[str, Any]:
-        self._session = Session.resume(self._run, pinned, budget, at)
+    def resume(self, pinned: bool, budget: tuple[str, ...], at: int | None, since: int | None) -> dict[str, Any]:
+        self._session = Session.resume(self._run, pinned, budget, at, since)
         return self.session.job.spec.model_dump(mode="json")
 
     def role_texts(self) -> dict[str, str]:
         return dict(self.session.job.role_texts)
 
-    async def begin(self, patient: bool) -> None:
-        await self.session.begin("ray", patient)
+    def open(self, patient: bool) -> None:
+        self.session.open("ray", patient)
+
+    async def begin(self) -> None:
+        await self.session.begin()
 
     async def tend(self) -> None:
         master = self.session.master
@@ -177,20 +180,23 @@ class RayJob:
         self.spec = spec.model_dump(mode="json")
         await self._answer(self.master.create.remote(self.spec, corpus))
 
-    async def resume(self, pinned: bool, budget: tuple[str, ...] = (), at: int | None = None) -> None:
-        self.spec = await self._answer(self.master.resume.remote(pinned, budget, at))
+    async def resume(
+        self, pinned: bool, budget: tuple[str, ...] = (), at: int | None = None, since: int | None = None
+    ) -> None:
+        self.spec = await self._answer(self.master.resume.remote(pinned, budget, at, since))
 
     async def work(self, patient: bool = False) -> None:
-        """Runs the job until it rests; `patient` is as in `Session.begin`.
+        """Runs the job until it rests; `patient` is as in `Session.open`.
 
         Raises:
             SwarmError: what made it impossible to go on; the job is left to be resumed. A fault of the program comes out
                 as itself, not in a group.
         """
+        await self._answer(self.master.open.remote(patient))  # before who tends it finds a job that rests, and leaves
         roles = await self._answer(self.master.role_texts.remote())
         nodes = [node for node in ray.nodes() if node["Alive"]]
         await together(
-            self._answer(self.master.begin.remote(patient)),
+            self._answer(self.master.begin.remote()),
             self._answer(self.master.tend.remote()),
             *[self._host(node["NodeID"], node["NodeManagerHostname"], roles) for node in nodes],
         )

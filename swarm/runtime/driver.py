@@ -28,12 +28,14 @@ from swarm.spec import JobSpec
 from swarm.store.blobs import write_durably
 from swarm.store.connection import naming
 from swarm.store.folder import RunFolder
-from swarm.store.lock import FolderLock
+from swarm.store.lock import FolderLock, holder
 
 LOOK_SECONDS = 0.25
 """How often it is looked whether a driver has begun."""
 TAKE_SECONDS = 180.0
 """How long a driver may take until a job is its own: inputs are read and Ray is started before. One that hangs is ended."""
+STARTING = "starting"
+"""The file in a run's folder that is locked while a driver is started for it."""
 REMEMBERED = 50
 """Starts that `driver.json` remembers."""
 SWARM = (sys.executable, "-P", "-m", "swarm")
@@ -186,8 +188,8 @@ async def start_again(
     run: RunFolder, how: Launch, at: int | None = None, patience: float = TAKE_SECONDS
 ) -> DriverProcess:
     """Goes on with a job in a driver of its own, and returns once the driver has taken it. With `at` it takes the job only
-    if the log still ends there. A driver that has not taken it within `patience` seconds is ended, as is one whose caller is
-    cancelled before.
+    if the log still ends there; without, unless a person pauses it before. A driver that has not taken it within `patience`
+    seconds is ended, as is one whose caller is cancelled before.
 
     Raises:
         BusyError: someone else works on the job, or is about to.
@@ -195,13 +197,13 @@ async def start_again(
     """
     run.make_folder()
     with naming(run.path):
-        starting = FolderLock.take(run.path / "starting")
+        starting = FolderLock.take(run.path / STARTING)
     try:
         if (other := await asyncio.to_thread(run.holder)) is not None:
             raise BusyError(f"is worked on by {other}", run.id, f"`swarm watch {run.id}{run.option}` follows it")
         before, last = await asyncio.to_thread(opened, run), await asyncio.to_thread(last_event, run)
         earlier = _remember(run, how, last)  # taken back where its cluster was away: that is no fault of the job's
-        command = ["resume", run.id, *([] if at is None else ["--at", str(at)])]
+        command = ["resume", run.id, *(["--since", str(last)] if at is None else ["--at", str(at)])]
         driver = DriverProcess(command, how, run.driver_log)
         try:
             await _until(lambda: opened(run) != before, driver, patience, run.id, f"see {run.driver_log}")
@@ -247,6 +249,11 @@ def last_event(run: RunFolder) -> int:
         return 0
     with run.reader() as reader:
         return reader.last()
+
+
+def is_starting(run: RunFolder) -> bool:
+    """Whether somebody starts a driver for a run just now."""
+    return holder(run.path / STARTING) is not None
 
 
 def opened(run: RunFolder) -> int:

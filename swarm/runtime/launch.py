@@ -10,7 +10,7 @@ import asyncio
 import signal
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal
 
@@ -56,6 +56,8 @@ class Options:
     """On a resume: changes of the budget, such as `tokens=+200000`, `money=5` or `seconds=none`."""
     at: int | None = None
     """On a resume: only if the log still ends with the event of this number."""
+    since: int | None = None
+    """On a resume without `at`: only if no person has paused the job after the event of this number."""
 
     def check_id(self) -> None:
         """Looks at the id that was asked for, before any input is read.
@@ -104,18 +106,25 @@ async def run_again(run: RunFolder, options: Options, render: Render, opened: Ca
         BudgetError: its budget is spent, and no more was given.
         SwarmError: it has ended, someone else holds it, an input changed, or it was impossible to go on.
     """
-    if read_status(run).unreported:
+    known = read_status(run)
+    if known.unreported:
         files = dict(render(run))  # first: where it cannot be made, nothing is added to the log
         with Caretaker.take(run, options.at) as keeper:
             keeper.append([ReportWritten(files=files)], {})
         return run
     if not options.budget and (spent := over_budget(run)) is not None:
         raise spent
-    if options.at is None and run.holder() is None:  # a person wants it to go on, whatever pause nobody has heard
-        for message in run.messages():
-            if message.kind in ("pause", "signal"):
-                run.heard(message.id)
-    await _run(run, None, options, render, opened)
+    stale: list[str] = []
+    if options.at is None:  # a person wants it to go on, whatever pause nobody has heard, and unless somebody pauses it now
+        options = replace(options, since=known.events if options.since is None else options.since)
+        stale = [message.id for message in run.messages() if known.holder is None and message.kind in ("pause", "signal")]
+
+    def taken(told: Opened) -> None:
+        for message in stale:
+            run.heard(message)
+        opened(told)
+
+    await _run(run, None, options, render, taken)
     return run
 
 
@@ -139,12 +148,17 @@ async def _run(
     render: Render,
     opened: Callable[[Opened], None],
 ) -> None:
-    with _Interrupts(run) as interrupts:
+    with Interrupts(run) as interrupts:
+
+        def taken(told: Opened) -> None:
+            interrupts.ours = True
+            opened(told)
+
         try:
             if options.shell == "local":
-                await _run_locally(run, new, options, render, opened)
+                await _run_locally(run, new, options, render, taken)
             else:
-                await _run_on_ray(run, new, options, render, opened)
+                await _run_on_ray(run, new, options, render, taken)
         except asyncio.CancelledError:
             if not interrupts.stopped:
                 raise  # by whoever awaits the job, who knows why
@@ -163,7 +177,10 @@ async def _run_locally(
 ) -> None:
     from swarm.runtime.local import work_locally
 
-    session = Session.create(*new, run) if new else Session.resume(run, options.pinned, options.budget, options.at)
+    if new:
+        session = Session.create(*new, run)
+    else:
+        session = Session.resume(run, options.pinned, options.budget, options.at, options.since)
     try:
         opened(Opened(run, ""))
         await work_locally(session, options.agents, patient=options.wait)
@@ -192,7 +209,7 @@ async def _run_on_ray(
         if new:
             await job.create(new[0].spec, new[1])
         else:
-            await job.resume(options.pinned, options.budget, options.at)
+            await job.resume(options.pinned, options.budget, options.at, options.since)
         opened(Opened(run, joined.dashboard))
         try:
             await job.work(options.wait)
@@ -229,15 +246,17 @@ def over_budget(run: RunFolder) -> BudgetError | None:
     return BudgetError(state.reason.removeprefix(OVER_BUDGET), f"run {run.id}", cure)
 
 
-class _Interrupts:
-    """While it holds, the first Ctrl-C or SIGTERM asks the job to pause, and a second one ends the driver at once."""
+class Interrupts:
+    """While it holds, the first Ctrl-C or SIGTERM asks the job to pause, and a second one ends the driver at once; so does the
+    first, as long as the job is not `ours`: it may be somebody else's, who works on it."""
 
     def __init__(self, run: RunFolder) -> None:
         self._run, self._asked = run, False
+        self.ours = False
         self.stopped = False
         """Whether a signal has ended the driver."""
 
-    def __enter__(self) -> _Interrupts:
+    def __enter__(self) -> Interrupts:
         loop = asyncio.get_running_loop()
         with suppress(NotImplementedError, ValueError, RuntimeError):  # not the main thread: signals are the caller's
             for number, name in SIGNALS.items():
@@ -251,7 +270,7 @@ class _Interrupts:
 
     def _ask(self, loop: asyncio.AbstractEventLoop, name: str) -> None:
         signal.alarm(0)  # Ray's own handler goes first, takes SIGTERM for a crash, and has the process abort three seconds later
-        if not self._asked and self._run.path.is_dir():
+        if not self._asked and self.ours:
             self._asked = True
             with suppress(StoreError):  # nothing can be left for the job, as its disk is full
                 self._run.post("signal", name)

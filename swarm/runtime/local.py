@@ -14,7 +14,8 @@ from swarm.runtime.session import Session
 
 
 async def work_locally(session: Session, agents: int, model: Model | None = None, patient: bool = False) -> None:
-    """Runs the session's job until it rests, on `model` or else on the one that the job names. `patient` is as in `begin`.
+    """Runs the session's job until it rests, on `model` or else on the one that the job names. `patient` is as in
+    `Session.open`.
 
     Raises:
         SwarmError: what made it impossible to go on; the job is left to be resumed. A fault of the program comes out as
@@ -24,10 +25,11 @@ async def work_locally(session: Session, agents: int, model: Model | None = None
     model = model or create_model(job.spec.model, job.channels())
     shared = outside(session.run.id, job.spec, session.run.root)
     host = Host("local", job.spec, job.protocol, job.roles, model, agents, session.run.id, shared)
+    session.open("local", patient)
     try:
         with calm_collector():
             async with asyncio.TaskGroup() as group:
-                group.create_task(session.begin("local", patient))
+                group.create_task(session.begin())
                 group.create_task(serve(host, session.master))
                 group.create_task(session.tend())
     except BaseExceptionGroup as several:

@@ -16,9 +16,10 @@ from swarm.coordinator import Phase
 from swarm.errors import SpecError, StoreError, SwarmError
 from swarm.events import DESK, ApprovalAnswered, ApprovalAsked, PhaseChanged
 from swarm.runtime.caretaker import Caretaker
+from swarm.runtime.driver import is_starting
 from swarm.runtime.launch import Render, cancel_resting
 from swarm.runtime.master import persons_reason
-from swarm.runtime.session import PASSING, Session, person
+from swarm.runtime.session import PASSING, PAUSED_BY_A_PERSON, Session, person
 from swarm.runtime.supervise import may_go_on, orphaned
 from swarm.store.folder import RunFolder, RunStatus, read_sound_status, read_status, sound
 from swarm.store.interface import Reader
@@ -78,8 +79,8 @@ def questions(run: RunFolder) -> list[Question]:
 
 
 def pause(run: RunFolder, reason: str = "") -> None:
-    """Asks a job that is at work to pause. One that has lost its driver, and that a supervisor would start again, is paused
-    when this returns.
+    """Asks a job that is at work to pause. One that has lost its driver, and that a supervisor would start again or somebody
+    starts just now, is paused when this returns.
 
     Raises:
         StoreError: nobody works on it, and nobody would by itself; or it is damaged.
@@ -89,7 +90,7 @@ def pause(run: RunFolder, reason: str = "") -> None:
         run.post("pause", reason)
         return
     sound(run, known)
-    if known.ended or not orphaned(run, known, time.time()):
+    if known.ended or not (is_starting(run) or orphaned(run, known, time.time())):
         cure = "" if known.ended else f"`swarm resume {run.id}{run.option}` goes on with it"
         raise StoreError(f"nobody works on this run (it is {known.status}), so it can't be paused", run.id, cure)
     try:
@@ -107,7 +108,7 @@ def pause_resting(run: RunFolder, reason: str, at: int) -> None:
         StoreError: somebody has taken it up, or did so in between.
     """
     with Caretaker.take(run, at) as keeper:
-        given, texts = persons_reason(reason, "paused by a person")
+        given, texts = persons_reason(reason, PAUSED_BY_A_PERSON)
         keeper.append([PhaseChanged(phase="paused", reason=given)], texts)
 
 

@@ -44,6 +44,7 @@ LEFT = "the driver left"
 """Reason of the pause that a driver leaves behind when an error ends it."""
 SIGNALS = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
 """What asks a job to pause, and what it is called in its log."""
+PAUSED_BY_A_PERSON = "paused by a person"
 PASSING = (LEFT, SIGNALS[signal.SIGTERM])
 """Reasons of pauses that no person asked for: an error ended the driver, or its machine stopped. Ctrl-C is a person's."""
 LAST_SECONDS = 15.0
@@ -88,10 +89,12 @@ class Session:
         return cls(run, job, store, master, corpus)
 
     @classmethod
-    def resume(cls, run: RunFolder, pinned: bool = False, more: Sequence[str] = (), at: int | None = None) -> Session:
+    def resume(
+        cls, run: RunFolder, pinned: bool = False, more: Sequence[str] = (), at: int | None = None, since: int | None = None
+    ) -> Session:
         """Takes up a job from its log. `pinned` goes on with the run's own copy where the inputs have changed; `more` are
         changes of its budget, such as `tokens=+200000`. With `at` the log must still end there: whoever decided to resume
-        it has seen all that happened.
+        it has seen all that happened. With `since` no person may have paused it after that event: the later word counts.
 
         Raises:
             SpecError: the budget cannot be changed so.
@@ -109,6 +112,8 @@ class Session:
         try:
             state = caught_up(state, store)
             check_open(run, state, at)
+            if since is not None:
+                check_unpaused(run, store, since)
             master = JobMaster(job, store, state, ignored=opened.ignored, disk=run.size, kept=opened.kept)
             raised = raise_budget(job, state, run.size(), more)
             if not state.pinned or not pinned:
@@ -119,14 +124,18 @@ class Session:
             raise
         return cls(run, job, store, master, corpus, raised)
 
-    async def begin(self, shell: str, patient: bool = False) -> None:
-        """Takes the job, pins what is not pinned yet, and opens the work. `patient`: stays while the job waits for a person."""
+    def open(self, shell: str, patient: bool = False) -> None:
+        """Takes the job, and hears what was said meanwhile. Only after that is there work to do, or a job that rests.
+        `patient`: stays while the job waits for a person."""
         self.master.patient = patient
         self.master.open(shell)
         if self.more:
             self.master.change_budget(person(), self.more)
         self.hear()
         self.master.expire()
+
+    async def begin(self) -> None:
+        """Pins what is not pinned yet, and starts the work."""
         if self.corpus is not None:
             blocks = pin_blocks(self.corpus, self.job, self.master.state)
             while (block := await asyncio.to_thread(_next, blocks)) is not None:
@@ -190,7 +199,7 @@ class Session:
         fields = fields_of(message.text)
         match message.kind:
             case "pause":
-                reason, texts = persons_reason(message.text, "paused by a person")
+                reason, texts = persons_reason(message.text, PAUSED_BY_A_PERSON)
                 self.master.pause(reason, texts)
                 if self.master.state.phase is Phase.PAUSED and self.master.state.reason in PASSING:  # now a person wants it
                     self.master.append([ev.PhaseChanged(phase=Phase.PAUSED, reason=reason)], texts)
@@ -261,6 +270,23 @@ def check_open(run: RunFolder, state: JobState, at: int | None = None) -> None:
         raise BusyError(f"has moved on from event {at} to {state.seq} since it was looked at", run.id, cure)
     if state.phase is Phase.ENDED:
         raise StoreError(f"job {run.id} has ended ({state.status})", run.id, "start a new run, or `swarm fork` this one")
+
+
+def check_unpaused(run: RunFolder, log: Reader, since: int) -> None:
+    """Refuses to go on with a job that a person has paused after the event `since`.
+
+    Raises:
+        BusyError: a person has.
+    """
+    for event in log.read(after=since):
+        if isinstance(event.body, ev.PhaseChanged) and event.body.phase == Phase.PAUSED and is_persons(event.body.reason):
+            cure = f"`swarm resume {run.id}{run.option}` goes on with it after all"
+            raise BusyError("was paused by a person while it was being taken up", run.id, cure)
+
+
+def is_persons(reason: str) -> bool:
+    """Whether a person gave this reason of a pause."""
+    return reason in (PAUSED_BY_A_PERSON, SIGNALS[signal.SIGINT]) or reason.startswith("person:")
 
 
 def check(spec: JobSpec) -> tuple[Prepared, Pinned]:
