@@ -105,7 +105,22 @@ def test_a_master_that_dies_leaves_a_log_that_another_goes_on_with(tmp_path: Pat
 
 @pytest.mark.usefixtures("ray")
 def test_a_job_that_rested_hears_a_pause_when_it_goes_on(tmp_path: Path) -> None:
-    from swarm.runtime.actors import RayJob
+    from swarm.runtime.actors import MasterActor, RayJob
+
+    class TendedFirst(MasterActor):
+        """Ray may run what is asked of an actor in another order."""
+
+        def __init__(self, run: RunFolder) -> None:
+            super().__init__(run)
+            self._tended = asyncio.Event()
+
+        async def begin(self) -> None:
+            await self._tended.wait()
+            await super().begin()
+
+        async def tend(self) -> None:
+            self._tended.set()
+            await super().tend()
 
     folder = RunFolder(tmp_path, "rested")
     spec = job(write_sources(tmp_path, 6), model={"engine": "scripted", "name": "raises+slow:0.1"})
@@ -115,7 +130,7 @@ def test_a_job_that_rested_hears_a_pause_when_it_goes_on(tmp_path: Path) -> None
     session.close()
 
     async def paused_again() -> None:
-        driver = RayJob(folder, agents=1)
+        driver = RayJob(folder, agents=1, master=TendedFirst)
         await driver.resume(pinned=False)
         working = asyncio.create_task(driver.work())
         while not answered(events_of(folder)):
