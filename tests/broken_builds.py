@@ -86,7 +86,7 @@ BUILDS: tuple[BrokenBuild, ...] = (
     ),
     BrokenBuild(
         5, "takes a job up from a stale list, without a claim to it",
-        (Patch("swarm/runtime/driver.py", '*([] if at is None else ["--at", str(at)])]', "]"),),
+        (Patch("swarm/runtime/driver.py", '*(["--since", str(last)] if at is None else ["--at", str(at)])]', "]"),),
         ("tests/test_supervise.py::test_what_was_touched_just_now_or_has_moved_on_is_left_alone",
          "tests/test_recovery_claims.py::test_a_driver_is_told_where_the_log_ended_that_its_supervisor_saw"),
     ),
