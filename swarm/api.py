@@ -213,7 +213,7 @@ async def submit(
     local: bool = False,
     address: str = "",
     id: str = "",
-    key: str = "",
+    key: str | None = None,
     agents: int = 64,
 ) -> JobHandle:
     """Starts a job in a driver of its own, and returns once its log is there.
@@ -231,7 +231,8 @@ async def submit(
         local: without Ray, in the driver's process.
         address: a Ray cluster to join, as HOST:PORT or `auto`, or a head's URL; by default the driver starts one.
         id: the run's id; made from the job's name, and the key if there is one, if empty.
-        key: the request's own name, to submit it again safely, in place of an id; only with a head's URL.
+        key: the request's own name, to submit it again safely, in place of an id; only with a head's URL. None for no key; a
+            blank one is refused, for it may come from a variable that is unset.
         agents: tasks that one host works on at once.
 
     Raises:
@@ -243,7 +244,7 @@ async def submit(
         remote = await send(spec, str(runs) if runs else None, address, id, key, agents)
         await remote.opened()
         return JobHandle(remote.run, remote, runs)
-    if key:
+    if key is not None:
         raise errors.SpecError("is only known to a cluster's head", "key", "submit to http://HEAD:8265, or give an id")
     place = open_runs(str(runs) if runs else None, os.environ)
     run = place.run(id or new_id(spec.name, datetime.now().astimezone(), await asyncio.to_thread(place.ids)))
@@ -281,15 +282,17 @@ async def resume(
     return JobHandle(run, await start_again(run, how), runs)
 
 
-async def send(spec: JobSpec, runs: str | None, address: str, id: str, key: str, agents: int) -> RemoteDriver:
+async def send(spec: JobSpec, runs: str | None, address: str, id: str, key: str | None, agents: int) -> RemoteDriver:
     """Has a cluster's head start a job's driver, and returns without waiting for it."""
+    if key is not None and not key.strip():  # taken for no key, each further attempt would be a job of its own, and be paid
+        raise errors.SpecError("is blank", "key", "give the request a name, or leave the key out")
     if id and key:
         raise errors.SpecError("the key names the run already", "id", "leave one of the two out")
     settle()
     from swarm.runtime.submission import Place, RemoteDriver, Submission, connect, keyed_id
 
     place = Place.of(runs or os.environ.get("SWARM_RUNS") or FILES, os.environ.get("SWARM_BLOBS", ""))
-    submission = Submission(spec, place, id or keyed_id(spec, key or uuid4().hex), agents, key)
+    submission = Submission(spec, place, id or keyed_id(spec, key or uuid4().hex), agents, key or "")
     return await RemoteDriver.send(await connect(address), address, submission)
 
 
@@ -300,7 +303,7 @@ def run(
     local: bool = False,
     address: str = "",
     id: str = "",
-    key: str = "",
+    key: str | None = None,
     agents: int = 64,
 ) -> Answer:
     """Runs a job and waits for its answer: `submit` and `result` for code that is not async.

@@ -63,6 +63,15 @@ def test_no_agents_are_refused_at_the_door(tmp_path: Path) -> None:
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize("key", ["", " \t"])
+@pytest.mark.parametrize("address", ["", "http://127.0.0.1:1"])
+def test_a_key_that_is_blank_is_not_taken_for_no_key(key: str, address: str, tmp_path: Path) -> None:
+    words = "key: is blank\n.*leave the key out" if address else "key: is only known to a cluster's head"
+    with pytest.raises(swarm.SpecError, match=words):
+        swarm.run(job(write_sources(tmp_path)), runs=tmp_path / "runs", local=True, address=address, key=key)
+    assert not (tmp_path / "runs").exists()
+
+
 def test_in_a_running_loop_run_says_what_to_write_and_that_works(tmp_path: Path) -> None:
     async def notebook() -> swarm.Answer:
         spec, runs = job(write_sources(tmp_path)), tmp_path / "runs"

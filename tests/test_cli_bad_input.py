@@ -235,6 +235,12 @@ def test_an_id_that_is_no_name(tmp_path: Path) -> None:
         assert said.code == 2 and "--id" in said.err and "is empty" in said.err, command
 
 
+def test_a_key_that_is_blank_makes_no_job_of_its_own(tmp_path: Path) -> None:
+    for key, words in (("", "is empty"), ("  ", "is blank")):
+        said = swarm("submit", job_file(tmp_path, tmp_path), "--address", "http://127.0.0.1:1", "--key", key)
+        assert said.code == 2 and "key" in said.err and words in said.err
+
+
 def test_an_id_is_looked_at_before_the_inputs(tmp_path: Path) -> None:
     assert "cannot name a run" in refused(tmp_path, "--id", "../up", source=tmp_path / "nowhere.txt").err
     (tmp_path / "runs" / "one").mkdir(parents=True)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from swarm.cli.door import Json, Runs, emit, err, error_document, say_error, verb
-from swarm.cli.jobs import Agents, Id, JobFile, Overrides, read_job
+from swarm.cli.jobs import Agents, Id, JobFile, Overrides, not_blank, read_job
 from swarm.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -22,8 +22,12 @@ if TYPE_CHECKING:
 Head = Annotated[str, typer.Option("--address", metavar="URL", help="The head's dashboard, as http://HEAD:8265.")]
 Wait = Annotated[bool, typer.Option("--wait", help="Follow the job to its end, and end with its exit code.")]
 Key = Annotated[
-    str, typer.Option("--key", metavar="KEY", help="The request's own name: submitted again under it, it is the same job.")
-]
+    str,
+    typer.Option(
+        "--key", metavar="KEY", callback=not_blank,
+        help="The request's own name: submitted again under it, it is the same job.",
+    ),
+]  # fmt: skip
 
 
 @verb
@@ -59,7 +63,7 @@ async def _submit(
 ) -> int:
     from swarm.api import send
 
-    driver = await send(spec, runs, address, id, key, agents)
+    driver = await send(spec, runs, address, id, key or None, agents)
     run, say = driver.run, err().print
     say(f"{'submitted before' if driver.found else 'submitted'} as {driver.id} to {address}", markup=False)
     say("inputs and role files are read on the cluster, under the paths they have here", markup=False)
