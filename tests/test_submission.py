@@ -13,7 +13,7 @@ import pytest
 from ray.job_submission import JobDetails, JobStatus, JobType
 
 from swarm.errors import SpecError
-from swarm.runtime.submission import Place, RemoteDriver, Submission, connect
+from swarm.runtime.submission import Place, RemoteDriver, Submission, connect, keyed_id
 from tests.jobs import job
 
 
@@ -77,6 +77,12 @@ def test_another_runs_driver_is_none_of_a_submissions(tmp_path: Path) -> None:
     assert sent(head, one) == "swarm-one-4"
     with pytest.raises(SpecError, match="'one' stands for another job on this cluster"):
         sent(head, Submission(job(tmp_path, seed=1), place, "one", 64))
+
+
+def test_two_orders_whose_digests_begin_alike_are_two_jobs(tmp_path: Path) -> None:
+    spec = job(tmp_path, name="n" * 64)
+    one, other = (Submission(spec, Place.of(str(tmp_path)), keyed_id(spec, f"order {number}"), 64) for number in (35281, 55174))
+    assert one.run_id[:41] == other.run_id[:41] and one.id != other.id  # alike in the first 8 of 16 digits
 
 
 @pytest.mark.parametrize(

@@ -123,8 +123,9 @@ class Submission:
 
 
 def keyed_id(spec: JobSpec, key: str) -> str:
-    """The id of the run that a request key stands for."""
-    return f"{spec.name[:32]}-{identity('request', key)[:8]}"
+    """The id of the run that a request key stands for. All digits of its digest are there: of two orders that met in one id, the
+    second would pass for the first."""
+    return f"{spec.name[:32]}-{identity('request', key)}"
 
 
 def _owner() -> str:
