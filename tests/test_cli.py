@@ -379,7 +379,7 @@ def test_a_job_comes_from_stdin_too(place: Path) -> None:
 
 def test_settings_are_changed_from_the_command_line(place: Path) -> None:
     job = place / "job.yaml"
-    changed = swarm("plan", job, "--set", "budget.tokens=1500", "--set", "answer.merge=set", "--json").document
+    changed = swarm("plan", job, "--set", "budget.tokens=2500", "--set", "answer.merge=set", "--json").document
     assert "planner" not in changed["calls"] and any("budget.tokens" in line for line in changed["over"])
     for override in ("budget", "inputs.7=x", "budget.tokens.x=1", "=1"):
         said = swarm("plan", job, "--set", override)

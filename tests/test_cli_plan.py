@@ -97,27 +97,44 @@ def test_money_and_what_the_budget_may_not_cover(tmp_path: Path) -> None:
     spec = job(write_sources(tmp_path))
     priced = spec.model_copy(update={
         "model": ModelSpec(engine="scripted", name="raises", price=Price(input=1.0, output=4.0)),
-        "budget": BudgetSpec(tokens=2000, money=50.0),
+        "budget": BudgetSpec(tokens=2500, money=50.0),
     })  # fmt: skip
     planned = plan_job(priced)
     assert planned.money is not None and 0 < planned.money.low < planned.money.high < 1
-    assert len(planned.over) == 1 and "budget.tokens = 2,000" in planned.over[0]
+    assert len(planned.over) == 1 and "budget.tokens = 2,500 may not be enough" in planned.over[0]
     text = "\n".join(plan_lines(planned))
     assert "USD" in text and "budget: budget.tokens" in text
 
 
 def test_a_small_budget_of_money_is_held_against_cents_and_less(tmp_path: Path) -> None:
-    spec = job(write_sources(tmp_path))
+    spec = job(write_sources(tmp_path, 12))
     priced = spec.model_copy(update={
         "model": ModelSpec(engine="scripted", name="raises", price=Price(input=1.0, output=4.0)),
-        "budget": BudgetSpec(money=0.0001),
+        "budget": BudgetSpec(money=0.0095),
     })  # fmt: skip
     planned = plan_job(priced)
     assert planned.money is not None
     money = f"{planned.money.low:.4f} to {planned.money.high:.4f}"
-    assert planned.over == (f"budget.money = 0.0001 is not enough: {money} are likely needed",) and "0.0000" not in money
+    assert planned.over == (f"budget.money = 0.0095 is not enough: {money} are likely needed",) and "0.0000" not in money
     assert f", {money} USD" in "\n".join(plan_lines(planned))
     assert amounts(Range(0, 1234.5)) == "0.00 to 1,234.50"
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "budget.money=5", "budget.roles.nosuch.calls=5", "budget.tokens=5", "answer.gold=nowhere.jsonl",
+        "notify.command=[no-such-program]", "notify.webhook=env:NOT_SET_ANYWHERE",
+    ],
+)  # fmt: skip
+def test_what_a_run_is_refused_for_its_plan_is_refused_for_alike(setting: str, tmp_path: Path) -> None:
+    path = job_file(tmp_path, write_sources(tmp_path))
+    planned = swarm("plan", path, "--set", setting)
+    began = swarm("run", path, "--set", setting, "--local", "--runs", tmp_path / "runs")
+    errors = began.err[began.err.index("error: ") :]
+    assert planned.code == began.code == 2 and planned.err == errors
+    assert errors.startswith(f"error: {setting.partition('=')[0].removesuffix('.calls')}: ")
+    assert not planned.out and not (tmp_path / "runs").exists()
 
 
 def test_one_call_is_one_call_in_the_account(tmp_path: Path) -> None:

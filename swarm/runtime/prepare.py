@@ -221,7 +221,7 @@ def _check_limit(name: str, most: float | None, needed: float, share: float, rol
     kept = f", and {1 - share:.0%} are kept back" if share < 1 else ""
     raise SpecError(
         f"{most} may not do for the first task of role {role} ({needed:.9g} may be needed{kept})", name,
-        f"give at least {least}; `swarm plan` says what the whole job needs",
+        f"give at least {least}; with no such limit, `swarm plan` says what the whole job needs",
     )  # fmt: skip
 
 
