@@ -308,13 +308,33 @@ def test_a_server_that_is_not_there(url: str, message: str) -> None:
     assert "secret" not in str(refused.value) and "127.0.0.1:1/runs, run" not in str(refused.value)
 
 
-@pytest.mark.parametrize(
-    "url", ["postgres://me:secret@[::/x", "postgresql://?secret=1", "postgresql://secret\udcff/x", "postgresql://secret..b/x"]
-)
-def test_an_address_that_cannot_be_read(url: str) -> None:
+NO_ADDRESS = [
+    "postgres://me:secret@[::/x", "postgresql://?secret=1", "postgresql://secret\udcff/x", "postgresql://secret..b/x",
+    "postgresql://me:pass@secret@127.0.0.1:1/x", "postgresql://me:pass@secret@a:1,b:2/x", "postgresql://me:pass@secret@/x",
+    "postgresql://me:secret/x", "postgresql://me:a,secret/x", "postgresql://me:1/secret@a/x", "postgresql://me:@/secret@a/x",
+    "postgresql:me:secret@a/x", "postgres:/me:secret@a/x", "postgres:me:secret://a/x", " PostgreSQL:me:secret@a/x",
+    "postgresql://a:65536/secret",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("url", NO_ADDRESS)
+def test_an_address_that_cannot_be_read_is_not_repeated(url: str) -> None:
     with pytest.raises(SpecError, match=r"--runs: this is no address of a database\n.*postgresql://USER@HOST") as refused:
         open_runs(url, {}).list()
     assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("postgresql://me:secret@a:1,b:2/x", "postgresql://me@a,b:1,2/x"),
+        ("postgres://me:secret@a,b/x", "postgresql://me@a,b:,/x"),
+        ("postgresql://me%40there:se%40%2Fcret@[::1]/x", "postgresql://me@there@::1/x"),
+        ("postgresql://me:secret@/x?host=/run/a@b", "postgresql://me@/x?host=/run/a@b"),
+    ],
+)
+def test_an_address_is_shown_without_its_password(url: str, shown: str) -> None:
+    assert str(open_runs(url, {})) == shown
 
 
 def test_a_database_that_is_not_there(postgres: EmbeddedPostgres) -> None:

@@ -85,6 +85,12 @@ def test_two_orders_whose_digests_begin_alike_are_two_jobs(tmp_path: Path) -> No
     assert one.run_id[:41] == other.run_id[:41] and one.id != other.id  # alike in the first 8 of 16 digits
 
 
+def test_what_was_meant_as_a_database_is_no_folder_of_the_cluster() -> None:
+    with pytest.raises(SpecError, match="this is no address of a database") as refused:
+        Place.of("postgresql:me:secret@a/x")
+    assert "secret" not in str(refused.value)
+
+
 @pytest.mark.parametrize(
     "address",
     [

@@ -66,6 +66,7 @@ class Place:
     @classmethod
     def of(cls, value: str, blobs: str = "") -> Place:
         """A relative folder is one of this machine's working folder: the cluster looks under the same path."""
+        open_runs(value, {})  # as it stands: what is no URL, and was meant as one, is no folder either
         value = value if "://" in value else os.path.abspath(os.path.expanduser(value))
         return cls(value, open_runs(value, {}), blobs)
 

@@ -20,6 +20,7 @@ from psycopg import errors as pg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from swarm.errors import SpecError, StoreError
+from swarm.names import is_number
 from swarm.store.connection import LIFE, no_space
 
 Result = TypeVar("Result")
@@ -30,6 +31,7 @@ OLDEST = 14
 PATIENCE_SECONDS = 20.0
 """How long a lost connection is tried anew before its user is told."""
 _RETRY_SECONDS = 0.2
+_LAST_PORT = 65535
 _LOCK_KEY = 0x5357524D
 """Of the advisory lock under which the schema changes."""
 
@@ -74,7 +76,8 @@ class Address:
     """Where a database is, as `postgresql://USER@HOST/DATABASE`. Printing it shows no password.
 
     Raises:
-        SpecError: it cannot be read as one; where its host's name can be none, once it is looked up.
+        SpecError: it cannot be read as one, or part of a password would be taken for a host, a port or a database; where its
+            host's name can be none, once it is looked up.
     """
 
     url: str = field(repr=False)
@@ -84,9 +87,12 @@ class Address:
 
     def _parts(self) -> dict[str, Any]:
         try:
-            return dict(conninfo_to_dict(self.url))
+            parts = dict(conninfo_to_dict(self.url))
         except (psycopg.ProgrammingError, UnicodeError):  # whose words may contain the password
-            raise _no_address() from None
+            raise no_address() from None
+        if _misread(self.url, str(parts.get("host") or ""), str(parts.get("port") or "")):
+            raise no_address()
+        return parts
 
     def __str__(self) -> str:
         parts = self._parts()
@@ -118,7 +124,7 @@ class Address:
                     autocommit=True,
                 )
             except UnicodeError:  # a name that no host can have, such as one with an empty part
-                raise _no_address() from None
+                raise no_address() from None
         try:
             with naming(str(self)):
                 self._prepare(connection, writing)
@@ -293,8 +299,18 @@ def migrate(connection: Connection, where: str, migrations: Sequence[str] = MIGR
 # ---- errors ----
 
 
-def _no_address() -> SpecError:
-    return SpecError("this is no address of a database", "--runs", "write postgresql://USER@HOST:PORT/DATABASE")
+def no_address() -> SpecError:
+    """The error for what is no URL of a database; it repeats nothing of it, for a password may stand anywhere in it."""
+    cure = "write postgresql://USER@HOST:PORT/DATABASE, and %40 for an @ and %2F for a / inside a name or password"
+    return SpecError("this is no address of a database", "--runs", cure)
+
+
+def _misread(url: str, hosts: str, ports: str) -> bool:
+    """Whether what libpq takes for hosts, ports or a database may be part of a password, whose first @ or / ended it."""
+    path = url.partition("://")[2].partition("?")[0].partition("/")[2]
+    named = any("@" in host and not host.startswith("/") for host in hosts.split(","))
+    numbered = all(not port.strip() or (is_number(port.strip()) and int(port) <= _LAST_PORT) for port in ports.split(","))
+    return "@" in path or named or not numbered
 
 
 @contextmanager

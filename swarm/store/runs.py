@@ -6,6 +6,7 @@ Owns the reading of that value: a folder, or the URL of a PostgreSQL database.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,9 @@ from swarm.store import retention
 from swarm.store.folder import RunFolder, RunStatus, may_name, read_status
 from swarm.store.interface import FILES, Needless, Place
 from swarm.store.place import FOLDERS, LATEST, FolderPlace
+
+_DATABASE = re.compile(r"\s*postgres(ql)?:", re.IGNORECASE)
+"""How a value begins that is meant as a database's URL."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +90,7 @@ def open_runs(option: str | None, environment: Mapping[str, str]) -> Runs:
     bodies of new runs go, as an fsspec URL; a log remembers where its own are.
 
     Raises:
-        SpecError: it names a file, or a kind of place that there is not.
+        SpecError: it names a file, or a kind of place that there is not, or is like the URL of a database and none.
     """
     value = option or environment.get("SWARM_RUNS") or FILES
     blobs = environment.get("SWARM_BLOBS", "")
@@ -98,6 +102,10 @@ def open_runs(option: str | None, environment: Mapping[str, str]) -> Runs:
         from swarm.store.postgres_place import PostgresPlace
 
         return Runs(Path(FILES), PostgresPlace(Address(value), blobs))
+    if _DATABASE.match(value):  # a folder's name would be told to everybody, and this may hold a password
+        from swarm.store.database import no_address
+
+        raise no_address()
     if not mark:
         if any("\ud800" <= sign <= "\udfff" for sign in value):
             raise SpecError(f"{value!r} is not UTF-8, and SQLite opens no file under it", "--runs", "name another folder")
