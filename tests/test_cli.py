@@ -386,6 +386,19 @@ def test_settings_are_changed_from_the_command_line(place: Path) -> None:
         assert said.code == 2 and "error: " in said.err
 
 
+def test_a_section_that_was_not_set_is_begun_by_one_of_its_settings(place: Path) -> None:
+    job, runs = place / "job.yaml", ("--local", "--runs", place / "priced")
+    prices = ("--set", "model.price.input=1", "--set", "model.price.output=4")
+    assert swarm("plan", job, *prices, "--json").document["currency"] == "USD"
+    assert swarm("run", job, *runs, "--id", "one").code == 0
+    for verb in (("plan", job), ("run", job, *runs), ("fork", "one", "--at", 1, *runs)):
+        for setting, where in (("model.price.input=-1", "model.price.input"), ("model.price.output=4", "model.price.input")):
+            said = swarm(*verb, "--set", setting)
+            assert said.code == 2 and where in said.err and "names no setting" not in said.err, said.err
+    assert swarm("fork", "one", "--at", 1, *runs, *prices, "--id", "two").code == 0
+    assert {path.name for path in (place / "priced").iterdir()} == {"one", "two", "latest"}
+
+
 def test_the_command_says_its_version() -> None:
     assert swarm("--version").out == f"swarmloom {__version__}\n"
 

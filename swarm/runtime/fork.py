@@ -187,7 +187,9 @@ def put(fields: dict[str, Any], name: str, value: Any) -> None:
     place: Any = fields
     for part in way:
         if isinstance(place, dict):
-            place = place.setdefault(part, {})
+            if place.get(part) is None:  # a section that is not set: whether it may hold this, and needs more, its reader says
+                place[part] = {}
+            place = place[part]
         else:
             place = place[int(part)] if _is_index(place, part) else None
     if isinstance(place, dict):
