@@ -279,6 +279,20 @@ def test_a_folder_with_another_programs_database_is_not_removed(tmp_path: Path) 
     assert said.code == 1 and "another program's database" in said.err and sorted(other.path.iterdir()) == files
 
 
+def test_what_rm_would_not_take_is_to_be_moved_away_from_the_name_of_a_new_run(tmp_path: Path) -> None:
+    path, runs = job_file(tmp_path, write_sources(tmp_path)), tmp_path / "runs"
+    (runs / "folder" / "log.sqlite").mkdir(parents=True)
+    (runs / "foreign").mkdir()
+    with closing(apsw.Connection(str(runs / "foreign" / "log.sqlite"))) as connection:
+        connection.execute("CREATE TABLE bookmarks(url)").fetchall()
+    start(RunFolder(runs, "own"), CREATED).close()
+    for id, words in (("folder", "and is no run"), ("foreign", "and this is another program's database"), ("own", "")):
+        said, removed = swarm("run", path, "--local", "--runs", runs, "--id", id), swarm("rm", id, "--runs", runs)
+        assert said.code == 1 and "exists already" in said.err and words in said.err
+        assert ("move it away, or choose another id" in said.err) is (removed.code != 0) is (id != "own"), said.err
+        assert ("swarm rm" in said.err) is (removed.code == 0)
+
+
 @pytest.mark.parametrize("cut", [0, 1, 90, 600, 9000, None])
 @pytest.mark.parametrize("junk", [b"", b"x" * 64, bytes(100)], ids=["whole", "junk", "zeros"])
 def test_a_damaged_log_of_our_own_can_be_removed(tmp_path: Path, cut: int | None, junk: bytes) -> None:

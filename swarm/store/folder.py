@@ -21,7 +21,7 @@ from swarm.errors import DamageError, SpecError, StoreError, on_a_line
 from swarm.events import CARETAKER, DESK, Event, JobCreated, JobEnded, JobOpened, PhaseChanged, ReportWritten, identity
 from swarm.names import IN_VAIN, draft_name, is_draft, reason_body
 from swarm.store.blobs import sync_folder
-from swarm.store.connection import naming
+from swarm.store.connection import check_removable, naming
 from swarm.store.interface import Damage, Message, Needless, Place, Reader, Writer
 from swarm.store.lock import FolderLock
 from swarm.store.mark import MARK
@@ -214,13 +214,23 @@ class RunFolder:
 
     def taken(self) -> StoreError:
         """The error for a name that another run has, or something that is none."""
-        known = self.holder() is not None or self.log.exists() or self.id in self.place.ids(self.root)
-        if not known and os.path.lexists(self.path):
-            problem = f"something called {self.id!r} exists already, and is no run"
+        known = self.holder() is not None or self.id in self.place.ids(self.root)
+        others = self._anothers() if known else "and is no run" if os.path.lexists(self.path) else ""
+        if others:  # `swarm rm` would not take it
+            problem = f"something called {self.id!r} exists already, {others}"
             return StoreError(problem, str(self.path), "move it away, or choose another id")
         named = f"{self.id}{self.option}"
         cure = f"choose another id, or `swarm resume {named}`; one that never began, `swarm rm {named}` removes"
         return StoreError(f"a run called {self.id!r} exists already", str(self.path), cure)
+
+    def _anothers(self) -> str:
+        """How the folder's log is another program's, or may be, in words; nothing if it is ours."""
+        if self.where == str(self.log) and self.log.is_file():
+            try:
+                check_removable(self.log)
+            except StoreError as error:
+                return f"and {error.message}"
+        return ""
 
     def create(self) -> None:
         """Makes the folder, and takes the name; that of a run which never began too, with its empty log. Of several who do so at
