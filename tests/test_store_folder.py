@@ -141,6 +141,10 @@ def test_a_root_that_is_a_file_is_named(tmp_path: Path) -> None:
         RunFolder(tmp_path / "runs", "demo").create()
     with pytest.raises(SpecError, match=r"--runs: .*runs is a file, not a folder"):
         open_runs(str(tmp_path / "runs"), {})
+    os.mkfifo(tmp_path / "pipe")
+    for place in ("/dev/null", tmp_path / "pipe"):
+        said = swarm("list", "--runs", place)
+        assert said.code == 2 and f"--runs: {place} is there, and is no folder" in said.err
 
 
 def test_latest_follows_the_last_run(tmp_path: Path) -> None:

@@ -90,7 +90,7 @@ def open_runs(option: str | None, environment: Mapping[str, str]) -> Runs:
     bodies of new runs go, as an fsspec URL; a log remembers where its own are.
 
     Raises:
-        SpecError: it names a file, or a kind of place that there is not, or is like the URL of a database and none.
+        SpecError: it names what is no folder, or a kind of place that there is not, or is like the URL of a database and none.
     """
     value = option or environment.get("SWARM_RUNS") or FILES
     blobs = environment.get("SWARM_BLOBS", "")
@@ -110,8 +110,9 @@ def open_runs(option: str | None, environment: Mapping[str, str]) -> Runs:
         if any("\ud800" <= sign <= "\udfff" for sign in value):
             raise SpecError(f"{value!r} is not UTF-8, and SQLite opens no file under it", "--runs", "name another folder")
         root = Path(os.path.expanduser(value))
-        if root.is_file():
-            raise SpecError(f"{value} is a file, not a folder", "--runs", "name a folder, or one that is to be made")
+        if root.exists() and not root.is_dir():  # a device or a pipe has no runs either, and will never have any
+            what = "a file, not a folder" if root.is_file() else "there, and is no folder"
+            raise SpecError(f"{value} is {what}", "--runs", "name a folder, or one that is to be made")
         return Runs(root, FolderPlace(blobs) if blobs else FOLDERS)
     cure = "name a folder, or a database as postgresql://USER@HOST/DATABASE"
     raise SpecError(f"runs cannot be kept in {kind}://", "--runs", cure)
