@@ -83,6 +83,11 @@ def test_steps_are_listed_with_what_they_cost(place: Path) -> None:
     assert len(lines) == 1 + answer["coverage"]["spans"] and all(" reader " in line for line in lines[1:])
     assert f"@{found[0]['seq']}" in over(place, "steps", "one").out
     assert over(place, "steps", "one", "--failed", "--json").document == []
+    assert over(place, "steps", "one", "--role", "reader", "--failed", "--json").document == [], "a role that it has"
+    for form in ((), ("--json",)):
+        said = over(place, "steps", "one", "--role", "raeder", *form)
+        words = "--role: 'raeder' is no role of this job\n  its roles: planner, reader, verifier, reducer, writer\n"
+        assert said.code == 2 and words in said.err
 
 
 class Many:

@@ -42,6 +42,8 @@ def steps(
 
     run = the_run(id, runs)
     with run.reader() as reader:
+        if role:
+            _check_role(reader, role)
         found = (step for step in _steps(reader) if role in ("", step.role) and (step.failed or not failed))
         if not as_json:
             console = out()
@@ -57,6 +59,17 @@ def steps(
             document.write("]\n")
             document.seek(0)
             copyfileobj(document, sys.stdout)
+
+
+def _check_role(reader: Reader, role: str) -> None:
+    """Refuses a role that the job has not: a misspelt one has no steps, which would read as if nothing had been done."""
+    from swarm.errors import SpecError
+    from swarm.events import JobCreated
+
+    created = (event.body for event in reader.life(sound=True) if isinstance(event.body, JobCreated))
+    known = {name: None for body in created for name in body.roles}
+    if known and role not in known:  # without any the log has lost its beginning, and says so as it is read
+        raise SpecError(f"{role!r} is no role of this job", "--role", f"its roles: {', '.join(known)}")
 
 
 def _steps(reader: Reader) -> Iterator[Step]:
