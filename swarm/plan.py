@@ -16,7 +16,6 @@ from typing import Any
 
 from swarm.corpus import Pinned, glance, open_spans, pin
 from swarm.protocol import Expected, expected
-from swarm.runtime.outbox import check_ways
 from swarm.runtime.prepare import Prepared, check_budget, prepare
 from swarm.runtime.session import check_gold
 from swarm.spec import JobSpec
@@ -109,13 +108,13 @@ def plan_job(spec: JobSpec) -> Plan:
     """Checks a job, reads its inputs and estimates what it takes.
 
     Raises:
-        SwarmError: whatever would stop the job from starting, but for its model: that may be elsewhere.
+        SwarmError: whatever would stop the job from starting, but for its model and its ways of telling people, which may be
+            elsewhere.
     """
     glance(spec.inputs)
     job = prepare(spec)
     check_budget(job)
     check_gold(spec.answer)
-    check_ways(spec.notify)
     return estimate(job, measure(job, pin(spec.inputs)))
 
 

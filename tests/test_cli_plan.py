@@ -124,7 +124,6 @@ def test_a_small_budget_of_money_is_held_against_cents_and_less(tmp_path: Path) 
     "setting",
     [
         "budget.money=5", "budget.roles.nosuch.calls=5", "budget.tokens=5", "answer.gold=nowhere.jsonl",
-        "notify.command=[no-such-program]", "notify.webhook=env:NOT_SET_ANYWHERE",
     ],
 )  # fmt: skip
 def test_what_a_run_is_refused_for_its_plan_is_refused_for_alike(setting: str, tmp_path: Path) -> None:

@@ -5,20 +5,24 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from swarm.errors import BusyError, StoreError, SwarmError
-from swarm.runtime.driver import Launch, is_starting, last_event, start_again
+from swarm.runtime.caretaker import Caretaker
+from swarm.runtime.driver import Launch, is_starting, last_event, start_again, start_lock
 from swarm.runtime.launch import Interrupts, Options, run_again
-from swarm.runtime.people import pause
+from swarm.runtime.people import attend, pause
 from swarm.runtime.session import PASSING, Session
 from swarm.store.folder import RunFolder, read_status
 from swarm.store.runs import Runs
 from tests.commands import swarm
 from tests.jobs import events_of, job, state_of, write_sources
 from tests.test_runtime_local import crash
+from tests.test_supervise import wait_for
 
 
 @pytest.fixture
@@ -29,15 +33,18 @@ def crashed(tmp_path: Path) -> RunFolder:
     return run
 
 
-def interrupted(run: RunFolder, ours: bool) -> bool:
-    """Whether a driver that gets a signal ends at once."""
+def interrupted(run: RunFolder, new: bool, taken: bool) -> bool:
+    """Whether a driver that gets a signal, before or after it has taken its job, ends at once."""
 
     async def driver() -> None:
-        with Interrupts(run) as interrupts:
-            interrupts.ours = ours
+        with Interrupts(run, new) as interrupts:
+            if taken:
+                interrupts.taken()
             os.kill(os.getpid(), signal.SIGINT)
-            while not run.messages():
+            for _ in range(3):  # in which the signal arrives
                 await asyncio.sleep(0)
+            if not taken:
+                interrupts.taken()
 
     try:
         asyncio.run(driver())
@@ -47,9 +54,13 @@ def interrupted(run: RunFolder, ours: bool) -> bool:
 
 
 def test_a_signal_pauses_the_job_of_the_process_that_got_it_and_no_others(crashed: RunFolder) -> None:
-    assert interrupted(crashed, ours=False) and crashed.messages() == []
-    assert not interrupted(crashed, ours=True)
-    assert [(message.kind, message.text) for message in crashed.messages()] == [("signal", "Ctrl-C")]
+    assert interrupted(crashed, new=False, taken=False) and crashed.messages() == []
+    assert interrupted(RunFolder(crashed.root, "not-yet"), new=True, taken=False)
+    for new, taken in ((False, True), (True, True), (True, False)):
+        assert not interrupted(crashed, new, taken)
+        (message,) = crashed.messages()
+        assert (message.kind, message.text) == ("signal", "Ctrl-C"), "of a job that is just being made, once it is"
+        crashed.heard(message.id)
 
 
 def test_a_pause_counts_that_was_acknowledged_while_the_job_was_being_taken_up(crashed: RunFolder) -> None:
@@ -66,32 +77,70 @@ def test_a_pause_counts_that_was_acknowledged_while_the_job_was_being_taken_up(c
     Session.resume(crashed, since=last_event(crashed) - 2).store.close()
 
 
+def test_who_only_hears_an_answer_pauses_nothing_anew(crashed: RunFolder) -> None:
+    pause(crashed, "lunch")
+    seen = last_event(crashed)
+    attend(crashed, lambda run: {})
+    assert last_event(crashed) > seen and state_of(crashed).phase == "paused"
+    Session.resume(crashed, since=seen).store.close()
+
+
 def test_a_job_that_is_paused_already_can_be_while_a_driver_is_started_for_it(crashed: RunFolder) -> None:
     pause(crashed)
     with pytest.raises(StoreError, match=r"nobody works on this run \(it is paused\), so it can't be paused"):
         pause(crashed)
-    seen = last_event(crashed)
-    (crashed.path / "told").mkdir()
-    program = ("sh", "-c", f'echo "$@" > {crashed.path / "told" / "now"}; sleep 300', "sh")
+    here, go = crashed.root / "here", crashed.root / "go"
+    script = f'touch {here}; while [ ! -e {go} ]; do sleep 0.05; done; exec {sys.executable} -m swarm "$@"'
 
     async def starting() -> None:
-        task = asyncio.create_task(start_again(crashed, Launch(str(crashed.root), local=True, program=program)))
-        while not list((crashed.path / "told").iterdir()) or not (crashed.path / "told" / "now").read_text():
+        how = Launch(str(crashed.root), local=True, program=("sh", "-c", script, "sh"))
+        task = asyncio.create_task(start_again(crashed, how))
+        while not here.exists():
             await asyncio.sleep(0.01)
         assert is_starting(crashed)
-        pause(crashed, "after all")
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
+        said = await asyncio.to_thread(swarm, "pause", "one", "--runs", crashed.root)
+        assert said.code == 0 and said.err.startswith("paused one"), said.err
+        go.touch()
+        await task
 
-    asyncio.run(starting())
+    with pytest.raises(BusyError, match="one: was paused by a person while it was being taken up"):
+        asyncio.run(starting())
     assert not is_starting(crashed) and state_of(crashed).phase == "paused"
-    started = (crashed.path / "told" / "now").read_text().split()
-    assert started[:4] == ["resume", "one", "--since", str(seen)]
-    said = swarm("resume", "one", "--since", seen, "--local", "--runs", crashed.root)
-    assert said.code == 1 and "was paused by a person while it was being taken up\n  `swarm resume one --runs " in said.err
     said = swarm("resume", "one", "--local", "--runs", crashed.root)
     assert said.code == 0 and read_status(crashed).status == "done", said.err
+
+
+def test_a_pause_counts_that_somebody_got_who_only_held_the_job_for_a_moment(crashed: RunFolder) -> None:
+    pause(crashed)
+    lock, keeper = start_lock(crashed), Caretaker.take(crashed)
+    with ThreadPoolExecutor(1) as aside:
+        pausing = aside.submit(swarm, "pause", "one", "--runs", crashed.root)
+        wait_for(lambda: crashed.messages() != [])
+        seen = last_event(crashed)
+        keeper.store.close()
+        said = pausing.result()
+    assert said.code == 0 and said.err.startswith("paused one"), said.err
+    lock.release()
+    with pytest.raises(BusyError, match="was paused by a person"):
+        Session.resume(crashed, since=seen)
+
+
+def test_whoever_resumes_a_job_is_starting_it_until_it_is_theirs(crashed: RunFolder) -> None:
+    again, started = Options(Runs(crashed.root), "local"), list[bool]()
+    lock = start_lock(crashed)
+    with pytest.raises(BusyError, match="in use by process"):
+        asyncio.run(run_again(crashed, again, lambda run: {}, lambda opened: None))
+    lock.release()
+    asyncio.run(run_again(crashed, again, lambda run: {}, lambda opened: started.append(is_starting(opened.run))))
+    assert started == [False] and read_status(crashed).status == "done"
+
+
+def test_a_job_that_somebody_works_on_is_not_waited_for(crashed: RunFolder) -> None:
+    """Its pause, when it leaves, would be the later word."""
+    session = Session.resume(crashed)
+    with pytest.raises(BusyError, match="is worked on by process"):
+        asyncio.run(run_again(crashed, Options(Runs(crashed.root)), lambda run: {}, lambda opened: None))
+    session.close()
 
 
 def test_a_pause_that_nobody_has_heard_goes_only_when_the_job_goes_on(crashed: RunFolder, tmp_path: Path) -> None:

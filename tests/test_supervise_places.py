@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from pathlib import Path
 
@@ -103,3 +104,17 @@ def test_a_server_that_is_silent_keeps_no_other_place_waiting(postgres: Embedded
 
     asyncio.run(watched())
     wait_for(lambda: read_status(here).status == "done" and here.holder() is None)
+
+
+def test_reads_that_hang_take_no_threads_from_another_place() -> None:
+    one, answers = Supervisor(["silent", "here"]), threading.Event()
+
+    async def read() -> None:
+        hanging = [asyncio.create_task(one._aside("silent", answers.wait)) for _ in range(100)]
+        try:
+            assert await asyncio.wait_for(one._aside("here", lambda: "read"), 60) == "read"
+        finally:
+            answers.set()
+            await asyncio.gather(*hanging)
+
+    asyncio.run(read())

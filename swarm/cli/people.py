@@ -32,6 +32,7 @@ def pause(id: RunId, reason: Reason = "", runs: Runs = None) -> None:
     """
     from swarm.errors import StoreError
     from swarm.runtime import people
+    from swarm.runtime.driver import is_starting
     from swarm.store.folder import read_status
 
     run = the_run(id, runs)
@@ -42,7 +43,7 @@ def pause(id: RunId, reason: Reason = "", runs: Runs = None) -> None:
     known = read_status(run)
     if known.ended:
         raise StoreError(f"came to its end first ({known.status})", run.id, "`swarm report` shows what it found")
-    if known.status not in ("paused", "budget"):  # whoever worked on it was gone before hearing of it
+    if known.status not in ("paused", "budget") or is_starting(run):  # whoever worked on it was gone before hearing of it
         people.pause_resting(run, reason, known.events)
     err().print(f"paused {run.id}; go on with: swarm resume {run.id}{run.option}", markup=False)
 

@@ -23,7 +23,7 @@ from typing import IO, Any, NamedTuple, Protocol
 
 from swarm import errors
 from swarm.errors import AwayError, BusyError, SwarmError
-from swarm.events import JobOpened
+from swarm.events import CARETAKER, DESK, JobOpened
 from swarm.spec import JobSpec
 from swarm.store.blobs import write_durably
 from swarm.store.connection import naming
@@ -195,9 +195,7 @@ async def start_again(
         BusyError: someone else works on the job, or is about to.
         SwarmError: what kept the driver from taking it.
     """
-    run.make_folder()
-    with naming(run.path):
-        starting = FolderLock.take(run.path / STARTING)
+    starting = start_lock(run)
     try:
         if (other := await asyncio.to_thread(run.holder)) is not None:
             raise BusyError(f"is worked on by {other}", run.id, f"`swarm watch {run.id}{run.option}` follows it")
@@ -251,15 +249,28 @@ def last_event(run: RunFolder) -> int:
         return reader.last()
 
 
+def start_lock(run: RunFolder) -> FolderLock:
+    """What is held while a driver is started for a run, so that no other is.
+
+    Raises:
+        BusyError: somebody starts one just now.
+    """
+    run.make_folder()
+    with naming(run.path):
+        return FolderLock.take(run.path / STARTING)
+
+
 def is_starting(run: RunFolder) -> bool:
     """Whether somebody starts a driver for a run just now."""
     return holder(run.path / STARTING) is not None
 
 
 def opened(run: RunFolder) -> int:
-    """The number of the event with which a master last took the job, 0 if none did."""
+    """The number of the event with which a driver last took the job, 0 if none did. Whoever held it only to hear or say
+    something was none."""
     with run.reader() as reader:
-        return max((event.seq for event in reader.life() if isinstance(event.body, JobOpened)), default=0)
+        took = [event for event in reader.life() if isinstance(event.body, JobOpened)]
+        return max((event.seq for event in took if event.body.shell not in (CARETAKER, DESK)), default=0)
 
 
 def starts(run: RunFolder) -> tuple[list[Start], dict[str, Any]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal
@@ -18,16 +18,17 @@ from swarm.coordinator import Phase
 from swarm.coordinator.budget import limits_reached
 from swarm.coordinator.state import OVER_BUDGET
 from swarm.corpus import Pinned
-from swarm.errors import BudgetError, ModelError, ProtocolError, StoreError, SwarmError
+from swarm.errors import BudgetError, BusyError, ModelError, ProtocolError, StoreError, SwarmError
 from swarm.events import ReportWritten
 from swarm.runtime.caretaker import Caretaker
+from swarm.runtime.driver import start_lock
 from swarm.runtime.environment import settle
 from swarm.runtime.master import persons_reason
 from swarm.runtime.opening import open_state
 from swarm.runtime.prepare import Prepared
 from swarm.runtime.session import SIGNALS, Session, check, check_open
 from swarm.spec import JobSpec
-from swarm.store.folder import RunFolder, new_id, read_status
+from swarm.store.folder import RunFolder, new_id, read_sound_status
 from swarm.store.runs import Runs
 
 Shell = Literal["ray", "local"]
@@ -106,7 +107,7 @@ async def run_again(run: RunFolder, options: Options, render: Render, opened: Ca
         BudgetError: its budget is spent, and no more was given.
         SwarmError: it has ended, someone else holds it, an input changed, or it was impossible to go on.
     """
-    known = read_status(run)
+    known = read_sound_status(run)
     if known.unreported:
         files = dict(render(run))  # first: where it cannot be made, nothing is added to the log
         with Caretaker.take(run, options.at) as keeper:
@@ -115,16 +116,23 @@ async def run_again(run: RunFolder, options: Options, render: Render, opened: Ca
     if not options.budget and (spent := over_budget(run)) is not None:
         raise spent
     stale: list[str] = []
-    if options.at is None:  # a person wants it to go on, whatever pause nobody has heard, and unless somebody pauses it now
-        options = replace(options, since=known.events if options.since is None else options.since)
-        stale = [message.id for message in run.messages() if known.holder is None and message.kind in ("pause", "signal")]
+    with ExitStack() as start:
+        if options.at is None:  # a person wants it to go on, whatever pause nobody has heard, and unless somebody pauses it now
+            if options.since is None:
+                start.callback(start_lock(run).release)
+                known = read_sound_status(run)
+            if known.holder is not None:
+                raise BusyError(f"is worked on by {known.holder}", run.id, f"`swarm watch {run.id}{run.option}` follows it")
+            options = replace(options, since=known.events if options.since is None else options.since)
+            stale = [message.id for message in run.messages() if message.kind in ("pause", "signal")]
 
-    def taken(told: Opened) -> None:
-        for message in stale:
-            run.heard(message)
-        opened(told)
+        def taken(told: Opened) -> None:
+            for message in stale:
+                run.heard(message)
+            start.close()
+            opened(told)
 
-    await _run(run, None, options, render, taken)
+        await _run(run, None, options, render, taken)
     return run
 
 
@@ -148,10 +156,10 @@ async def _run(
     render: Render,
     opened: Callable[[Opened], None],
 ) -> None:
-    with Interrupts(run) as interrupts:
+    with Interrupts(run, new is not None) as interrupts:
 
         def taken(told: Opened) -> None:
-            interrupts.ours = True
+            interrupts.taken()
             opened(told)
 
         try:
@@ -247,12 +255,13 @@ def over_budget(run: RunFolder) -> BudgetError | None:
 
 
 class Interrupts:
-    """While it holds, the first Ctrl-C or SIGTERM asks the job to pause, and a second one ends the driver at once; so does the
-    first, as long as the job is not `ours`: it may be somebody else's, who works on it."""
+    """While it holds, the first Ctrl-C or SIGTERM asks the job to pause, and a second one ends the driver at once. So does the
+    first, as long as the job is not `taken`: it may be somebody else's, who works on it. That of a new job, which is just
+    being made, waits until then."""
 
-    def __init__(self, run: RunFolder) -> None:
-        self._run, self._asked = run, False
-        self.ours = False
+    def __init__(self, run: RunFolder, new: bool) -> None:
+        self._run, self._new = run, new
+        self._ours, self._asked = False, ""
         self.stopped = False
         """Whether a signal has ended the driver."""
 
@@ -270,11 +279,22 @@ class Interrupts:
 
     def _ask(self, loop: asyncio.AbstractEventLoop, name: str) -> None:
         signal.alarm(0)  # Ray's own handler goes first, takes SIGTERM for a crash, and has the process abort three seconds later
-        if not self._asked and self.ours:
-            self._asked = True
-            with suppress(StoreError):  # nothing can be left for the job, as its disk is full
-                self._run.post("signal", name)
+        if not self._asked and (self._ours or (self._new and self._run.path.is_dir())):
+            self._asked = name
+            if not self._ours or self._posted():
                 return
         self.stopped = True
         for task in asyncio.all_tasks(loop):
             task.cancel()
+
+    def taken(self) -> None:
+        """The job is ours from now on."""
+        self._ours = True
+        if self._asked:
+            self._posted()
+
+    def _posted(self) -> bool:
+        with suppress(StoreError):  # nothing can be left for the job, as its disk is full
+            self._run.post("signal", self._asked)
+            return True
+        return False

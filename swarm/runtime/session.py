@@ -278,8 +278,13 @@ def check_unpaused(run: RunFolder, log: Reader, since: int) -> None:
     Raises:
         BusyError: a person has.
     """
+    shell = ""
     for event in log.read(after=since):
-        if isinstance(event.body, ev.PhaseChanged) and event.body.phase == Phase.PAUSED and is_persons(event.body.reason):
+        if isinstance(event.body, ev.JobOpened):
+            shell = event.body.shell
+        if shell == ev.DESK or not isinstance(event.body, ev.PhaseChanged):
+            continue  # who only hears an answer leaves a job as it was: paused, with the reason of before
+        if event.body.phase == Phase.PAUSED and is_persons(event.body.reason):
             cure = f"`swarm resume {run.id}{run.option}` goes on with it after all"
             raise BusyError("was paused by a person while it was being taken up", run.id, cure)
 

@@ -12,9 +12,11 @@ import math
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, TypeVar
 
 from swarm.errors import AwayError, BusyError, FencedError, StoreError, SwarmError, on_a_line
 from swarm.events import CARETAKER, DESK, ApprovalAnswered, ApprovalAsked, Event, JobOpened, PhaseChanged, TaskFinished
@@ -46,6 +48,7 @@ STILL_SECONDS = 1800.0
 """A job that somebody works on and whose log has not moved for so long is told of: a model that is silent pauses it sooner. So
 often that is told again, or that a cluster is away."""
 CHUNK = 500
+T = TypeVar("T")
 MISSING = "check --runs and $SWARM_RUNS; a disk that is mounted later is found then"
 
 
@@ -92,6 +95,8 @@ class Supervisor:
         self._tried: set[Path] = set()
         """Runs whose people this process has tried to tell."""
         self._slots = asyncio.Semaphore(AT_ONCE)
+        self._threads = {place: ThreadPoolExecutor(AT_ONCE) for place in self._places}
+        """Who reads logs: a place that is silent in the middle of that holds up its own."""
 
     async def watch(self) -> None:
         """Looks again and again, until cancelled. A run that something is still being done about keeps no other waiting, nor
@@ -124,7 +129,7 @@ class Supervisor:
             there = open_runs(place or None, os.environ)
             if isinstance(there.place, FolderPlace) and not there.root.is_dir():
                 raise StoreError("there is no such folder, and no job in it is looked after", str(there.root), MISSING)
-            listed = await asyncio.to_thread(there.list)
+            listed = await self._aside(place, there.list)
         except Exception as error:  # noqa: BLE001  whatever it is, it is this place's trouble, and no other's
             self._there.discard(place)
             trouble = Seen("runs", "error", _words(error))
@@ -134,6 +139,9 @@ class Supervisor:
             self._there.add(place)
             self._say(Seen(str(there), "looked after", counted(len(listed), "run")))
         return [(there.run(one.id), one) for one in listed], []
+
+    async def _aside(self, place: str, work: Callable[..., T], *arguments: Any) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads[place], work, *arguments)
 
     async def _look_after(self, place: str, run: RunFolder, status: RunStatus) -> Seen | None:
         seen = await self._tend(place, run, status)
@@ -158,9 +166,9 @@ class Supervisor:
             if not status.legible:
                 return Seen(run.id, "error", f"{status.detail}; {status.cure}")
             now = self._now(run, status)
-            if not await asyncio.to_thread(orphaned, run, status, now):
+            if not await self._aside(place, orphaned, run, status, now):
                 if status.holder is None:
-                    return await self._deliver(run, status, now)
+                    return await self._deliver(place, run, status, now)
                 still = status.status == "working" and now - status.updated > STILL_SECONDS
                 return Seen(run.id, "still", f"{status.holder} holds it, and its log does not move") if still else None
             if self._ticks() < self._away.get(run.path, NEVER)[0]:
@@ -190,11 +198,11 @@ class Supervisor:
             seen = self._seen[run.path] = status.updated, self._ticks()
         return max(self._clock(), status.updated + self._ticks() - seen[1])
 
-    async def _deliver(self, run: RunFolder, status: RunStatus, now: float) -> Seen | None:
+    async def _deliver(self, place: str, run: RunFolder, status: RunStatus, now: float) -> Seen | None:
         """Tells people what the driver of a resting job did not come to tell."""
         if self._nothing_left.get(run.path) == status.events or not status.events:
             return None
-        due = await asyncio.to_thread(_due, run)
+        due = await self._aside(place, _due, run)
         if due is None:
             self._nothing_left[run.path] = status.events
             return None
@@ -213,26 +221,26 @@ class Supervisor:
             return Seen(run.id, "told", f"{before - len(keeper.state.outbox)} of {before} notices")
 
     async def _take_up(self, place: str, run: RunFolder) -> Seen | None:
-        status = await asyncio.to_thread(read_status, run)  # as it is now, after the wait for others
+        status = await self._aside(place, read_status, run)  # as it is now, after the wait for others
         now = self._now(run, status)
-        if not await asyncio.to_thread(orphaned, run, status, now):
+        if not await self._aside(place, orphaned, run, status, now):
             return None
-        begun, last = await asyncio.to_thread(starts, run)
+        begun, last = await self._aside(place, starts, run)
         quiet = min([now - status.updated, *(abs(self._clock() - one.time) for one in begun[-1:])])
-        vain = await asyncio.to_thread(in_vain, run, status, begun, self._clock())
+        vain = await self._aside(place, in_vain, run, status, begun, self._clock())
         if quiet < (wanted := quiet_before(vain)):
             after = f", after {counted(vain, 'start')} in vain" if vain else ""
             return Seen(run.id, "waits", f"for {wanted:g} s of quiet{after}")
         if vain >= STARTS:
             reason = f"crash loop: {vain} starts in {WITHIN_SECONDS / 60:g} minutes without a finished step"
-            if said := await asyncio.to_thread(failure, run):
+            if said := await self._aside(place, failure, run):
                 reason += f"; the last one: {on_a_line(said)}"
             if status.ended:  # what has ended is not paused: only its report is missing
                 return Seen(run.id, "error", f"{reason}\n  see {run.driver_log}")
-            await asyncio.to_thread(give_up, run, status.events, reason)
+            await self._aside(place, give_up, run, status.events, reason)
             return Seen(run.id, "given up", f"{reason}\n  see {run.driver_log}, and then `swarm resume {run.id}{run.option}`")
-        how, at = await asyncio.to_thread(self._how, place, run, last), status.events
-        if status.status == "waiting" and not await asyncio.to_thread(may_go_on, run, max(self._clock(), status.updated)):
+        how, at = await self._aside(place, self._how, place, run, last), status.events
+        if status.status == "waiting" and not await self._aside(place, may_go_on, run, max(self._clock(), status.updated)):
             with Caretaker.take(run, at, lambda: now) as keeper:  # or the driver's clock begins before a question's time is over
                 at = keeper.state.seq
         try:

@@ -308,7 +308,7 @@ def no_address() -> SpecError:
 def _misread(url: str, hosts: str, ports: str) -> bool:
     """Whether what libpq takes for hosts, ports or a database may be part of a password, whose first @ or / ended it."""
     path = url.partition("://")[2].partition("?")[0].partition("/")[2]
-    named = any("@" in host and not host.startswith("/") for host in hosts.split(","))
+    named = any("@" in host[1:] and not host.startswith("/") for host in hosts.split(","))
     numbered = all(not port.strip() or (is_number(port.strip()) and int(port) <= _LAST_PORT) for port in ports.split(","))
     return "@" in path or named or not numbered
 
