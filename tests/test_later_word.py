@@ -138,7 +138,7 @@ def test_whoever_resumes_a_job_is_starting_it_until_it_is_theirs(crashed: RunFol
 def test_a_job_that_somebody_works_on_is_not_waited_for(crashed: RunFolder) -> None:
     """Its pause, when it leaves, would be the later word."""
     session = Session.resume(crashed)
-    with pytest.raises(BusyError, match="is worked on by process"):
+    with pytest.raises(BusyError, match="in use by process"):
         asyncio.run(run_again(crashed, Options(Runs(crashed.root)), lambda run: {}, lambda opened: None))
     session.close()
 

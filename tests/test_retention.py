@@ -83,6 +83,7 @@ def test_the_snapshot_of_a_job_that_goes_on_stays(tmp_path: Path) -> None:
 def test_the_command_says_first_and_removes_when_told(folder: Path) -> None:
     root, link = str(folder.parent), folder.parent / f".latest.{'d' * 32}"
     link.symlink_to("small")
+    os.utime(link, (0, 0), follow_symlinks=False)
     listed = swarm("gc", "--runs", root, "--json")
     assert listed.code == 0 and not listed.document["removed"] and len(listed.document["rows"]) == 7
     removed = swarm("gc", "small", "--yes", "--runs", root)

@@ -18,7 +18,7 @@ from swarm.coordinator import Phase
 from swarm.coordinator.budget import limits_reached
 from swarm.coordinator.state import OVER_BUDGET
 from swarm.corpus import Pinned
-from swarm.errors import BudgetError, BusyError, ModelError, ProtocolError, StoreError, SwarmError
+from swarm.errors import BudgetError, ModelError, ProtocolError, StoreError, SwarmError
 from swarm.events import ReportWritten
 from swarm.runtime.caretaker import Caretaker
 from swarm.runtime.driver import start_lock
@@ -122,7 +122,8 @@ async def run_again(run: RunFolder, options: Options, render: Render, opened: Ca
                 start.callback(start_lock(run).release)
                 known = read_sound_status(run)
             if known.holder is not None:
-                raise BusyError(f"is worked on by {known.holder}", run.id, f"`swarm watch {run.id}{run.option}` follows it")
+                run.writer().close()  # which says who has it, and for how long yet; or it has just been left
+                known = read_sound_status(run)
             options = replace(options, since=known.events if options.since is None else options.since)
             stale = [message.id for message in run.messages() if message.kind in ("pause", "signal")]
 

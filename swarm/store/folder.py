@@ -214,7 +214,7 @@ class RunFolder:
 
     def taken(self) -> StoreError:
         """The error for a name that another run has, or something that is none."""
-        known = self.holder() is not None or self.id in self.place.ids(self.root)
+        known = self.holder() is not None or self.log.is_file() or self.id in self.place.ids(self.root)
         others = self._anothers() if known else "and is no run" if os.path.lexists(self.path) else ""
         if others:  # `swarm rm` would not take it
             problem = f"something called {self.id!r} exists already, {others}"
