@@ -23,7 +23,7 @@ from typing import IO, Any, NamedTuple, Protocol
 
 from swarm import errors
 from swarm.errors import AwayError, BusyError, SwarmError
-from swarm.events import CARETAKER, DESK, JobOpened
+from swarm.events import CARETAKER, DESK, JobEnded, JobOpened
 from swarm.spec import JobSpec
 from swarm.store.blobs import write_durably
 from swarm.store.connection import naming
@@ -38,6 +38,8 @@ STARTING = "starting"
 """The file in a run's folder that is locked while a driver is started for it."""
 REMEMBERED = 50
 """Starts that `driver.json` remembers."""
+NO_DRIVERS = (CARETAKER, DESK)
+"""How masters open a job that only hear or say something."""
 SWARM = (sys.executable, "-P", "-m", "swarm")
 
 
@@ -267,10 +269,12 @@ def is_starting(run: RunFolder) -> bool:
 
 def opened(run: RunFolder) -> int:
     """The number of the event with which a driver last took the job, 0 if none did. Whoever held it only to hear or say
-    something was none."""
+    something was none; of a job that is over, whoever writes its report is one."""
     with run.reader() as reader:
-        took = [event for event in reader.life() if isinstance(event.body, JobOpened)]
-        return max((event.seq for event in took if event.body.shell not in (CARETAKER, DESK)), default=0)
+        life = list(reader.life())
+    over = any(isinstance(event.body, JobEnded) for event in life)
+    took = [event.seq for event in life if isinstance(event.body, JobOpened) and (over or event.body.shell not in NO_DRIVERS)]
+    return max(took, default=0)
 
 
 def starts(run: RunFolder) -> tuple[list[Start], dict[str, Any]]:

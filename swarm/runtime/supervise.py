@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from swarm.errors import AwayError, BusyError, FencedError, StoreError, SwarmError, on_a_line
-from swarm.events import CARETAKER, DESK, ApprovalAnswered, ApprovalAsked, Event, JobOpened, PhaseChanged, TaskFinished
+from swarm.events import ApprovalAnswered, ApprovalAsked, Event, JobOpened, PhaseChanged, TaskFinished
 from swarm.names import body_hash, counted
 from swarm.runtime.caretaker import Caretaker
-from swarm.runtime.driver import SWARM, TAKE_SECONDS, Launch, Start, failure, start_again, starts
+from swarm.runtime.driver import NO_DRIVERS, SWARM, TAKE_SECONDS, Launch, Start, failure, start_again, starts
 from swarm.runtime.outbox import Outbox, undelivered
 from swarm.runtime.session import PASSING
 from swarm.store.folder import RunFolder, RunStatus, read_status
@@ -264,7 +264,7 @@ class Supervisor:
         else:
             with run.reader() as reader:
                 shells = [event.body.shell for event in reader.life() if isinstance(event.body, JobOpened)]
-            how = replace(how, local=[shell for shell in shells if shell not in (CARETAKER, DESK)][-1:] == ["local"])
+            how = replace(how, local=[shell for shell in shells if shell not in NO_DRIVERS][-1:] == ["local"])
         return replace(how, address=self._address) if self._address and not how.local else how
 
 
