@@ -81,13 +81,14 @@ async def drive(arguments: Sequence[str]) -> None:
     parser.add_argument("job", help="`-`: a new one, whose spec comes on stdin; else the id of one")
     parser.add_argument("--id")
     parser.add_argument("--at", type=int)
+    parser.add_argument("--since", type=int)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--runs", type=Path, required=True)
     parser.add_argument("--local", action="store_true", required=True)
     parser.add_argument("--agents", type=int, required=True)
     chosen = parser.parse_args(arguments)
     runs = Runs(chosen.runs, TimedPlace())
-    how = Options(runs, "local", agents=chosen.agents, id=chosen.id or "", at=chosen.at)
+    how = Options(runs, "local", agents=chosen.agents, id=chosen.id or "", at=chosen.at, since=chosen.since)
     if chosen.verb == "run":
         await run_new(parse_spec(json.load(sys.stdin)), how, render, lambda opened: None)
     else:
