@@ -14,7 +14,7 @@ import pytest
 
 from swarm.bench.timing import database_bytes
 from swarm.events import Event, JobEnded, TaskFinished, TaskLeased, body_hash
-from swarm.runtime.driver import Launch, start_new
+from swarm.runtime.driver import Launch, start_again, start_new
 from swarm.store.folder import RunFolder
 from swarm.testing.slopes import Slope, slope
 from swarm.testing.soak import ENDING, SOAKED, WARM_UP_SECONDS, Finished, fault_at, lasting_bytes, lines_through
@@ -105,9 +105,13 @@ def test_one_driver_outlives_all_faults_of_three_quarters_of_an_hour() -> None:
 def test_a_driver_under_the_stop_watch_does_its_job_and_tells_of_itself(tmp_path: Path) -> None:
     """And steps count when they are finished: not for being leased, and not for calls."""
     run = RunFolder(tmp_path / "runs", "soaked")
+    how = Launch(str(run.root), local=True, program=SOAKED)
 
     async def go() -> None:
-        driver = await start_new(job(write_sources(tmp_path)), run, Launch(str(run.root), local=True, program=SOAKED))
+        spec = job(write_sources(tmp_path), model={"engine": "scripted", "name": "raises+slow:0.3"})
+        driver = await start_new(spec, run, how)
+        driver.kill()
+        driver = await start_again(run, how)
         while not await driver.ended():
             await asyncio.sleep(0.1)
         assert await driver.error() is None
