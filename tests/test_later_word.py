@@ -16,7 +16,7 @@ from swarm.runtime.caretaker import Caretaker
 from swarm.runtime.driver import Launch, is_starting, last_event, start_again, start_lock
 from swarm.runtime.launch import Interrupts, Options, run_again
 from swarm.runtime.people import attend, pause
-from swarm.runtime.session import PASSING, Session
+from swarm.runtime.session import LEFT, PASSING, Session
 from swarm.store.folder import RunFolder, read_status
 from swarm.store.runs import Runs
 from tests.commands import swarm
@@ -83,6 +83,23 @@ def test_who_only_hears_an_answer_pauses_nothing_anew(crashed: RunFolder) -> Non
     attend(crashed, lambda run: {})
     assert last_event(crashed) > seen and state_of(crashed).phase == "paused"
     Session.resume(crashed, since=seen).store.close()
+
+
+@pytest.mark.parametrize("reason", ["", "lunch"])
+@pytest.mark.parametrize("before", ["", "breakfast", LEFT])
+def test_a_pause_counts_that_is_heard_with_an_answer(crashed: RunFolder, before: str, reason: str) -> None:
+    """Whether the job was at work before, paused by a person, or left."""
+    if before == LEFT:
+        Session.resume(crashed).close()
+    elif before:
+        pause(crashed, before)
+    seen = last_event(crashed)
+    crashed.post("pause", reason)
+    attend(crashed, lambda run: {})
+    assert crashed.messages() == []
+    with pytest.raises(BusyError, match="was paused by a person while it was being taken up"):
+        Session.resume(crashed, since=seen)
+    Session.resume(crashed, since=last_event(crashed)).store.close()
 
 
 def test_a_job_that_is_paused_already_can_be_while_a_driver_is_started_for_it(crashed: RunFolder) -> None:

@@ -200,8 +200,10 @@ class Session:
         match message.kind:
             case "pause":
                 reason, texts = persons_reason(message.text, PAUSED_BY_A_PERSON)
+                known = self.master.state.reason
+                again = self.master.state.phase is Phase.PAUSED and (known in PASSING or is_persons(known))
                 self.master.pause(reason, texts)
-                if self.master.state.phase is Phase.PAUSED and self.master.state.reason in PASSING:  # now a person wants it
+                if again:  # the later word, which counts against who is taking the job up since an earlier one
                     self.master.append([ev.PhaseChanged(phase=Phase.PAUSED, reason=reason)], texts)
             case "signal" if message.text in SIGNALS.values():
                 self.master.pause(message.text)
@@ -278,15 +280,17 @@ def check_unpaused(run: RunFolder, log: Reader, since: int) -> None:
     Raises:
         BusyError: a person has.
     """
-    shell = ""
-    for event in log.read(after=since):
-        if isinstance(event.body, ev.JobOpened):
-            shell = event.body.shell
-        if shell == ev.DESK or not isinstance(event.body, ev.PhaseChanged):
-            continue  # who only hears an answer leaves a job as it was: paused, with the reason of before
-        if event.body.phase == Phase.PAUSED and is_persons(event.body.reason):
-            cure = f"`swarm resume {run.id}{run.option}` goes on with it after all"
-            raise BusyError("was paused by a person while it was being taken up", run.id, cure)
+    resting, repeated = "", False
+    for event in log.life():
+        match event.body:
+            case ev.JobOpened():  # who only hears an answer leaves a job as it was: paused, with the reason of before
+                resting, repeated = "", event.body.shell == ev.DESK and resting not in ("", *PASSING)
+            case ev.PhaseChanged(phase=phase, reason=reason):
+                resting = reason if phase == Phase.PAUSED else ""
+                if event.seq > since and is_persons(resting) and not repeated:
+                    cure = f"`swarm resume {run.id}{run.option}` goes on with it after all"
+                    raise BusyError("was paused by a person while it was being taken up", run.id, cure)
+                repeated = False
 
 
 def is_persons(reason: str) -> bool:
