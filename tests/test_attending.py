@@ -14,7 +14,7 @@ import pytest
 from swarm.errors import StoreError
 from swarm.events import ApprovalAnswered, Event
 from swarm.report import render
-from swarm.runtime.people import answer
+from swarm.runtime.people import answer, cancel
 from swarm.runtime.session import LEFT, Session
 from swarm.runtime.supervise import Supervisor
 from swarm.store.folder import RunFolder, read_status
@@ -89,6 +89,22 @@ class TakenPlace(FolderPlace):
 
     def holder(self, folder: Path) -> str | None:
         return self.holders.pop() if self.holders else None
+
+
+@dataclass(frozen=True)
+class LeftPlace(FolderPlace):
+    """Somebody who holds the job leaves it after one look."""
+
+    holders: list[str] = field(default_factory=lambda: ["process 1"])
+
+    def holder(self, folder: Path) -> str | None:
+        return self.holders.pop() if self.holders else None
+
+
+def test_a_cancel_counts_whose_driver_has_just_left(tmp_path: Path) -> None:
+    folder = asking(tmp_path)
+    cancel(replace(folder, place=LeftPlace()), "enough", render)
+    assert read_status(folder).status == "cancelled" and folder.report_html.exists() and folder.messages() == []
 
 
 @pytest.mark.parametrize(("held", "says"), [(True, "could not be answered"), (False, "is in use")])

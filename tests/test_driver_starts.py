@@ -6,17 +6,21 @@ import asyncio
 import os
 import select
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
 import pytest
 
-from swarm.errors import SwarmError
-from swarm.runtime.driver import Launch, start_new
+from swarm.errors import StoreError, SwarmError
+from swarm.report import render
+from swarm.runtime.driver import LOOK_SECONDS, Launch, start_again, start_new
+from swarm.runtime.people import cancel
 from swarm.store.folder import RunFolder
 from tests.commands import job_file, start
 from tests.jobs import job, write_sources
+from tests.test_runtime_local import crash
 
 
 @pytest.fixture
@@ -75,3 +79,22 @@ def test_a_command_that_is_stopped_while_its_driver_hangs_takes_it_along(
     assert heard(alive) == b""
     detaching.communicate(timeout=30)
     assert detaching.returncode in (-number, 128 + number) and list((tmp_path / "runs").iterdir()) == []
+
+
+def test_a_job_that_is_cancelled_while_a_driver_is_started_is_not_taken(tmp_path: Path) -> None:
+    run, here, go = RunFolder(tmp_path, "one"), tmp_path / "here", tmp_path / "go"
+    assert crash(job(write_sources(tmp_path)), run, 6)
+    script = f'touch {here}; while [ ! -e {go} ]; do sleep 0.05; done; exec {sys.executable} -m swarm "$@"'
+
+    async def starting() -> None:
+        how = Launch(str(run.root), local=True, program=("sh", "-c", script, "sh"))
+        task = asyncio.create_task(start_again(run, how))
+        while not here.exists():
+            await asyncio.sleep(0.01)
+        await asyncio.to_thread(cancel, run, "", render)
+        await asyncio.wait([task], timeout=2 * LOOK_SECONDS)  # a look in between, which must not take the end for a start
+        go.touch()
+        await task
+
+    with pytest.raises(StoreError, match=r"job one has ended \(cancelled\)"):
+        asyncio.run(starting())

@@ -6,12 +6,14 @@ import asyncio
 import os
 import signal
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from swarm.errors import BusyError, StoreError, SwarmError
+from swarm.events import Event, PhaseChanged
 from swarm.runtime.caretaker import Caretaker
 from swarm.runtime.driver import Launch, is_starting, last_event, start_again, start_lock
 from swarm.runtime.launch import Interrupts, Options, run_again
@@ -25,6 +27,10 @@ from tests.test_runtime_local import crash
 from tests.test_supervise import wait_for
 
 
+def pauses(run: RunFolder) -> list[Event]:
+    return [event for event in events_of(run) if isinstance(event.body, PhaseChanged)]
+
+
 @pytest.fixture
 def crashed(tmp_path: Path) -> RunFolder:
     """A run whose driver was killed."""
@@ -33,18 +39,18 @@ def crashed(tmp_path: Path) -> RunFolder:
     return run
 
 
-def interrupted(run: RunFolder, new: bool, taken: bool) -> bool:
-    """Whether a driver that gets a signal, before or after it has taken its job, ends at once."""
+def interrupted(run: RunFolder, new: bool, *steps: Callable[[Interrupts], None], after: int) -> bool:
+    """Whether a driver that gets a signal after so many of these steps ends at once."""
 
     async def driver() -> None:
         with Interrupts(run, new) as interrupts:
-            if taken:
-                interrupts.taken()
+            for step in steps[:after]:
+                step(interrupts)
             os.kill(os.getpid(), signal.SIGINT)
             for _ in range(3):  # in which the signal arrives
                 await asyncio.sleep(0)
-            if not taken:
-                interrupts.taken()
+            for step in steps[after:]:
+                step(interrupts)
 
     try:
         asyncio.run(driver())
@@ -54,13 +60,17 @@ def interrupted(run: RunFolder, new: bool, taken: bool) -> bool:
 
 
 def test_a_signal_pauses_the_job_of_the_process_that_got_it_and_no_others(crashed: RunFolder) -> None:
-    assert interrupted(crashed, new=False, taken=False) and crashed.messages() == []
-    assert interrupted(RunFolder(crashed.root, "not-yet"), new=True, taken=False)
-    for new, taken in ((False, True), (True, True), (True, False)):
-        assert not interrupted(crashed, new, taken)
+    taken, rests, left = Interrupts.taken, Interrupts.rests, Interrupts.left
+    assert interrupted(crashed, False, taken, after=0) and crashed.messages() == []
+    assert interrupted(RunFolder(crashed.root, "not-yet"), True, taken, after=0)
+    for new, after in ((False, 1), (True, 1), (True, 0)):
+        assert not interrupted(crashed, new, taken, left, after=after)
         (message,) = crashed.messages()
         assert (message.kind, message.text) == ("signal", "Ctrl-C"), "of a job that is just being made, once it is"
         crashed.heard(message.id)
+    assert not interrupted(crashed, False, taken, left, after=2) and crashed.messages() == [], "it may be another's by now"
+    for after in (1, 2):
+        assert not interrupted(crashed, False, taken, rests, after=after) and crashed.messages() == []
 
 
 def test_a_pause_counts_that_was_acknowledged_while_the_job_was_being_taken_up(crashed: RunFolder) -> None:
@@ -79,6 +89,7 @@ def test_a_pause_counts_that_was_acknowledged_while_the_job_was_being_taken_up(c
 
 def test_who_only_hears_an_answer_pauses_nothing_anew(crashed: RunFolder) -> None:
     pause(crashed, "lunch")
+    Caretaker.take(crashed).store.close()
     seen = last_event(crashed)
     attend(crashed, lambda run: {})
     assert last_event(crashed) > seen and state_of(crashed).phase == "paused"
@@ -117,9 +128,11 @@ def test_a_job_that_is_paused_already_can_be_while_a_driver_is_started_for_it(cr
         assert is_starting(crashed)
         said = await asyncio.to_thread(swarm, "pause", "one", "--runs", crashed.root)
         assert said.code == 0 and said.err.startswith("paused one"), said.err
+        assert len(pauses(crashed)) == before + 1
         go.touch()
         await task
 
+    before = len(pauses(crashed))
     with pytest.raises(BusyError, match="one: was paused by a person while it was being taken up"):
         asyncio.run(starting())
     assert not is_starting(crashed) and state_of(crashed).phase == "paused"

@@ -36,15 +36,15 @@ def pause(id: RunId, reason: Reason = "", runs: Runs = None) -> None:
     from swarm.store.folder import read_status
 
     run = the_run(id, runs)
-    people.pause(run, reason)
-    if not people.rests(run, PAUSE_SECONDS):
-        err().print(f"asked {run.id} to pause; it finishes the calls that are under way first", markup=False)
-        return
-    known = read_status(run)
-    if known.ended:
-        raise StoreError(f"came to its end first ({known.status})", run.id, "`swarm report` shows what it found")
-    if known.status not in ("paused", "budget") or is_starting(run):  # whoever worked on it was gone before hearing of it
-        people.pause_resting(run, reason, known.events)
+    if not people.pause(run, reason):
+        if not people.rests(run, PAUSE_SECONDS):
+            err().print(f"asked {run.id} to pause; it finishes the calls that are under way first", markup=False)
+            return
+        known = read_status(run)
+        if known.ended:
+            raise StoreError(f"came to its end first ({known.status})", run.id, "`swarm report` shows what it found")
+        if known.status not in ("paused", "budget") or is_starting(run):  # whoever worked on it was gone before hearing of it
+            people.pause_resting(run, reason, known.events)
     err().print(f"paused {run.id}; go on with: swarm resume {run.id}{run.option}", markup=False)
 
 

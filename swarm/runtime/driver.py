@@ -23,11 +23,11 @@ from typing import IO, Any, NamedTuple, Protocol
 
 from swarm import errors
 from swarm.errors import AwayError, BusyError, SwarmError
-from swarm.events import CARETAKER, DESK, JobEnded, JobOpened
+from swarm.events import CARETAKER, DESK, JobOpened
 from swarm.spec import JobSpec
 from swarm.store.blobs import write_durably
 from swarm.store.connection import naming
-from swarm.store.folder import RunFolder
+from swarm.store.folder import RunFolder, read_status
 from swarm.store.lock import FolderLock, holder
 
 LOOK_SECONDS = 0.25
@@ -201,12 +201,13 @@ async def start_again(
     try:
         if (other := await asyncio.to_thread(run.holder)) is not None:
             raise BusyError(f"is worked on by {other}", run.id, f"`swarm watch {run.id}{run.option}` follows it")
-        before, last = await asyncio.to_thread(opened, run), await asyncio.to_thread(last_event, run)
+        over = (await asyncio.to_thread(read_status, run)).ended  # what ends it from now on is no driver that has taken it
+        before, last = await asyncio.to_thread(opened, run, over), await asyncio.to_thread(last_event, run)
         earlier = _remember(run, how, last)  # taken back where its cluster was away: that is no fault of the job's
         command = ["resume", run.id, *(["--since", str(last)] if at is None else ["--at", str(at)])]
         driver = DriverProcess(command, how, run.driver_log)
         try:
-            await _until(lambda: opened(run) != before, driver, patience, run.id, f"see {run.driver_log}")
+            await _until(lambda: opened(run, over) != before, driver, patience, run.id, f"see {run.driver_log}")
         except AwayError:
             _note(run, *earlier)
             raise
@@ -267,14 +268,12 @@ def is_starting(run: RunFolder) -> bool:
     return holder(run.path / STARTING) is not None
 
 
-def opened(run: RunFolder) -> int:
+def opened(run: RunFolder, over: bool) -> int:
     """The number of the event with which a driver last took the job, 0 if none did. Whoever held it only to hear or say
-    something was none; of a job that is over, whoever writes its report is one."""
+    something was none; of a job that is `over`, whoever writes its report is one."""
     with run.reader() as reader:
-        life = list(reader.life())
-    over = any(isinstance(event.body, JobEnded) for event in life)
-    took = [event.seq for event in life if isinstance(event.body, JobOpened) and (over or event.body.shell not in NO_DRIVERS)]
-    return max(took, default=0)
+        took = [event for event in reader.life() if isinstance(event.body, JobOpened)]
+    return max((event.seq for event in took if over or event.body.shell not in NO_DRIVERS), default=0)
 
 
 def starts(run: RunFolder) -> tuple[list[Start], dict[str, Any]]:

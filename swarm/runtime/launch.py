@@ -150,6 +150,15 @@ def cancel_resting(run: RunFolder, reason: str, render: Render) -> None:
         keeper.append([ReportWritten(files=dict(render(run)))], {})
 
 
+def hear_cancel(run: RunFolder, render: Render) -> None:
+    """Does what was asked of a driver that was just leaving: nobody else would hear it, perhaps for days."""
+    with suppress(SwarmError):  # it has ended, or whoever has taken it up hears this
+        for message in run.messages():
+            if message.kind == "cancel":
+                cancel_resting(run, message.text, render)
+                run.heard(message.id)
+
+
 async def _run(
     run: RunFolder,
     new: tuple[Prepared, Pinned] | None,
@@ -165,13 +174,15 @@ async def _run(
 
         try:
             if options.shell == "local":
-                await _run_locally(run, new, options, render, taken)
+                await _run_locally(run, new, options, render, taken, interrupts)
             else:
-                await _run_on_ray(run, new, options, render, taken)
+                await _run_on_ray(run, new, options, render, taken, interrupts)
         except asyncio.CancelledError:
             if not interrupts.stopped:
                 raise  # by whoever awaits the job, who knows why
             raise stopped(run if run.path.is_dir() else None) from None
+        finally:
+            hear_cancel(run, render)
 
 
 def stopped(run: RunFolder | None) -> SwarmError:
@@ -182,7 +193,12 @@ def stopped(run: RunFolder | None) -> SwarmError:
 
 
 async def _run_locally(
-    run: RunFolder, new: tuple[Prepared, Pinned] | None, options: Options, render: Render, opened: Callable[[Opened], None]
+    run: RunFolder,
+    new: tuple[Prepared, Pinned] | None,
+    options: Options,
+    render: Render,
+    opened: Callable[[Opened], None],
+    interrupts: Interrupts,
 ) -> None:
     from swarm.runtime.local import work_locally
 
@@ -196,16 +212,23 @@ async def _run_locally(
         if session.master.state.settled:
             session.reported(render(run))
         await session.told()
+        interrupts.rests()
     except (ModelError, ProtocolError) as error:
         session.left(error)
         await session.told()
         raise
     finally:
         session.close()
+        interrupts.left()
 
 
 async def _run_on_ray(
-    run: RunFolder, new: tuple[Prepared, Pinned] | None, options: Options, render: Render, opened: Callable[[Opened], None]
+    run: RunFolder,
+    new: tuple[Prepared, Pinned] | None,
+    options: Options,
+    render: Render,
+    opened: Callable[[Opened], None],
+    interrupts: Interrupts,
 ) -> None:
     settle()
     from swarm.runtime import cluster
@@ -225,12 +248,14 @@ async def _run_on_ray(
             if settled(run):
                 await job.reported(render(run))
             await job.told()
+            interrupts.rests()
         except (ModelError, ProtocolError) as error:
             await job.left(error)
             await job.told()
             raise
         finally:
             await job.close()
+            interrupts.left()
             if joined.ours:
                 with suppress(SwarmError, TimeoutError):
                     await asyncio.wait_for(cluster.answer(fleet().close.remote()), 45)
@@ -258,11 +283,11 @@ def over_budget(run: RunFolder) -> BudgetError | None:
 class Interrupts:
     """While it holds, the first Ctrl-C or SIGTERM asks the job to pause, and a second one ends the driver at once. So does the
     first, as long as the job is not `taken`: it may be somebody else's, who works on it. That of a new job, which is just
-    being made, waits until then."""
+    being made, waits until then. Once the job is `left`, the first means nothing: the driver ends as it is."""
 
     def __init__(self, run: RunFolder, new: bool) -> None:
         self._run, self._new = run, new
-        self._ours, self._asked = False, ""
+        self._ours, self._left, self._asked, self._message = False, False, "", ""
         self.stopped = False
         """Whether a signal has ended the driver."""
 
@@ -282,7 +307,7 @@ class Interrupts:
         signal.alarm(0)  # Ray's own handler goes first, takes SIGTERM for a crash, and has the process abort three seconds later
         if not self._asked and (self._ours or (self._new and self._run.path.is_dir())):
             self._asked = name
-            if not self._ours or self._posted():
+            if self._left or not self._ours or self._posted():
                 return
         self.stopped = True
         for task in asyncio.all_tasks(loop):
@@ -294,8 +319,19 @@ class Interrupts:
         if self._asked:
             self._posted()
 
+    def rests(self) -> None:
+        """The job has come to rest by itself. A signal that it did not come to hear is no word to whoever takes it next."""
+        self.left()
+        if self._message:
+            with suppress(StoreError):  # it stays, as a person's word
+                self._run.heard(self._message)
+
+    def left(self) -> None:
+        """The job is ours no more."""
+        self._left = True
+
     def _posted(self) -> bool:
         with suppress(StoreError):  # nothing can be left for the job, as its disk is full
-            self._run.post("signal", self._asked)
+            self._message = self._run.post("signal", self._asked)
             return True
         return False

@@ -17,7 +17,7 @@ from swarm.errors import SpecError, StoreError, SwarmError
 from swarm.events import DESK, ApprovalAnswered, ApprovalAsked, PhaseChanged
 from swarm.runtime.caretaker import Caretaker
 from swarm.runtime.driver import is_starting
-from swarm.runtime.launch import Render, cancel_resting
+from swarm.runtime.launch import Render, cancel_resting, hear_cancel
 from swarm.runtime.master import persons_reason
 from swarm.runtime.session import PASSING, PAUSED_BY_A_PERSON, Session, person
 from swarm.runtime.supervise import may_go_on, orphaned
@@ -78,9 +78,9 @@ def questions(run: RunFolder) -> list[Question]:
         ]  # fmt: skip
 
 
-def pause(run: RunFolder, reason: str = "") -> None:
+def pause(run: RunFolder, reason: str = "") -> bool:
     """Asks a job that is at work to pause. One that has lost its driver, and that a supervisor would start again or somebody
-    starts just now, is paused when this returns.
+    starts just now, is paused when this returns. Returns whether it is.
 
     Raises:
         StoreError: nobody works on it, and nobody would by itself; or it is damaged.
@@ -88,17 +88,19 @@ def pause(run: RunFolder, reason: str = "") -> None:
     known = read_status(run)
     if known.holder is not None:
         run.post("pause", reason)
-        return
+        return False
     sound(run, known)
     if known.ended or not (is_starting(run) or orphaned(run, known, time.time())):
         cure = "" if known.ended else f"`swarm resume {run.id}{run.option}` goes on with it"
         raise StoreError(f"nobody works on this run (it is {known.status}), so it can't be paused", run.id, cure)
     try:
         pause_resting(run, reason, known.events)
+        return True
     except StoreError:
         if run.holder() is None:
             raise
         run.post("pause", reason)  # somebody has just taken it up
+        return False
 
 
 def pause_resting(run: RunFolder, reason: str, at: int) -> None:
@@ -121,8 +123,10 @@ def cancel(run: RunFolder, reason: str, render: Render) -> None:
     known = _open(run)
     if known.holder is None:
         cancel_resting(run, reason, render)
-    else:
-        run.post("cancel", reason)
+        return
+    run.post("cancel", reason)
+    if run.holder() is None:  # whoever worked on it has left, with or without a look at this
+        hear_cancel(run, render)
 
 
 def tell(run: RunFolder, text: str) -> int:

@@ -283,6 +283,8 @@ def check_unpaused(run: RunFolder, log: Reader, since: int) -> None:
     resting, repeated = "", False
     for event in log.life():
         match event.body:
+            case ev.JobOpened(shell=ev.CARETAKER):  # who only writes something leaves it as it is too
+                repeated = False
             case ev.JobOpened():  # who only hears an answer leaves a job as it was: paused, with the reason of before
                 resting, repeated = "", event.body.shell == ev.DESK and resting not in ("", *PASSING)
             case ev.PhaseChanged(phase=phase, reason=reason):
