@@ -11,6 +11,7 @@ import hashlib
 import importlib
 import importlib.util
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import field
@@ -453,22 +454,27 @@ def _at_fault(what: str, path: Path, error: BaseException) -> ProtocolError:
     return ProtocolError(f"{what} ({at}): {type(error).__name__}: {said}", "protocol", "mend that file")
 
 
+_IMPORTING = threading.RLock()
+"""Held while a protocol's body runs, or another thread would be given a module that is half made."""
+
+
 def _import(path: Path, source: bytes, digest: str) -> ModuleType:
     """Imports a file once for each content, under a name of its own, so that it can't shadow another module.
 
     It runs the very bytes of the digest: Python's own cache takes a file for unchanged that was saved again within a second.
     """
     name = f"swarm_protocol_{path.stem}_{digest[:12]}"
-    if name in sys.modules:
-        return sys.modules[name]
-    found = importlib.util.spec_from_file_location(name, path)
-    if found is None:
-        raise ProtocolError(f"{path} cannot be imported", "protocol", "a protocol is a Python file")
-    module = importlib.util.module_from_spec(found)
-    sys.modules[name] = module
-    try:
-        exec(compile(source, str(path), "exec", dont_inherit=True), module.__dict__)
-    except (Exception, SystemExit) as error:
-        del sys.modules[name]
-        raise _at_fault("it cannot be imported", path, error) from error
-    return module
+    with _IMPORTING:
+        if name in sys.modules:
+            return sys.modules[name]
+        found = importlib.util.spec_from_file_location(name, path)
+        if found is None:
+            raise ProtocolError(f"{path} cannot be imported", "protocol", "a protocol is a Python file")
+        module = importlib.util.module_from_spec(found)
+        sys.modules[name] = module  # while its body runs: dataclasses look themselves up there
+        try:
+            exec(compile(source, str(path), "exec", dont_inherit=True), module.__dict__)
+        except (Exception, SystemExit) as error:
+            del sys.modules[name]
+            raise _at_fault("it cannot be imported", path, error) from error
+        return module
