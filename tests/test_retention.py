@@ -104,6 +104,16 @@ def test_a_run_whose_holder_cannot_be_seen_is_told_and_keeps_no_other(folder: Pa
     assert needless(folder) == []
 
 
+def test_a_run_that_cannot_be_taken_is_told_and_keeps_no_other(folder: Path) -> None:
+    run = RunFolder(folder.parent, "a-first")
+    run.create()
+    run.lock.unlink()
+    run.lock.mkdir()  # as if it were another user's: who holds it can be seen
+    said = swarm("gc", "--yes", "--runs", folder.parent)
+    assert said.code == 0 and "a-first: left alone: input/output error: Is a directory" in said.out
+    assert needless(folder) == []
+
+
 def test_what_a_start_leaves_that_was_killed_goes_once_it_has_rested_and_nobody_is_at_it(folder: Path) -> None:
     root = folder.parent
     names = [f".{name}" for id in ("small", "one") for name in (f"{id}.starting", f"{id}.{'e' * 32}.driver.log")]

@@ -163,6 +163,14 @@ def test_a_repair_refuses_while_the_run_works(run: Path) -> None:
             repair(run, apply=True)
 
 
+def test_a_run_that_cannot_be_taken_is_not_repaired(run: Path) -> None:
+    tamper(run, "UPDATE events SET payload = x'00' WHERE seq = 1500")
+    (run / "lock").unlink()
+    (run / "lock").mkdir()
+    with pytest.raises(StoreError, match="lock: input/output error: Is a directory"):
+        repair(run, apply=True)
+
+
 @pytest.mark.parametrize(
     ("kind", "version", "message"),
     [

@@ -335,7 +335,8 @@ def _plain(value: object) -> object:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    lock = FolderLock.take(folder / "lock")
+    with naming(folder):
+        lock = FolderLock.take(folder / "lock")
     try:
         yield
     finally:

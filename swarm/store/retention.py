@@ -50,7 +50,8 @@ def free(folder: Path) -> list[Needless]:
     Raises:
         StoreError: someone works on the run, or its log can't be read.
     """
-    lock = FolderLock.take(folder / "lock")
+    with naming(folder):
+        lock = FolderLock.take(folder / "lock")
     try:
         found = needless(folder)
         with naming(folder):
