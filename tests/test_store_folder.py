@@ -159,6 +159,30 @@ def test_latest_follows_the_last_run(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["latest", "one", "two"]
 
 
+@pytest.mark.parametrize("kind", ["folder", "postgres"])
+def test_once_the_latest_run_is_removed_there_is_none_until_another_is_made(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    place = request.getfixturevalue("postgres").database() if kind == "postgres" else "runs"
+    runs, prepared = open_runs(place, {}), check(job(write_sources(tmp_path)))
+
+    def make(id: str) -> None:
+        Session.create(*prepared, runs.run(id)).store.close()
+
+    make("one")
+    make("two")
+    runs.run("half").create()  # and whoever made it came no further
+    with pytest.raises(StoreError, match="exists already"):
+        make("one")
+    assert runs.find("latest").id == "two"
+    assert swarm("rm", "latest", "--runs", place).code == 0
+    again = swarm("rm", "latest", "--runs", place)
+    assert again.code == 1 and "there is no latest run" in again.err and runs.ids() == ["half", "one"]
+    make("three")
+    assert swarm("rm", "one", "--runs", place).code == 0 and runs.find("latest").id == "three"
+
+
 def test_something_else_called_latest_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "latest").mkdir()
     run = RunFolder(tmp_path, "one")

@@ -19,7 +19,7 @@ from swarm.store.database import MIGRATIONS, Address, Link, migrate
 from swarm.store.interface import Writer
 from swarm.store.postgres import PostgresReader, PostgresWriter
 from swarm.store.postgres_place import PostgresPlace
-from swarm.store.runs import open_runs
+from swarm.store.runs import Runs, open_runs
 from swarm.testing.postgres import EmbeddedPostgres, Wire
 from tests.fired import fired
 from tests.store_process import note
@@ -226,7 +226,7 @@ def test_the_size_of_a_run_counts_each_body_once(store: Postgres, tmp_path: Path
         append(writer)
         assert 100 < one - sum(map(len, texts)) < place.size(tmp_path / JOB) - one + 100
     store.execute("UPDATE swarmloom.jobs SET bytes = 0; DELETE FROM swarmloom.migrations WHERE version > 1;"
-                  "ALTER TABLE swarmloom.jobs DROP COLUMN bytes")  # fmt: skip
+                  "ALTER TABLE swarmloom.jobs DROP COLUMN bytes; DROP TABLE swarmloom.latest")  # fmt: skip
     before = one - sum(map(len, texts))
     with store.writer():  # brought up from the first schema
         assert place.size(tmp_path / JOB) > sum(map(len, texts)) + before
@@ -245,6 +245,21 @@ def test_an_older_schema_is_brought_up_and_a_newer_one_is_refused(store: Postgre
     for opening in (store.writer, store.reader):
         with pytest.raises(StoreError, match=newer):
             opening()
+
+
+def test_a_database_of_an_earlier_schema_has_its_newest_run_for_the_latest(store: Postgres, tmp_path: Path) -> None:
+    runs = Runs(tmp_path, open_runs(store.url, {}).place)
+    for id in ("one", "two"):
+        runs.run(id).create()
+    store.execute("DROP TABLE swarmloom.latest; DELETE FROM swarmloom.migrations WHERE version > 2")
+    assert runs.find("latest").id == "two"
+    runs.run("two").remove()
+    assert runs.find("latest").id == "one", "nothing there can say more"
+    runs.run("three").create()  # which brings it up
+    assert runs.find("latest").id == "one"
+    runs.run("one").remove()
+    with pytest.raises(StoreError, match="there is no latest run"):
+        runs.find("latest")
 
 
 def test_processes_that_begin_at_once_make_one_schema(store: Postgres) -> None:
@@ -366,6 +381,7 @@ def test_runs_are_made_found_listed_asked_and_removed(store: Postgres, tmp_path:
     for run in (one, two):
         run.check_free()
         run.create()
+        run.make_latest()
     assert (runs.find("o"), runs.find("latest")) == (one, two)
     assert one.holder() is None and one.exists() and not runs.run("three").exists()
     with one.writer() as writer:

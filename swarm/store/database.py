@@ -66,9 +66,14 @@ UPDATE swarmloom.jobs SET bytes =
     + (SELECT coalesce(sum(length(bytes)), 0) FROM swarmloom.bodies WHERE job = number)
     + (SELECT coalesce(sum(length(bytes)), 0) FROM swarmloom.blobs WHERE job = number);
 """,
+    """
+CREATE TABLE swarmloom.latest(single boolean PRIMARY KEY DEFAULT true CHECK (single), job bigint NOT NULL);
+INSERT INTO swarmloom.latest(job) SELECT number FROM swarmloom.jobs WHERE left(id, 1) <> '.' ORDER BY number DESC LIMIT 1;
+""",
 )
 """How the schema came to be what it is, step by step; steps are added and never changed. A key is bytes, because text in
-PostgreSQL can hold no NUL and sorts by language. A body whose bytes are NULL lies in the blob store."""
+PostgreSQL can hold no NUL and sorts by language. A body whose bytes are NULL lies in the blob store. The one row of `latest`
+names the job that was made last also where that is gone."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -285,11 +285,12 @@ class RunFolder:
         self.place.make_folder(self.path)
 
     def make_latest(self) -> None:
-        """Points `latest` at this run, in one step.
+        """Points `latest` at this run, in one step; in a database too, which does so for all who look there.
 
         Raises:
             StoreError: something other than a link is called `latest`, or links cannot be made here.
         """
+        self.place.make_latest(self.path)
         link, draft = self.root / LATEST, self.root / draft_name(LATEST)
         with naming(link):
             os.symlink(self.id, draft)

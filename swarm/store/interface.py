@@ -239,6 +239,10 @@ class Place(Protocol):
         """The id of the run that was made last, which may be gone; empty if there is none."""
         ...
 
+    def make_latest(self, folder: Path) -> None:
+        """Says that this run was made last, to a place that does not go by the link beside the runs."""
+        ...
+
     def create(self, folder: Path) -> bool:
         """Reserves a run's id; False if a run has it already. The folder exists, and holds nothing that is of use.
 

@@ -51,6 +51,9 @@ class FolderPlace:
         link = root / LATEST
         return os.readlink(link) if link.is_symlink() else ""
 
+    def make_latest(self, folder: Path) -> None:
+        """The link says it."""
+
     def create(self, folder: Path) -> bool:
         with naming(folder):
             if self.exists(folder):

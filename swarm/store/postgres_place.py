@@ -65,8 +65,14 @@ class PostgresPlace:
         return [id for (id,) in self._read("SELECT id FROM swarmloom.jobs")]
 
     def latest(self, root: Path) -> str:
-        found = self._read("SELECT id FROM swarmloom.jobs WHERE left(id, 1) <> '.' ORDER BY number DESC LIMIT 1")
+        nothing: list[tuple[Any, ...]] = []
+        found = self._run(lambda connection, _: fetch(connection, _latest(connection)), nothing)
         return str(found[0][0]) if found else ""
+
+    def make_latest(self, folder: Path) -> None:
+        query = """INSERT INTO swarmloom.latest(job) SELECT number FROM swarmloom.jobs WHERE id = %s
+            ON CONFLICT (single) DO UPDATE SET job = excluded.job"""
+        self._read(query, folder.name)
 
     def create(self, folder: Path) -> bool:
         link = self._connected()
@@ -285,3 +291,12 @@ class PostgresPlace:
         if self._link is None:
             self._link = Link(self.address, writing=True)
         return self._link
+
+
+def _latest(connection: Connection) -> str:
+    """What to ask for the run that was made last. Until somebody writes there, a database of an earlier schema can't say which,
+    if that is gone."""
+    ((told,),) = fetch(connection, "SELECT to_regclass('swarmloom.latest') IS NOT NULL")
+    if told:
+        return "SELECT id FROM swarmloom.jobs JOIN swarmloom.latest ON number = job"
+    return "SELECT id FROM swarmloom.jobs WHERE left(id, 1) <> '.' ORDER BY number DESC LIMIT 1"
