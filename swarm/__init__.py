@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from swarm.api import JobHandle as JobHandle, run as run, submit as submit
+    from swarm.api import JobHandle as JobHandle, resume as resume, run as run, submit as submit
     from swarm.errors import (
         ClusterError as ClusterError,
         CorpusError as CorpusError,
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "swarm.api": ("JobHandle", "run", "submit"),
+    "swarm.api": ("JobHandle", "resume", "run", "submit"),
     "swarm.errors": (
         "ClusterError", "CorpusError", "ExitCode", "ModelError", "ProtocolError", "SpecError", "StoreError",
         "SwarmError", "WeightsError", "WindowError",

@@ -23,7 +23,7 @@ PUBLIC = frozenset(
         "Answer", "AnswerSpec", "BudgetSpec", "ClusterError", "Column", "CorpusError", "Event", "ExitCode",
         "InputSpec", "JobHandle", "JobSpec", "ModelError", "ModelSpec", "Price", "ProtocolError",
         "ProtocolSpec", "SpecError", "StoreError", "SwarmError", "WeightsError", "WindowError",
-        "load_spec", "run", "submit",
+        "load_spec", "resume", "run", "submit",
     ]
 )
 """The names that `swarm` promises. A name added here is kept for good."""
