@@ -33,12 +33,12 @@ def report(id: RunId, runs: Runs = None, as_json: Json = False) -> None:
     from swarm.report import gather, write_report
 
     run = the_run(id, runs)
-    with run.reader() as reader:
-        files = write_report(reader, run)
-        answer = gather(reader, run.holder() is not None)
     where = people(as_json)
-    for line in answer_lines(answer):
-        where.print(line, markup=False)
+    with run.reader() as reader:
+        answer = gather(reader, run.holder() is not None)
+        for line in answer_lines(answer):  # first: whoever may not write there can read it all the same
+            where.print(line, markup=False)
+        files = write_report(reader, run)
     for name in files:
         where.print(f"{'draft' if answer.draft else 'report'}: {run.path / name}", markup=False)
     if as_json:

@@ -15,8 +15,9 @@ from pathlib import Path
 import apsw
 
 from swarm.errors import DamageError, NoSpaceError, StoreError
-from swarm.store import bodies
+from swarm.store import bodies, wal
 from swarm.store.blobs import sync_folder
+from swarm.store.lock import holder
 from swarm.store.mark import MARK
 
 APPLICATION = 0x5357524D
@@ -47,6 +48,7 @@ CREATE INDEX life ON events(kind) WHERE {LIFE};
 # read, and pages that are kept push what the master works with out of the processor's own caches.
 
 _OURS = f"schemas {' and '.join(map(str, bodies.SCHEMAS))}"
+_COPY = "copy the run's folder to where you may write, and name that place with --runs"
 BUSY_MS = 10_000
 """How long a connection waits for others."""
 _CHECKPOINT_PAGES = 4000
@@ -87,9 +89,13 @@ def naming(path: Path) -> Iterator[None]:
     except apsw.IOError as error:
         raise (no_space(where) if _is_full(path) else _broken(where, str(error))) from error
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        broken = _broken(str(error.filename2 or error.filename or where), error.strerror or str(error))
-        raise (no_space(where) if full else broken) from error
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise no_space(where) from error
+        there, reason = str(error.filename2 or error.filename or where), error.strerror or str(error)
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            cure = f"check the folder's permissions; where nobody works on the run, {_COPY}"
+            raise StoreError(f"access is refused: {reason}", there, cure) from error
+        raise _broken(there, reason) from error
     except apsw.Error as error:
         raise StoreError(f"SQLite refused: {error}", where, "see `swarm doctor`") from error
 
@@ -198,8 +204,21 @@ def _open(path: Path, flags: int, check: Callable[[apsw.Connection, Path], None]
 
 
 def _is_archive(path: Path) -> bool:
-    """Whether a log lies on a read-only disk with nothing pending; SQLite needs to be told so."""
-    return not os.access(path.parent, os.W_OK) and not path.with_name(path.name + "-wal").exists()
+    """Whether a log lies where nobody may write beside it, and is all in its one file; SQLite needs to be told so. Where there
+    is a write-ahead log with its index, SQLite reads both as they are, whether or not a writer is at work.
+
+    Raises:
+        StoreError: SQLite would have to make the index.
+    """
+    pending, index = wal.of(path), path.with_name(path.name + "-shm")
+    if os.access(path.parent, os.W_OK) or (pending.exists() and index.exists()):
+        return False
+    if pending.exists() and pending.stat().st_size:
+        problem = f"its newest records are in {pending.name}, which can only be read where one may write"
+        raise StoreError(problem, str(path), _COPY)
+    if (writer := holder(path.parent / "lock")) is not None:  # an archive's reader sees none of what is written meanwhile
+        raise StoreError(f"{writer} begins to work on it, and here one may only read", str(path), "try again in a moment")
+    return True
 
 
 def _check_application(connection: apsw.Connection, path: Path) -> None:

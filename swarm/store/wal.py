@@ -37,7 +37,7 @@ def lost_commits(connection: apsw.Connection, path: Path) -> int:
     """How many acknowledged commits lie behind what SQLite could read of a log's write-ahead log, at least.
 
     `connection` is one that has read the log. Safe while its writer is at work: the frames are looked at before SQLite is asked
-    how many there are.
+    how many there are. It tells that only to those who may write there; to others none are known to be lost.
 
     Raises:
         OSError, apsw.Error: a file cannot be read.
@@ -50,7 +50,7 @@ def lost_commits(connection: apsw.Connection, path: Path) -> int:
             salt, frames = _frames(of(path))
             taken = _taken(connection)
             same = _salt(of(path)) == salt
-        except FileNotFoundError:
+        except (FileNotFoundError, apsw.ReadOnlyError):
             return 0
         lost = max(0, sum(frame.commits for frame in frames[taken:]) - 1) if same else 0
         if not lost:
