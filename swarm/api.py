@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
@@ -31,7 +32,7 @@ from swarm.spec import JobSpec, anchored, load_spec
 from swarm.store.folder import RunFolder, new_id, read_status
 from swarm.store.interface import FILES, Reader
 from swarm.store.place import FolderPlace
-from swarm.store.runs import open_runs
+from swarm.store.runs import Runs, open_runs
 
 if TYPE_CHECKING:
     from swarm.runtime.submission import RemoteDriver
@@ -56,7 +57,8 @@ class JobHandle:
         Raises:
             StoreError: none, or several, fit.
         """
-        return cls(open_runs(str(runs) if runs else None, os.environ).find(id), runs=runs)
+        place, runs = _whereabouts(runs)
+        return cls(place.find(id), runs=runs)
 
     def __repr__(self) -> str:
         return f"JobHandle({self.id!r})"
@@ -81,7 +83,7 @@ class JobHandle:
         Raises:
             StoreError: the log is damaged.
         """
-        if self.driver is not None and not await asyncio.to_thread(self._run.exists):
+        if self._remote and not await asyncio.to_thread(self._run.exists):
             cure = "submit with --runs in a folder that both can see, or in a database"
             raise errors.StoreError("lies on the cluster, and cannot be read from here", self._run.where, cure)
         reported = False
@@ -124,7 +126,7 @@ class JobHandle:
             why = reader.body(hash).decode(errors="replace") if hash else reason
         there = self._run.option
         onward = f"swarm resume {self.id}{there}"
-        if self.driver is not None and not isinstance(self.driver, DriverProcess):
+        if self._remote:
             onward = f"submit it again under its key or id, or: {onward}"
         if asked := await self.questions():
             cure = f"answer it with: swarm approve {asked[0].name}{there}, then: {onward}"
@@ -201,6 +203,11 @@ class JobHandle:
         runs = str(self._run.root) if isinstance(self._run.place, FolderPlace) else self._runs
         return JobHandle(target, await start_again(target, Launch(runs, local, address, agents, True)), runs)
 
+    @property
+    def _remote(self) -> bool:
+        """Whether this handle had a cluster's head start the job."""
+        return self.driver is not None and not isinstance(self.driver, DriverProcess)
+
     async def _left(self) -> bool:
         """Whether nobody works on the job any more."""
         return (self.driver is None or await self.driver.ended()) and self._run.holder() is None
@@ -246,9 +253,9 @@ async def submit(
         return JobHandle(remote.run, remote, runs)
     if key is not None:
         raise errors.SpecError("is only known to a cluster's head", "key", "submit to http://HEAD:8265, or give an id")
-    place = open_runs(str(runs) if runs else None, os.environ)
+    place, runs = _whereabouts(runs)
     run = place.run(id or new_id(spec.name, datetime.now().astimezone(), await asyncio.to_thread(place.ids)))
-    driver = await start_new(spec, run, Launch(str(runs or ""), local, address, agents))
+    driver = await start_new(spec, run, Launch(runs, local, address, agents))
     return JobHandle(run, driver, runs)
 
 
@@ -273,12 +280,13 @@ async def resume(
         SwarmError: what kept the driver from taking the job; someone else may work on it.
     """
     _check_agents(agents)
-    run = open_runs(str(runs) if runs else None, os.environ).find(id)
+    place, runs = _whereabouts(runs)
+    run = place.find(id)
     if not budget and await asyncio.to_thread(people.waits_in_vain, run):  # a driver would leave at once
         asked = people.questions(run)
         text = asked[0].text if asked else "nobody knows for what"
         raise SwarmError(f"waits for a person: {text}", run.id, f"answer it with: swarm approve {run.id}{run.option}")
-    how = Launch(str(runs or ""), local, address, agents, pinned, budget)
+    how = Launch(runs, local, address, agents, pinned, budget)
     return JobHandle(run, await start_again(run, how), runs)
 
 
@@ -330,6 +338,15 @@ def _meant(job: object) -> JobSpec:
         cure = "give a swarm.JobSpec, or the path of a job file"
         raise errors.SpecError(f"is no job: {type(job).__name__}", "spec", cure)
     return anchored(job, Path.cwd())
+
+
+def _whereabouts(runs: str | Path | None) -> tuple[Runs, str]:
+    """Where runs lie, and how a driver is told so. A folder is named in full: a program may change its working folder later."""
+    there = open_runs(str(runs) if runs else None, os.environ)
+    if not isinstance(there.place, FolderPlace):
+        return there, str(runs or "")
+    there = replace(there, root=there.root.absolute())
+    return there, str(there.root)
 
 
 def _check_agents(agents: int) -> None:

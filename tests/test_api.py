@@ -15,6 +15,7 @@ from swarm.api import JobHandle, resume
 from swarm.events import CallFinished, JobEnded, JobOpened, PhaseChanged, ReportWritten
 from swarm.runtime.driver import DriverProcess
 from swarm.spec import ModelSpec
+from swarm.store.folder import RunFolder
 from tests.commands import job_file
 from tests.jobs import ROWS, job, write_sources
 
@@ -153,6 +154,89 @@ def test_what_keeps_a_job_from_starting_is_raised_here(tmp_path: Path) -> None:
         asyncio.run(submit(id="taken"))
     with pytest.raises(swarm.StoreError, match="there is no run"):
         JobHandle.open("none", tmp_path / "runs")
+
+
+@pytest.fixture
+def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
+    """The working folder, and another one to change to."""
+    here, there = tmp_path / "here", tmp_path / "there"
+    here.mkdir()
+    there.mkdir()
+    monkeypatch.chdir(here)
+    monkeypatch.delenv("SWARM_RUNS", raising=False)
+    return here, there
+
+
+@pytest.mark.parametrize("runs", [None, "mine"])
+def test_a_handle_still_works_where_the_program_has_changed_its_working_folder(
+    folders: tuple[Path, Path], runs: str | None
+) -> None:
+    here, there = folders
+    asking = {"name": "map_reduce", "options": {"span_tokens": 160, "approve_plan": True}}
+
+    async def wander() -> None:
+        submitting = asyncio.create_task(swarm.submit(job(write_sources(here), protocol=asking), runs=runs, local=True, id="one"))
+        await asyncio.sleep(0)  # it is on its way, and its driver not yet started
+        os.chdir(there)
+        submitted = await submitting
+        with pytest.raises(swarm.SwarmError) as waits:
+            await submitted.result()
+        assert waits.value.cure.endswith(f"swarm resume one --runs {here / (runs or 'runs')}")
+        os.chdir(here)
+        opened = JobHandle.open("one", runs)
+        os.chdir(there)
+        assert submitted.status() == opened.status() == "waiting"
+        await opened.approve()
+        os.chdir(here)
+        resuming = asyncio.create_task(resume("one", runs=runs, local=True))
+        await asyncio.sleep(0)
+        os.chdir(there)
+        resumed = await resuming
+        answer = await resumed.result()
+        assert answer.status == "done" and answer == await submitted.result() == await opened.result()
+        with pytest.raises(swarm.StoreError, match="has ended"):
+            await resumed.tell("more")
+
+    asyncio.run(wander())
+    assert not list(there.iterdir())
+
+
+def test_the_default_folder_needs_no_word_while_the_working_folder_is_the_same(folders: tuple[Path, Path]) -> None:
+    here, _ = folders
+
+    async def paused() -> None:
+        handle = await swarm.submit(job(write_sources(here, 6), model=SLOW.model_dump()), local=True, id="one")
+        await handle.pause("lunch")
+        with pytest.raises(swarm.SwarmError) as left:
+            await handle.result()
+        assert left.value.cure == "swarm resume one"
+
+    asyncio.run(paused())
+    assert "--runs" not in (here / "runs" / "one" / "driver.log").read_text()
+
+
+class Away:
+    """A driver that a cluster's head has started."""
+
+    async def ended(self) -> bool:
+        return True
+
+    async def error(self) -> swarm.SwarmError | None:
+        return None
+
+
+def test_a_log_that_is_not_here_lies_on_the_cluster_only_if_a_cluster_runs_the_job(tmp_path: Path) -> None:
+    async def moved() -> JobHandle:
+        handle = await swarm.submit(job(write_sources(tmp_path)), runs=tmp_path / "runs", local=True, id="one")
+        await handle.result()
+        handle.folder.rename(tmp_path / "moved")
+        return handle
+
+    handle = asyncio.run(moved())
+    with pytest.raises(swarm.StoreError, match="there is no log here"):
+        asyncio.run(handle.result())
+    with pytest.raises(swarm.StoreError, match="lies on the cluster"):
+        asyncio.run(JobHandle(RunFolder(tmp_path / "runs", "two"), Away()).result())
 
 
 def test_of_two_that_submit_a_run_of_one_name_at_once_one_gets_it_and_one_is_told(tmp_path: Path) -> None:
