@@ -15,7 +15,7 @@ import pytest
 
 from swarm.errors import StoreError, SwarmError
 from swarm.report import render
-from swarm.runtime.driver import LOOK_SECONDS, Launch, start_again, start_new
+from swarm.runtime.driver import LOOK_SECONDS, STARTING, Launch, is_starting, start_again, start_new
 from swarm.runtime.people import cancel
 from swarm.store.folder import RunFolder
 from tests.commands import job_file, start
@@ -79,6 +79,14 @@ def test_a_command_that_is_stopped_while_its_driver_hangs_takes_it_along(
     assert heard(alive) == b""
     detaching.communicate(timeout=30)
     assert detaching.returncode in (-number, 128 + number) and list((tmp_path / "runs").iterdir()) == []
+
+
+def test_a_start_that_cannot_be_looked_at_is_no_fault_of_the_program(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path, "one")
+    run.path.mkdir()
+    (run.path / STARTING).symlink_to(STARTING)
+    with pytest.raises(StoreError, match="starting: input/output error"):
+        is_starting(run)
 
 
 def test_a_job_that_is_cancelled_while_a_driver_is_started_is_not_taken(tmp_path: Path) -> None:

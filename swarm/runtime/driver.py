@@ -265,7 +265,8 @@ def start_lock(run: RunFolder) -> FolderLock:
 
 def is_starting(run: RunFolder) -> bool:
     """Whether somebody starts a driver for a run just now."""
-    return holder(run.path / STARTING) is not None
+    with naming(run.path):
+        return holder(run.path / STARTING) is not None
 
 
 def opened(run: RunFolder, over: bool) -> int:
