@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import replace
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
@@ -135,7 +134,7 @@ class JobHandle:
 
     async def pause(self, reason: str = "") -> None:
         """Asks the job to pause. Returns when the word is left, not when it is heard; a job that has lost its driver, and
-        that a supervisor would start again, is paused when this returns.
+        that a supervisor would start again or somebody starts just now, is paused when this returns.
 
         Raises:
             StoreError: nobody works on the job, and nobody would by itself.
@@ -273,6 +272,7 @@ async def resume(
 
     Args:
         id: the run's id, the start of one, or `latest`.
+        runs, local, address, agents: as in `submit`.
         pinned: go on with the run's own copy of inputs that have changed.
         budget: changes of the budget, such as `tokens=+200000`.
 
@@ -345,8 +345,11 @@ def _whereabouts(runs: str | Path | None) -> tuple[Runs, str]:
     there = open_runs(str(runs) if runs else None, os.environ)
     if not isinstance(there.place, FolderPlace):
         return there, str(runs or "")
-    there = replace(there, root=there.root.absolute())
-    return there, str(there.root)
+    full = str(there.root.absolute())
+    try:
+        return open_runs(full, {}), full
+    except errors.SpecError:  # the working folder's name is no text: SQLite opens what lies there only under the short one
+        return there, str(runs or "")
 
 
 def _check_agents(agents: int) -> None:

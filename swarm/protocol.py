@@ -454,8 +454,8 @@ def _at_fault(what: str, path: Path, error: BaseException) -> ProtocolError:
     return ProtocolError(f"{what} ({at}): {type(error).__name__}: {said}", "protocol", "mend that file")
 
 
-_IMPORTING = threading.RLock()
-"""Held while a protocol's body runs, or another thread would be given a module that is half made."""
+_IMPORTING: dict[str, threading.RLock] = {}
+"""What is held while a module's body runs, by its name, or another thread would be given a module that is half made."""
 
 
 def _import(path: Path, source: bytes, digest: str) -> ModuleType:
@@ -464,7 +464,7 @@ def _import(path: Path, source: bytes, digest: str) -> ModuleType:
     It runs the very bytes of the digest: Python's own cache takes a file for unchanged that was saved again within a second.
     """
     name = f"swarm_protocol_{path.stem}_{digest[:12]}"
-    with _IMPORTING:
+    with _IMPORTING.setdefault(name, threading.RLock()):
         if name in sys.modules:
             return sys.modules[name]
         found = importlib.util.spec_from_file_location(name, path)

@@ -201,6 +201,19 @@ def test_a_handle_still_works_where_the_program_has_changed_its_working_folder(
     assert not list(there.iterdir())
 
 
+def test_a_handle_works_in_a_folder_whose_name_is_no_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLite opens nothing under its name in full."""
+    place = tmp_path / os.fsdecode(b"bad\xff")
+    place.mkdir()
+    monkeypatch.chdir(place)
+
+    async def done() -> None:
+        handle = await swarm.submit(job(write_sources(tmp_path)), local=True, id="one")
+        assert (await handle.result()).status == JobHandle.open("one").status() == "done"
+
+    asyncio.run(done())
+
+
 def test_the_default_folder_needs_no_word_while_the_working_folder_is_the_same(folders: tuple[Path, Path]) -> None:
     here, _ = folders
 

@@ -14,6 +14,7 @@ import pytest
 from swarm.errors import StoreError
 from swarm.events import ApprovalAnswered, Event
 from swarm.report import render
+from swarm.runtime.launch import hear_cancel
 from swarm.runtime.people import answer, cancel
 from swarm.runtime.session import LEFT, Session
 from swarm.runtime.supervise import Supervisor
@@ -105,6 +106,18 @@ def test_a_cancel_counts_whose_driver_has_just_left(tmp_path: Path) -> None:
     folder = asking(tmp_path)
     cancel(replace(folder, place=LeftPlace()), "enough", render)
     assert read_status(folder).status == "cancelled" and folder.report_html.exists() and folder.messages() == []
+
+
+def test_cancels_of_a_job_that_is_over_are_put_away_and_change_nothing(tmp_path: Path) -> None:
+    folder = asking(tmp_path)
+    for reason in ("enough", "enough, I say"):
+        folder.post("cancel", reason)
+    hear_cancel(folder, render)
+    assert read_status(folder).detail == "enough" and folder.messages() == []
+    before = events_of(folder)
+    folder.post("cancel", "again")
+    hear_cancel(folder, render)
+    assert events_of(folder) == before and folder.messages() == []
 
 
 @pytest.mark.parametrize(("held", "says"), [(True, "could not be answered"), (False, "is in use")])

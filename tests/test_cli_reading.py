@@ -84,7 +84,7 @@ def test_what_must_write_says_so_and_a_report_is_shown_all_the_same(runs: Path) 
         report, fork = as_a_reader("report one", runs), as_a_reader("fork one --at 1 --local", runs)
     for said in (report, fork):
         assert said.code == 1 and "access is refused: Permission denied" in said.err
-        assert "copy the run's folder to where you may write" in said.err and "Traceback" not in said.err
+        assert "a run can be copied there" in said.err and "Traceback" not in said.err
     assert "4 rows, each with its source" in report.out
 
 

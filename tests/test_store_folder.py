@@ -172,6 +172,7 @@ def test_once_the_latest_run_is_removed_there_is_none_until_another_is_made(
 
     make("one")
     make("two")
+    assert runs.run("two").is_latest() and not runs.run("one").is_latest()
     runs.run("half").create()  # and whoever made it came no further
     with pytest.raises(StoreError, match="exists already"):
         make("one")

@@ -38,7 +38,7 @@ from swarm.runtime.prepare import prepare, raise_budget
 from swarm.runtime.session import check, check_open, read_job
 from swarm.runtime.supervise import orphaned
 from swarm.spec import JobSpec
-from swarm.store.folder import RunFolder, read_sound_status, reason_words
+from swarm.store.folder import RunFolder, read_sound_status, read_status, reason_words
 from swarm.store.interface import Reader
 from swarm.store.place import LATEST
 
@@ -73,7 +73,8 @@ class Drive:
             self._beside.cancel()
             await asyncio.gather(self._beside, return_exceptions=True)  # a view that breaks never stops a job
         self.shown.close()
-        if self._run is not None and isinstance(error, (ModelError, ProtocolError)):  # they leave the job paused
+        paused = isinstance(error, (ModelError, ProtocolError))  # if nobody has cancelled it meanwhile
+        if self._run is not None and paused and not read_status(self._run).ended:
             self.console.print(f"resume with: swarm resume {self._run.id}{self._run.option}", markup=False)
 
     def opened(self, spec: JobSpec) -> Callable[[Opened], None]:

@@ -28,7 +28,7 @@ SHOWN = 160
 
 @verb
 def report(id: RunId, runs: Runs = None, as_json: Json = False) -> None:
-    """Write a run's report anew from its log. That of a job still at work is marked as a draft."""
+    """Write a run's report anew from its log, and show it. That of a job still at work is marked as a draft."""
     from swarm.cli.driving import answer_document, answer_lines
     from swarm.report import gather, write_report
 
@@ -36,9 +36,11 @@ def report(id: RunId, runs: Runs = None, as_json: Json = False) -> None:
     where = people(as_json)
     with run.reader() as reader:
         answer = gather(reader, run.holder() is not None)
-        for line in answer_lines(answer):  # first: whoever may not write there can read it all the same
-            where.print(line, markup=False)
-        files = write_report(reader, run)
+        try:
+            files = write_report(reader, run)
+        finally:  # whoever may not write there can read it all the same
+            for line in answer_lines(answer):
+                where.print(line, markup=False)
     for name in files:
         where.print(f"{'draft' if answer.draft else 'report'}: {run.path / name}", markup=False)
     if as_json:

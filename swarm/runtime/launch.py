@@ -28,7 +28,7 @@ from swarm.runtime.opening import open_state
 from swarm.runtime.prepare import Prepared
 from swarm.runtime.session import SIGNALS, Session, check, check_open
 from swarm.spec import JobSpec
-from swarm.store.folder import RunFolder, new_id, read_sound_status
+from swarm.store.folder import RunFolder, new_id, read_sound_status, read_status
 from swarm.store.runs import Runs
 
 Shell = Literal["ray", "local"]
@@ -152,11 +152,12 @@ def cancel_resting(run: RunFolder, reason: str, render: Render) -> None:
 
 def hear_cancel(run: RunFolder, render: Render) -> None:
     """Does what was asked of a driver that was just leaving: nobody else would hear it, perhaps for days."""
-    with suppress(SwarmError):  # it has ended, or whoever has taken it up hears this
-        for message in run.messages():
-            if message.kind == "cancel":
-                cancel_resting(run, message.text, render)
-                run.heard(message.id)
+    with suppress(SwarmError, OSError):  # it stays in the inbox: whoever has taken the job up hears it
+        asked = [message for message in run.messages() if message.kind == "cancel"]
+        if asked and not read_status(run).ended:
+            cancel_resting(run, asked[0].text, render)
+        for message in asked:
+            run.heard(message.id)
 
 
 async def _run(
@@ -181,8 +182,10 @@ async def _run(
             if not interrupts.stopped:
                 raise  # by whoever awaits the job, who knows why
             raise stopped(run if run.path.is_dir() else None) from None
-        finally:
-            hear_cancel(run, render)
+        except (ModelError, ProtocolError):
+            await asyncio.to_thread(hear_cancel, run, render)
+            raise
+        await asyncio.to_thread(hear_cancel, run, render)
 
 
 def stopped(run: RunFolder | None) -> SwarmError:
@@ -283,7 +286,7 @@ def over_budget(run: RunFolder) -> BudgetError | None:
 class Interrupts:
     """While it holds, the first Ctrl-C or SIGTERM asks the job to pause, and a second one ends the driver at once. So does the
     first, as long as the job is not `taken`: it may be somebody else's, who works on it. That of a new job, which is just
-    being made, waits until then. Once the job is `left`, the first means nothing: the driver ends as it is."""
+    being made, waits until then. Once the job is `left` the first means nothing, as the driver ends already."""
 
     def __init__(self, run: RunFolder, new: bool) -> None:
         self._run, self._new = run, new

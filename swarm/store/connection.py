@@ -93,7 +93,7 @@ def naming(path: Path) -> Iterator[None]:
             raise no_space(where) from error
         there, reason = str(error.filename2 or error.filename or where), error.strerror or str(error)
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            cure = f"check the folder's permissions; where nobody works on the run, {_COPY}"
+            cure = "check the folder's permissions, or name one where you may write with --runs; a run can be copied there"
             raise StoreError(f"access is refused: {reason}", there, cure) from error
         raise _broken(there, reason) from error
     except apsw.Error as error:

@@ -301,8 +301,7 @@ class RunFolder:
 
     def is_latest(self) -> bool:
         """Whether `latest` points at this run."""
-        link = self.root / LATEST
-        return link.is_symlink() and os.readlink(link) == self.id
+        return self.place.latest(self.root) == self.id
 
     def size(self) -> int:
         """Bytes of the log, its bodies and blobs."""
