@@ -357,7 +357,7 @@ def test_an_archive_on_a_read_only_disk_can_be_read(in_folder: SqliteWriter, lef
     try:
         with SqliteReader.open(folder) as reader:
             assert reader.last() == 1 and reader.body(body_hash(b"text")) == b"text"
-        with pytest.raises(StoreError, match=r"access is refused: Read-only file system\n.*copy the run's folder"):
+        with pytest.raises(StoreError, match=r"access is refused: Read-only file system\n.*a run can be copied there"):
             SqliteWriter.open(folder)
     finally:
         subprocess.run(["umount", str(folder)], check=True)
