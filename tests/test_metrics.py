@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from swarm.runtime.environment import settle
+from swarm.runtime.server import ModelServer
 from tests.commands import job_file
 from tests.jobs import job, run, state_of, write_sources
 from tests.ray_head import RayHead
@@ -87,3 +88,10 @@ def test_a_running_jobs_numbers_are_scraped_and_the_dashboard_reads_like_the_job
     assert shown["swarm:measured:master"] == "swarm:measured:master"
     host = next(name for name in shown if name.startswith("swarm:measured:host@"))
     assert shown[host] == f"{host} (8 agents)", "Ray keeps the repr of the beginning"
+
+
+def test_a_server_that_has_not_begun_says_nothing_of_calls() -> None:
+    server = ModelServer("swarm:model:any", {"engine": "scripted", "name": "raises"}, {})
+    assert repr(server) == "swarm:model:any", "Ray keeps it"
+    asyncio.run(server.start())
+    assert repr(server) == "swarm:model:any (0 calls in flight)", "the title of its process changes"

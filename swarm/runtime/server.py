@@ -36,7 +36,8 @@ class ModelServer:
         self._started = False
 
     def __repr__(self) -> str:
-        return f"{self._label} ({self._calls} calls in flight)"
+        """Ray asks once, before any call: how many are in flight is left out until then, or it would stay wrong for ever."""
+        return f"{self._label} ({self._calls} calls in flight)" if self._started else self._label
 
     async def start(self) -> None:
         """Starts the engine, once: a fleet that finds this server at work asks again."""
