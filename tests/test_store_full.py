@@ -21,17 +21,17 @@ from swarm.store.sqlite import SqliteReader, SqliteWriter
 
 
 class SmallDisk:
-    """A folder on a disk of 2 MiB. Without the right to mount one, SQLite is told to stop at 160 KiB."""
+    """A folder on a disk of 2 MiB, or `more` pages. Without the right to mount one, SQLite is told to stop at 160 KiB."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, more: int = 0) -> None:
         self.path, self.run, self._pages = path, path / "run", 40
         path.mkdir()
-        mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(path)]
+        mount = ["mount", "-t", "tmpfs", "-o", f"size={2048 + 4 * more}k", "tmpfs", str(path)]
         try:
-            self._mounted = subprocess.run(mount, capture_output=True).returncode == 0
+            self.mounted = subprocess.run(mount, capture_output=True).returncode == 0
         except FileNotFoundError:
-            self._mounted = False
-        if not self._mounted:
+            self.mounted = False
+        if not self.mounted:
             apsw.connection_hooks.append(self._limit)
 
     def _limit(self, connection: apsw.Connection) -> None:
@@ -40,7 +40,7 @@ class SmallDisk:
     def fill(self) -> None:
         """Leaves no room at all."""
         self._pages = 2
-        if self._mounted:
+        if self.mounted:
             descriptor = os.open(self.path / "ballast", os.O_WRONLY | os.O_CREAT)
             with pytest.raises(OSError, match="No space left"):
                 while True:
@@ -50,11 +50,11 @@ class SmallDisk:
     def free(self) -> None:
         """Makes room for good."""
         self._pages = 1_000_000
-        if self._mounted:
+        if self.mounted:
             subprocess.run(["mount", "-o", "remount,size=64m", str(self.path)], check=True)
 
     def close(self) -> None:
-        if self._mounted:
+        if self.mounted:
             subprocess.run(["umount", str(self.path)], check=True)
         else:
             apsw.connection_hooks.remove(self._limit)

@@ -35,6 +35,7 @@ from swarm.runtime.outbox import WAY_SECONDS, Outbox, check_ways
 from swarm.runtime.pins import Block, check_unchanged, pin_blocks
 from swarm.runtime.prepare import Prepared, check_budget, check_pinned, prepare, raise_budget
 from swarm.spec import RAISES, RAISES_COLUMNS, AnswerSpec, JobSpec, parse_spec
+from swarm.store import reserve
 from swarm.store.blobs import write_durably
 from swarm.store.connection import naming
 from swarm.store.folder import RunFolder
@@ -129,6 +130,7 @@ class Session:
         `patient`: stays while the job waits for a person."""
         self.master.patient = patient
         self.master.open(shell)
+        reserve.keep(self.run.log)
         if self.more:
             self.master.change_budget(person(), self.more)
         self.hear()
@@ -242,19 +244,19 @@ class Session:
             if self.master.state.phase not in (Phase.ENDED, Phase.PAUSED, Phase.WAITING):
                 self.master.pause(LEFT)
         self.store.close()
+        reserve.give(self.run.log)
         if isinstance(self.master.broken, NoSpaceError):
-            with suppress(StoreError):  # not even so much room: then the log ends where it was, and can be resumed as well
+            with suppress(StoreError):  # somebody else took that room: the log ends where it was, and can be resumed as well
                 self._pause_for_space()
 
     def _pause_for_space(self) -> None:
-        """A full disk refused the last commit. A few small events often find room where it did not, and say why nothing
-        goes on: a new master folds what is durable and appends them."""
+        """A full disk refused the last commit. The reserve has room for a few small events, which say why nothing goes on: a new
+        master folds what is durable and appends them."""
         store = self.run.writer()
         try:
             master = JobMaster(self.job, store, open_state(store).state)
             if master.state.phase is not Phase.ENDED:
-                master.open("close")
-                master.pause(NO_SPACE)
+                master.open("close", pause=NO_SPACE)
         finally:
             store.close()
 

@@ -344,7 +344,12 @@ class SqliteWriter(SqliteReader):
 
     def _settle(self) -> None:
         """Brings all of the log into its one file, and empties the write-ahead log. Whoever is reading just now may prevent it;
-        then the log is as safe as it was before."""
+        then the log is as safe as it was before. So may a full disk, and half of it would only take the room that is left."""
+        with suppress(apsw.Error, OSError):
+            grown = int(self._writing.pragma("page_count")) * int(self._writing.pragma("page_size"))
+            disk = os.statvfs(self.path)
+            if grown - self.path.stat().st_size > disk.f_bavail * disk.f_frsize:
+                return
         self._writing.set_busy_timeout(SETTLE_MS)
         with suppress(apsw.Error):
             self._writing.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
